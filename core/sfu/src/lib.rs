@@ -1,1 +1,4 @@
-//! To be written.
+//! The packet path (to be written): see [`command`].
+#![forbid(unsafe_code)]
+
+pub mod command;

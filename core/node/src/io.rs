@@ -1,0 +1,118 @@
+//! What goes into a [`crate::Node`] and what comes out.
+
+use bytes::Bytes;
+use parlor_model::ShardId;
+use parlor_sfu::command::{MediaCommand, MediaEvent};
+use std::time::{Duration, Instant};
+
+/// The time of an input: monotonic for deadlines, wall clock for what clients see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Monotonic time.
+    pub instant: Instant,
+    /// Wall clock, since the Unix epoch.
+    pub unix: Duration,
+}
+
+/// One WebSocket of a client. Drawn by the gateway, never reused while it runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub u64);
+
+/// One API request. Drawn by the gateway, never reused while it runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CallId(pub u64);
+
+/// One WebSocket message: protobuf, or protobuf JSON for clients that speak text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Frame {
+    Binary(Bytes),
+    Text(String),
+}
+
+/// Something that happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A client asks for an upgrade. Answered by [`Output::Accept`] or [`Output::Refuse`].
+    Connect {
+        /// The socket.
+        session: SessionId,
+        /// Verified token and decoded parameters.
+        request: Box<parlor_signal::ConnectRequest>,
+    },
+    /// A message from a client.
+    Frame {
+        /// The socket.
+        session: SessionId,
+        /// The message.
+        frame: Frame,
+    },
+    /// The socket is gone.
+    Closed {
+        /// The socket.
+        session: SessionId,
+    },
+    /// An API request of an authenticated caller.
+    Api {
+        /// To be repeated in the answer.
+        call: CallId,
+        /// The caller's token; `None` when the request had none.
+        claims: Option<Box<parlor_signal::token::Claims>>,
+        /// What is asked.
+        request: crate::api::ApiRequest,
+    },
+    /// News from a media thread.
+    Media {
+        /// Which.
+        shard: ShardId,
+        /// What.
+        event: MediaEvent,
+    },
+    /// The process ends: tell the participants.
+    Shutdown,
+}
+
+/// Something that must happen outside.
+#[derive(Debug)]
+pub enum Output {
+    /// Complete the upgrade; frames follow.
+    Accept {
+        /// The socket.
+        session: SessionId,
+    },
+    /// Refuse the upgrade with plain HTTP.
+    Refuse {
+        /// The socket.
+        session: SessionId,
+        /// HTTP status.
+        status: u16,
+        /// Text body.
+        body: String,
+    },
+    /// Send a message to a client.
+    Frame {
+        /// The socket.
+        session: SessionId,
+        /// The message.
+        frame: Frame,
+    },
+    /// Close the socket with code 1000 after what was sent before.
+    Close {
+        /// The socket.
+        session: SessionId,
+    },
+    /// Tell a media thread.
+    Media {
+        /// Which.
+        shard: ShardId,
+        /// What.
+        command: MediaCommand,
+    },
+    /// Answer an API request.
+    Reply {
+        /// The request.
+        call: CallId,
+        /// The answer.
+        result: Result<crate::api::ApiResponse, crate::api::ApiError>,
+    },
+}

@@ -1,0 +1,181 @@
+//! What the control plane tells a [`crate::Shard`], and what it hears back.
+//!
+//! These values are all that `core/node` may know of this crate. They travel over rings
+//! between threads, so they own what they carry.
+
+use bytes::Bytes;
+use parlor_model::{
+    DataChannel, IceCredentials, MediaDescription, PeerId, RemoteTransport, Rid, Ssrc,
+    SubscriptionId, TrackId,
+};
+
+/// An instruction to one shard.
+#[derive(Clone, Debug)]
+pub enum MediaCommand {
+    /// A new peer connection; media and data flow once [`MediaCommand::SetRemote`] has come.
+    OpenPeer {
+        /// Its id.
+        peer: PeerId,
+        /// Our side of its transport.
+        local: Box<LocalTransport>,
+    },
+    /// The peer's side of the transport, from its offer or answer. Again with other ICE
+    /// credentials means that the peer restarts ICE.
+    SetRemote {
+        /// The peer.
+        peer: PeerId,
+        /// Its side.
+        remote: Box<RemoteTransport>,
+    },
+    /// We restart ICE with new credentials of ours.
+    RestartIce {
+        /// The peer.
+        peer: PeerId,
+        /// Our new credentials.
+        ice: IceCredentials,
+    },
+    /// A candidate line of the peer: `candidate:...`.
+    AddRemoteCandidate {
+        /// The peer.
+        peer: PeerId,
+        /// The line without `a=`.
+        candidate: String,
+    },
+    /// What the connection carries from now on, as a whole: sections that are missing end.
+    SetMedia {
+        /// The peer.
+        peer: PeerId,
+        /// All sections.
+        media: Box<MediaDescription>,
+    },
+    /// The connection ends, with its tracks and subscriptions. No event follows.
+    ClosePeer {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The publisher muted or unmuted.
+    SetTrackMuted {
+        /// The track.
+        track: TrackId,
+        /// Whether it is muted now.
+        muted: bool,
+    },
+    /// How a subscriber wants a track. May come before the section that carries it.
+    SetSubscription {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Its settings.
+        settings: SubscriptionSettings,
+    },
+    /// Not one packet more of this subscription, whatever sections exist.
+    StopSubscription {
+        /// The subscription.
+        subscription: SubscriptionId,
+    },
+    /// One message to many peers.
+    SendData {
+        /// On which channel.
+        channel: DataChannel,
+        /// The message, encoded.
+        data: Bytes,
+        /// To whom.
+        peers: Vec<PeerId>,
+    },
+}
+
+/// Our side of a peer's transport.
+#[derive(Clone, Debug)]
+pub struct LocalTransport {
+    /// Our ICE credentials; the ufrag is unique on the server.
+    pub ice: IceCredentials,
+    /// Whether we are an ICE-lite agent towards this peer.
+    pub ice_lite: bool,
+    /// Whether we open LiveKit's three data channels ourselves (subscriber connection of `/rtc`).
+    pub opens_channels: bool,
+}
+
+/// What a subscriber wants of a track.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SubscriptionSettings {
+    /// False: nothing is forwarded until it is true again.
+    pub enabled: bool,
+    /// Highest spatial layer wanted, 0 lowest.
+    pub max_layer: u8,
+    /// Highest frame rate wanted, in frames a second; `None` for all.
+    pub max_fps: Option<u32>,
+}
+
+impl Default for SubscriptionSettings {
+    fn default() -> Self {
+        Self { enabled: true, max_layer: u8::MAX, max_fps: None }
+    }
+}
+
+/// Something that the control plane must hear.
+#[derive(Clone, PartialEq, Debug)]
+pub enum MediaEvent {
+    /// ICE and DTLS are up; keys were checked against the fingerprints.
+    PeerConnected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// No consent for the peer's path any more; it may come back until [`MediaEvent::PeerFailed`].
+    PeerDisconnected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The connection has ended for good. The peer still has to be closed by command.
+    PeerFailed {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        reason: PeerFailure,
+    },
+    /// A data channel can be written now.
+    ChannelOpen {
+        /// The peer.
+        peer: PeerId,
+        /// The channel.
+        channel: DataChannel,
+    },
+    /// A message from the peer.
+    Data {
+        /// The peer.
+        peer: PeerId,
+        /// The channel that it came on.
+        channel: DataChannel,
+        /// The message.
+        data: Bytes,
+    },
+    /// The first packet of a stream of a published track.
+    StreamStarted {
+        /// The track.
+        track: TrackId,
+        /// Its RID, if it has one.
+        rid: Option<Rid>,
+        /// Its SSRC.
+        ssrc: Ssrc,
+        /// Its spatial layer.
+        layer: u8,
+    },
+    /// The subscription has forwarded its first packet.
+    SubscriptionStarted {
+        /// The subscription.
+        subscription: SubscriptionId,
+    },
+}
+
+/// Why a peer connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerFailure {
+    /// No consent for too long, or never connected.
+    ConnectionTimeout,
+    /// The DTLS certificate matches none of the announced fingerprints.
+    FingerprintMismatch,
+    /// The DTLS handshake failed or the peer closed it.
+    DtlsClosed,
+    /// The peer reads reliable data so slowly that the bound of what is held was reached.
+    SlowReceiver,
+    /// SCTP ended.
+    SctpClosed,
+}
