@@ -1,1 +1,13 @@
-//! To be written.
+//! SDP text, and the offer/answer machines for LiveKit's two connection models.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod answerer;
+mod error;
+mod negotiation;
+mod offerer;
+
+pub use answerer::Answerer;
+pub use error::SdpError;
+pub use negotiation::*;
+pub use offerer::Offerer;
