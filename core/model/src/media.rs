@@ -230,6 +230,61 @@ pub struct RemoteTransport {
     pub sctp: Option<SctpParameters>,
 }
 
+/// How SRTP protects media (RFC 3711, RFC 5764 section 4.1.2, RFC 7714).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SrtpProfile {
+    /// `SRTP_AEAD_AES_128_GCM`.
+    AeadAes128Gcm,
+    /// `SRTP_AEAD_AES_256_GCM`.
+    AeadAes256Gcm,
+    /// `SRTP_AES128_CM_HMAC_SHA1_80`.
+    AesCm128HmacSha1_80,
+}
+
+impl SrtpProfile {
+    /// Length of the master key in bytes.
+    pub fn key_len(self) -> usize {
+        match self {
+            SrtpProfile::AeadAes128Gcm | SrtpProfile::AesCm128HmacSha1_80 => 16,
+            SrtpProfile::AeadAes256Gcm => 32,
+        }
+    }
+
+    /// Length of the master salt in bytes.
+    pub fn salt_len(self) -> usize {
+        match self {
+            SrtpProfile::AeadAes128Gcm | SrtpProfile::AeadAes256Gcm => 12,
+            SrtpProfile::AesCm128HmacSha1_80 => 14,
+        }
+    }
+}
+
+/// Master key and salt of one direction (RFC 3711 section 3.2.1). `Debug` shows neither.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SrtpMasterKey {
+    /// Master key, [`SrtpProfile::key_len`] bytes.
+    pub key: Vec<u8>,
+    /// Master salt, [`SrtpProfile::salt_len`] bytes.
+    pub salt: Vec<u8>,
+}
+
+impl std::fmt::Debug for SrtpMasterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SrtpMasterKey(..)")
+    }
+}
+
+/// What a DTLS handshake yields for media (RFC 5764 section 4.2).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SrtpKeys {
+    /// The profile agreed on.
+    pub profile: SrtpProfile,
+    /// Protects what we send.
+    pub send: SrtpMasterKey,
+    /// Opens what the peer sends.
+    pub receive: SrtpMasterKey,
+}
+
 /// SCTP as described in SDP (RFC 8841).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SctpParameters {
