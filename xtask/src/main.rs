@@ -1,1 +1,52 @@
-fn main() {}
+//! The project's own commands: `cargo xtask tidy` and `cargo xtask test`.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod prerequisites;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask tidy
+           checks the rules of docs/ARCHITECTURE.md that a machine can check
+       cargo xtask test [--full] [--only STEP]... [FILTER]
+           runs what CI runs; FILTER selects tests by a part of their name
+           steps: fmt tidy clippy test build interop";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let root = root();
+    match arguments.split_first().map(|(command, rest)| (command.as_str(), rest)) {
+        Some(("tidy", [])) => tidy_command(&root),
+        Some(("test", rest)) => match test::Plan::parse(rest) {
+            Ok(plan) => test::run(&root, &plan),
+            Err(error) => usage(&error),
+        },
+        Some((other, _)) => usage(&format!("unknown command {other:?}")),
+        None => usage("a command is missing"),
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
+}
+
+fn usage(error: &str) -> ExitCode {
+    eprintln!("error: {error}\n\n{USAGE}");
+    ExitCode::from(2)
+}
+
+fn tidy_command(root: &Path) -> ExitCode {
+    match tidy::check(root) {
+        Ok(violations) if violations.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tidy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What the end-to-end tests need beside Rust: Chromium, npm packages, a Python environment.
+//! Each is installed only where it is missing, and said aloud; nothing touches the network when
+//! all is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const CHROMIUM: &str = "/usr/bin/chromium";
+
+/// Where the end-to-end tests find what they need.
+pub struct Tools {
+    /// The browser's binary.
+    pub chromium: PathBuf,
+    /// The Python interpreter that has the LiveKit SDK.
+    pub python: PathBuf,
+}
+
+/// Makes sure that everything is there.
+pub fn install(root: &Path) -> Result<Tools, String> {
+    let interop = root.join("test/interop");
+    let chromium = chromium()?;
+    npm(&interop)?;
+    let python = python(root, &interop)?;
+    Ok(Tools { chromium, python })
+}
+
+fn chromium() -> Result<PathBuf, String> {
+    if let Some(path) = std::env::var_os("CHROMIUM") {
+        return Ok(path.into());
+    }
+    let path = PathBuf::from(CHROMIUM);
+    if path.exists() {
+        return Ok(path);
+    }
+    if !is_root() {
+        return Err(
+            "Chromium is missing: run `sudo apt-get install chromium`, or set CHROMIUM to its path"
+                .to_string(),
+        );
+    }
+    println!("installing Chromium from Debian's packages (apt-get install chromium)");
+    command(Command::new("apt-get").args(["update", "--quiet"]))?;
+    let mut install = Command::new("apt-get");
+    install.args(["install", "--yes", "--quiet", "--no-install-recommends", "chromium"]);
+    command(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+    Ok(path)
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
+}
+
+fn npm(interop: &Path) -> Result<(), String> {
+    let lock = read(&interop.join("package-lock.json"))?;
+    let stamp = interop.join("node_modules/.parlor-installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
+        return Ok(());
+    }
+    println!("installing the npm packages of test/interop/package-lock.json (npm ci)");
+    command(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(interop))?;
+    write(&stamp, &lock)
+}
+
+fn python(root: &Path, interop: &Path) -> Result<PathBuf, String> {
+    let environment = root.join(".venv");
+    let python = environment.join("bin/python");
+    let requirements = read(&interop.join("requirements.txt"))?;
+    let stamp = environment.join("parlor-installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == requirements) {
+        return Ok(python);
+    }
+    println!(
+        "installing the Python packages of test/interop/requirements.txt into .venv (pip install)"
+    );
+    if !python.exists() {
+        command(Command::new("python3").args(["-m", "venv"]).arg(&environment))
+            .map_err(|error| format!("{error} (on Debian: apt-get install python3-venv)"))?;
+    }
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+    command(pip.arg(interop.join("requirements.txt")))?;
+    write(&stamp, &requirements)?;
+    Ok(python)
+}
+
+fn command(command: &mut Command) -> Result<(), String> {
+    let name = format!("{:?}", command.get_program());
+    let status = command.status().map_err(|error| format!("{name}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{name} failed: {status}")) }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
