@@ -44,7 +44,7 @@ impl SessionKeys {
 #[derive(Debug)]
 pub(crate) enum SessionKey {
     Gcm(GcmKey),
-    Cm(CmKey),
+    Cm(Box<CmKey>),
 }
 
 impl SessionKey {
@@ -69,7 +69,7 @@ impl SessionKey {
             SrtpProfile::AesCm128HmacSha1_80 => {
                 let mut hmac_key = [0; HMAC_KEY_BYTES];
                 master.derive(authentication, &mut hmac_key)?;
-                CmKey::new(key, salt, &hmac_key).map(SessionKey::Cm)
+                CmKey::new(key, salt, &hmac_key).map(|key| SessionKey::Cm(Box::new(key)))
             }
         }
     }
