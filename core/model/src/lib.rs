@@ -17,9 +17,11 @@
 pub mod id;
 pub mod media;
 pub mod participant;
+pub mod time;
 pub mod unit;
 
 pub use id::*;
 pub use media::*;
 pub use participant::*;
+pub use time::*;
 pub use unit::*;

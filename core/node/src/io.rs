@@ -3,16 +3,8 @@
 use bytes::Bytes;
 use parlor_model::ShardId;
 use parlor_sfu::command::{MediaCommand, MediaEvent};
-use std::time::{Duration, Instant};
 
-/// The time of an input: monotonic for deadlines, wall clock for what clients see.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Now {
-    /// Monotonic time.
-    pub instant: Instant,
-    /// Wall clock, since the Unix epoch.
-    pub unix: Duration,
-}
+pub use parlor_model::Now;
 
 /// One WebSocket of a client. Drawn by the gateway, never reused while it runs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -1,0 +1,246 @@
+//! Coming, changing, going, and the end of a room.
+
+use crate::{
+    Audience, DEPARTED_MAX, DEPARTED_TTL, Event, NewParticipant, Participant, ParticipantChange,
+    ROOM_UPDATE_DELAY, Refusal, Room, State, UPDATE_DELAY,
+};
+use parlor_model::{DisconnectReason, Now, ParticipantSid};
+use std::time::Instant;
+
+impl Room {
+    pub(crate) fn join(&mut self, now: Now, new: NewParticipant) -> Result<(), Refusal> {
+        let replaced = self.by_identity.get(&new.identity).cloned();
+        let participant = Participant::new(new, now.unix.as_millis() as i64);
+        let max_participants = self.settings.max_participants;
+        let others = self.participants.values().filter(|p| Some(&p.info.sid) != replaced.as_ref());
+        let counted = others.filter(|p| !p.is_dependent()).count();
+        if max_participants > 0
+            && !participant.is_dependent()
+            && counted >= max_participants as usize
+        {
+            return Err(Refusal::RoomFull { max_participants });
+        }
+        if let Some(old) = replaced {
+            self.remove(now, &old, DisconnectReason::DuplicateIdentity, false);
+        }
+        let sid = participant.info.sid.clone();
+        if !participant.is_dependent() {
+            self.vacant_since = None;
+        }
+        self.by_identity.insert(participant.info.identity.clone(), sid.clone());
+        self.participants.insert(sid, participant);
+        self.counts_changed(now.instant);
+        Ok(())
+    }
+
+    pub(crate) fn set_joined(&mut self, now: Now, sid: &ParticipantSid) -> Result<(), Refusal> {
+        self.advance(now, sid, State::Joined)?;
+        self.resolve_subscriber(sid);
+        Ok(())
+    }
+
+    pub(crate) fn set_active(&mut self, now: Now, sid: &ParticipantSid) -> Result<(), Refusal> {
+        self.advance(now, sid, State::Active)
+    }
+
+    fn advance(&mut self, now: Now, sid: &ParticipantSid, state: State) -> Result<(), Refusal> {
+        let participant = self.member_mut(sid)?;
+        if participant.state >= state {
+            return Ok(());
+        }
+        participant.state = state;
+        participant.version += 1;
+        if participant.is_publisher {
+            self.tell(sid);
+        } else {
+            self.pending_updates.insert(sid.clone());
+            self.updates_due.get_or_insert(now.instant + UPDATE_DELAY);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn leave(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        reason: DisconnectReason,
+    ) -> Result<(), Refusal> {
+        self.member(sid)?;
+        self.remove(now, sid, reason, true);
+        self.events.push_back(Event::RoomUpdated);
+        self.room_update_due = None;
+        Ok(())
+    }
+
+    /// Takes a participant out. The others are not told when the same identity takes its place.
+    fn remove(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        reason: DisconnectReason,
+        tell_others: bool,
+    ) {
+        let Some(mut gone) = self.participants.remove(sid) else { return };
+        self.by_identity.remove(&gone.info.identity);
+        self.pending_updates.remove(sid);
+        for track in std::mem::take(&mut gone.tracks) {
+            self.publishers.remove(&track.sid);
+            self.drop_subscriptions_to(&track.sid);
+            let (participant, track) = (sid.clone(), track.sid);
+            self.events.push_back(Event::TrackEnded { participant, track, by_server: false });
+        }
+        self.subscriptions.retain(|(subscriber, _), _| subscriber != sid);
+        gone.state = State::Disconnected;
+        gone.version += 1;
+        gone.disconnect_reason = Some(reason);
+        let (hidden, dependent) = (gone.info.permissions.hidden, gone.is_dependent());
+        if self.departed.len() == DEPARTED_MAX {
+            self.departed.pop_front();
+        }
+        self.departed.push_back((now.instant, gone));
+        self.events.push_back(Event::Left { participant: sid.clone(), reason });
+        if tell_others && !hidden {
+            let audience = Audience::Everyone;
+            self.events.push_back(Event::Updated { participants: vec![sid.clone()], audience });
+        }
+        if !dependent && self.num_participants() == 0 {
+            self.vacant_since = Some(now.instant);
+        }
+        self.counts_changed(now.instant);
+    }
+
+    pub(crate) fn update_participant(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        change: ParticipantChange,
+    ) -> Result<(), Refusal> {
+        let participant = self.member_mut(sid)?;
+        let info = &mut participant.info;
+        let before = info.clone();
+        if let Some(name) = change.name {
+            info.name = name;
+        }
+        if let Some(metadata) = change.metadata {
+            info.metadata = metadata;
+        }
+        for (key, value) in change.attributes {
+            if value.is_empty() {
+                info.attributes.remove(&key);
+            } else {
+                info.attributes.insert(key, value);
+            }
+        }
+        if let Some(permissions) = change.permissions {
+            info.permissions = permissions;
+        }
+        if *info == before {
+            return Ok(());
+        }
+        let permissions_changed = info.permissions != before.permissions;
+        participant.version += 1;
+        if permissions_changed {
+            self.permissions_changed(now, sid, &before);
+        }
+        self.tell(sid);
+        self.events.push_back(Event::GrantsChanged { participant: sid.clone() });
+        if permissions_changed {
+            self.withdraw_forbidden_tracks(now, sid);
+            self.resolve_subscriber(sid);
+        }
+        Ok(())
+    }
+
+    fn permissions_changed(&mut self, now: Now, sid: &ParticipantSid, before: &NewParticipant) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let permissions = &participant.info.permissions;
+        if permissions.can_publish && !before.permissions.can_publish {
+            participant.is_publisher = true;
+        }
+        if permissions.hidden && !before.permissions.hidden {
+            let audience = Audience::Except(sid.clone());
+            self.events.push_back(Event::Updated { participants: vec![sid.clone()], audience });
+        }
+        self.counts_changed(now.instant);
+    }
+
+    /// Tells everybody of a change at once; of a hidden participant only itself.
+    pub(crate) fn tell(&mut self, sid: &ParticipantSid) {
+        self.pending_updates.remove(sid);
+        let hidden = self.participants.get(sid).is_some_and(|p| p.info.permissions.hidden);
+        let audience = if hidden { Audience::Only(sid.clone()) } else { Audience::Everyone };
+        self.events.push_back(Event::Updated { participants: vec![sid.clone()], audience });
+    }
+
+    pub(crate) fn counts_changed(&mut self, now: Instant) {
+        self.room_update_due.get_or_insert(now + ROOM_UPDATE_DELAY);
+    }
+
+    pub(crate) fn close(&mut self, now: Now, reason: DisconnectReason) {
+        let everybody: Vec<_> = self.participants.keys().cloned().collect();
+        for sid in everybody {
+            self.remove(now, &sid, reason, false);
+        }
+        self.closed = true;
+        self.events.push_back(Event::Closed);
+    }
+
+    /// When [`Room::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.closed {
+            return None;
+        }
+        let departed = self.departed.front().map(|(left, _)| *left + DEPARTED_TTL);
+        [self.updates_due, self.room_update_due, self.idle_deadline(), departed]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn idle_deadline(&self) -> Option<Instant> {
+        if self.num_participants() > 0 {
+            return None;
+        }
+        Some(match self.vacant_since {
+            Some(since) => since + self.settings.departure_timeout,
+            None => self.created.instant + self.settings.empty_timeout,
+        })
+    }
+
+    /// Does what has become due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.closed {
+            return;
+        }
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now.instant);
+        while self.departed.front().is_some_and(|(left, _)| *left + DEPARTED_TTL <= now.instant) {
+            self.departed.pop_front();
+        }
+        if is_due(self.updates_due) {
+            self.updates_due = None;
+            self.flush_updates();
+        }
+        if is_due(self.room_update_due) {
+            self.room_update_due = None;
+            self.events.push_back(Event::RoomUpdated);
+        }
+        if is_due(self.idle_deadline()) {
+            self.close(now, DisconnectReason::RoomClosed);
+        }
+    }
+
+    fn flush_updates(&mut self) {
+        let changed = std::mem::take(&mut self.pending_updates);
+        let (hidden, visible): (Vec<_>, Vec<_>) = changed
+            .into_iter()
+            .partition(|sid| self.participants.get(sid).is_some_and(|p| p.info.permissions.hidden));
+        if !visible.is_empty() {
+            let audience = Audience::Everyone;
+            self.events.push_back(Event::Updated { participants: visible, audience });
+        }
+        for sid in hidden {
+            let audience = Audience::Only(sid.clone());
+            self.events.push_back(Event::Updated { participants: vec![sid], audience });
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Rooms as their owner sees them: commands in, events out.
+
+use crate::*;
+use parlor_model::{Codec, DisconnectReason, TrackKind, TrackSource};
+
+fn start() -> Now {
+    Now { instant: Instant::now(), unix: Duration::from_secs(1_800_000_000) }
+}
+
+fn later(now: Now, by: Duration) -> Now {
+    Now { instant: now.instant + by, unix: now.unix + by }
+}
+
+fn room(now: Now) -> Room {
+    Room::new("demo".into(), "RM_1".into(), RoomSettings::default(), now)
+}
+
+fn person(name: &str) -> NewParticipant {
+    NewParticipant {
+        sid: format!("PA_{name}").into(),
+        identity: name.into(),
+        name: String::new(),
+        metadata: String::new(),
+        attributes: BTreeMap::new(),
+        permissions: Default::default(),
+        kind: Default::default(),
+        kind_details: Vec::new(),
+        auto_subscribe: true,
+        client_protocol: 2,
+        capabilities: Vec::new(),
+    }
+}
+
+fn enter(room: &mut Room, now: Now, person: NewParticipant) -> ParticipantSid {
+    let sid = person.sid.clone();
+    room.apply(now, Command::Join(Box::new(person))).unwrap();
+    room.apply(now, Command::SetJoined(sid.clone())).unwrap();
+    room.apply(now, Command::SetActive(sid.clone())).unwrap();
+    sid
+}
+
+fn drain(room: &mut Room) -> Vec<Event> {
+    std::iter::from_fn(|| room.poll_event()).collect()
+}
+
+fn microphone(cid: &str) -> NewTrack {
+    NewTrack {
+        cid: cid.into(),
+        kind: Some(TrackKind::Audio),
+        source: TrackSource::Microphone,
+        ..NewTrack::default()
+    }
+}
+
+fn publish(room: &mut Room, now: Now, who: &ParticipantSid, sid: &str, cid: &str) -> TrackSid {
+    let track = TrackSid::from(sid);
+    let new = Box::new(microphone(cid));
+    room.apply(now, Command::AddTrack { participant: who.clone(), sid: track.clone(), new })
+        .unwrap();
+    let (participant, mid) = (who.clone(), "7".to_owned());
+    let negotiated = Command::SetNegotiated {
+        participant,
+        track: track.clone(),
+        cid: cid.into(),
+        mid,
+        codec: Codec::Red,
+    };
+    room.apply(now, negotiated).unwrap();
+    room.apply(now, Command::Publish { participant: who.clone(), track: track.clone() }).unwrap();
+    track
+}
+
+#[test]
+fn a_published_track_reaches_the_others_in_the_recorded_order() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let bob = enter(&mut room, now, person("bob"));
+    drain(&mut room);
+    let track = publish(&mut room, now, &alice, "TR_AM1", "cid");
+    let expected = vec![
+        Event::TrackAdded { participant: alice.clone(), track: track.clone(), cid: "cid".into() },
+        Event::Updated { participants: vec![alice.clone()], audience: Audience::Everyone },
+        Event::TrackPublished { participant: alice.clone(), track: track.clone() },
+        Event::SubscriptionPermission {
+            subscriber: bob.clone(),
+            publisher: alice.clone(),
+            track: track.clone(),
+            allowed: true,
+        },
+        Event::Subscribed { subscriber: bob, publisher: alice, track },
+    ];
+    assert_eq!(drain(&mut room), expected);
+}
+
+#[test]
+fn a_late_joiner_is_subscribed_when_joined() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let track = publish(&mut room, now, &alice, "TR_AM1", "cid");
+    let bob = ParticipantSid::from("PA_bob");
+    room.apply(now, Command::Join(Box::new(person("bob")))).unwrap();
+    assert!(!room.is_subscribed(&bob, &track));
+    room.apply(now, Command::SetJoined(bob.clone())).unwrap();
+    assert!(room.is_subscribed(&bob, &track));
+}
+
+#[test]
+fn updates_of_those_who_publish_nothing_are_collected() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let bob = enter(&mut room, now, person("bob"));
+    assert_eq!(drain(&mut room), vec![]);
+    let now = later(now, UPDATE_DELAY);
+    assert_eq!(room.poll_timeout(), Some(now.instant));
+    room.handle_timeout(now);
+    let expected = Event::Updated { participants: vec![alice, bob], audience: Audience::Everyone };
+    assert_eq!(drain(&mut room), vec![expected]);
+}
+
+#[test]
+fn the_same_identity_again_replaces_without_a_word_to_the_others() {
+    let now = start();
+    let mut room = room(now);
+    enter(&mut room, now, person("alice"));
+    drain(&mut room);
+    let again = NewParticipant { sid: "PA_alice2".into(), ..person("alice") };
+    room.apply(now, Command::Join(Box::new(again))).unwrap();
+    let left =
+        Event::Left { participant: "PA_alice".into(), reason: DisconnectReason::DuplicateIdentity };
+    assert_eq!(drain(&mut room), vec![left]);
+    assert_eq!(room.participant_by_identity("alice").unwrap().info.sid.as_str(), "PA_alice2");
+}
+
+#[test]
+fn a_full_room_refuses_but_lets_agents_and_returners_in() {
+    let now = start();
+    let settings = RoomSettings { max_participants: 1, ..RoomSettings::default() };
+    let mut room = Room::new("demo".into(), "RM_1".into(), settings, now);
+    enter(&mut room, now, person("alice"));
+    let refused = room.apply(now, Command::Join(Box::new(person("bob"))));
+    assert_eq!(refused, Err(Refusal::RoomFull { max_participants: 1 }));
+    let mut agent = person("agent");
+    agent.kind = parlor_model::ParticipantKind::Agent;
+    enter(&mut room, now, agent);
+    enter(&mut room, now, NewParticipant { sid: "PA_alice2".into(), ..person("alice") });
+    assert_eq!(room.num_participants(), 1);
+}
+
+#[test]
+fn permission_withdrawn_ends_the_track_and_every_subscription() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let bob = enter(&mut room, now, person("bob"));
+    let track = publish(&mut room, now, &alice, "TR_AM1", "cid");
+    drain(&mut room);
+    let permissions = parlor_model::Permissions { can_publish: false, ..Default::default() };
+    let change =
+        Box::new(ParticipantChange { permissions: Some(permissions), ..Default::default() });
+    room.apply(now, Command::UpdateParticipant { participant: alice.clone(), change }).unwrap();
+    let events = drain(&mut room);
+    assert!(events.contains(&Event::Unsubscribed { subscriber: bob, track: track.clone() }));
+    let ended = Event::TrackEnded { participant: alice.clone(), track, by_server: true };
+    assert!(events.contains(&ended));
+    assert!(!room.participant(&alice).unwrap().is_publisher);
+}
+
+#[test]
+fn a_policy_takes_tracks_away_and_gives_them_back() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let bob = enter(&mut room, now, person("bob"));
+    let track = publish(&mut room, now, &alice, "TR_AM1", "cid");
+    let nobody = SubscriptionPolicy { all_participants: false, permissions: Vec::new() };
+    let to_bob = SubscriptionPolicy {
+        all_participants: false,
+        permissions: vec![TrackPermission {
+            identity: Some("bob".into()),
+            tracks: vec![track.clone()],
+            ..TrackPermission::default()
+        }],
+    };
+    for (policy, expected) in [(nobody, false), (to_bob, true)] {
+        let participant = alice.clone();
+        room.apply(now, Command::SetSubscriptionPolicy { participant, policy }).unwrap();
+        assert_eq!(room.is_subscribed(&bob, &track), expected);
+    }
+}
+
+#[test]
+fn a_queued_announcement_is_taken_when_its_cid_is_free() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let first = publish(&mut room, now, &alice, "TR_AM1", "cid");
+    let second = TrackSid::from("TR_AM2");
+    let new = Box::new(microphone("cid"));
+    let again = Command::AddTrack { participant: alice.clone(), sid: second.clone(), new };
+    assert_eq!(room.apply(now, again), Err(Refusal::Queued));
+    drain(&mut room);
+    room.apply(now, Command::Unpublish { participant: alice.clone(), track: first }).unwrap();
+    let taken = Event::TrackAdded { participant: alice, track: second, cid: "cid".into() };
+    assert!(drain(&mut room).contains(&taken));
+}
+
+#[test]
+fn bounds_hold_at_the_bound_and_one_past_it() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let mut add = |n: usize, cid: String| {
+        let (participant, sid) = (alice.clone(), format!("TR_AM{n}").into());
+        room.apply(now, Command::AddTrack { participant, sid, new: Box::new(microphone(&cid)) })
+    };
+    for n in 0..PENDING_TRACKS_MAX {
+        add(n, format!("cid{n}")).unwrap();
+    }
+    assert!(matches!(add(999, "one more".into()), Err(Refusal::LimitExceeded { .. })));
+    for n in 0..QUEUED_TRACKS_MAX {
+        assert_eq!(add(100 + n, "cid0".into()), Err(Refusal::Queued));
+    }
+    assert!(matches!(add(998, "cid0".into()), Err(Refusal::LimitExceeded { .. })));
+}
+
+#[test]
+fn an_empty_room_ends_after_its_time() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let now = later(now, Duration::from_secs(400));
+    room.handle_timeout(now);
+    assert!(!room.is_closed());
+    room.apply(now, Command::Leave(alice, DisconnectReason::ClientInitiated)).unwrap();
+    room.handle_timeout(later(now, Duration::from_secs(19)));
+    assert!(!room.is_closed());
+    room.handle_timeout(later(now, Duration::from_secs(20)));
+    assert!(room.is_closed());
+    assert_eq!(drain(&mut room).last(), Some(&Event::Closed));
+}
+
+#[test]
+fn hidden_participants_are_told_of_themselves_only() {
+    let now = start();
+    let mut room = room(now);
+    let mut ghost = person("ghost");
+    ghost.permissions.hidden = true;
+    let ghost = enter(&mut room, now, ghost);
+    let now = later(now, UPDATE_DELAY);
+    room.handle_timeout(now);
+    let audience = Audience::Only(ghost.clone());
+    let expected = Event::Updated { participants: vec![ghost.clone()], audience };
+    assert_eq!(drain(&mut room), vec![expected]);
+    room.apply(now, Command::Leave(ghost, DisconnectReason::ClientInitiated)).unwrap();
+    assert!(!drain(&mut room).iter().any(|event| matches!(event, Event::Updated { .. })));
+}
+
+#[test]
+fn data_goes_to_those_named_and_never_back() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let bob = enter(&mut room, now, person("bob"));
+    let carol = enter(&mut room, now, person("carol"));
+    assert_eq!(room.data_recipients(Some(&alice), &[], &[]), vec![bob.clone(), carol.clone()]);
+    assert_eq!(room.data_recipients(Some(&alice), &[], &["bob".into()]), vec![bob]);
+    assert_eq!(
+        room.data_recipients(Some(&alice), &["PA_carol".into()], &["alice".into()]),
+        vec![carol]
+    );
+}
