@@ -169,6 +169,9 @@ pub struct SendSection {
     pub ssrc: Ssrc,
     /// Our SSRC for retransmissions; `None` for audio.
     pub rtx_ssrc: Option<Ssrc>,
+    /// Canonical name in our RTCP (RFC 7022): one for all tracks that are played in sync, which
+    /// is the stream id in `a=msid`.
+    pub cname: String,
     /// What we may send, preferred first.
     pub codecs: Vec<CodecBinding>,
     /// Header extensions that we may send.
