@@ -1,1 +1,320 @@
-//! To be written.
+//! A network link as a plain value: rate, queue, delay, jitter, loss, duplication, MTU.
+//!
+//! A datagram goes in with [`Link::send`] and comes out of [`Link::poll`] when virtual time
+//! has come to its arrival, or never. The link draws everything from the seed that it was
+//! given and reads no clock, so the same seed and the same input give the same output.
+//! It does not route: one link is one direction between two ends.
+//!
+//! ```
+//! use parlor_netem::{Link, LinkConfig, Loss};
+//! use std::time::{Duration, Instant};
+//!
+//! let config = LinkConfig { delay: Duration::from_millis(20), ..LinkConfig::default() };
+//! let mut link = Link::new(config, 1);
+//! let now = Instant::now();
+//! link.send(now, b"hello".to_vec());
+//! assert_eq!(link.poll(now), None);
+//! assert_eq!(link.poll_timeout(), Some(now + Duration::from_millis(20)));
+//! assert_eq!(link.poll(now + Duration::from_millis(20)), Some(b"hello".to_vec()));
+//! # let _ = Loss::None;
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// How a link treats datagrams. The default is a perfect link.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LinkConfig {
+    /// Time from one end to the other, without queueing.
+    pub delay: Duration,
+    /// Added to the delay of each datagram, uniformly from zero to this.
+    pub jitter: Duration,
+    /// Whether jitter may reorder datagrams; otherwise each waits for the one before it.
+    pub reorders: bool,
+    /// Capacity in bits a second; `None` for no limit.
+    pub rate_bps: Option<u64>,
+    /// How long the queue before the bottleneck may become; what comes on top is dropped.
+    pub queue: Duration,
+    /// Which datagrams are lost.
+    pub loss: Loss,
+    /// Share of datagrams that arrive twice, 0 to 1.
+    pub duplication: f64,
+    /// Largest datagram in bytes; larger ones are dropped.
+    pub mtu_bytes: usize,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            jitter: Duration::ZERO,
+            reorders: false,
+            rate_bps: None,
+            queue: Duration::from_millis(200),
+            loss: Loss::None,
+            duplication: 0.0,
+            mtu_bytes: 1500,
+        }
+    }
+}
+
+/// Which datagrams are lost.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Loss {
+    /// None.
+    None,
+    /// Each by itself with this probability, 0 to 1.
+    Independent(f64),
+    /// In bursts: a chain of a good state that loses nothing and a bad one that loses all
+    /// (Gilbert's model), by the probability of each change of state per datagram.
+    Gilbert {
+        /// From good to bad.
+        to_bad: f64,
+        /// From bad to good.
+        to_good: f64,
+    },
+    /// Everything: a partition.
+    All,
+}
+
+/// What became of the datagrams of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkCounters {
+    /// Handed to [`Link::send`].
+    pub sent: u64,
+    /// Handed out by [`Link::poll`], duplicates included.
+    pub delivered: u64,
+    /// Lost by [`LinkConfig::loss`].
+    pub lost: u64,
+    /// Dropped because the queue was full.
+    pub overflowed: u64,
+    /// Dropped because they were larger than the MTU.
+    pub oversized: u64,
+}
+
+/// One direction between two ends. See the crate's page.
+#[derive(Debug)]
+pub struct Link {
+    config: LinkConfig,
+    rng: ChaCha8Rng,
+    in_bad_state: bool,
+    /// When the bottleneck has sent what was queued.
+    free_at: Option<Instant>,
+    last_arrival: Option<Instant>,
+    in_flight: BTreeMap<(Instant, u64), Vec<u8>>,
+    order: u64,
+    counters: LinkCounters,
+}
+
+impl Link {
+    /// A link that draws its faults from `seed`.
+    pub fn new(config: LinkConfig, seed: u64) -> Self {
+        Self {
+            config,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            in_bad_state: false,
+            free_at: None,
+            last_arrival: None,
+            in_flight: BTreeMap::new(),
+            order: 0,
+            counters: LinkCounters::default(),
+        }
+    }
+
+    /// Changes how datagrams that are sent from now on are treated.
+    pub fn set_config(&mut self, config: LinkConfig) {
+        self.config = config;
+    }
+
+    /// What became of the datagrams so far.
+    pub fn counters(&self) -> LinkCounters {
+        self.counters
+    }
+
+    /// Takes a datagram at the near end.
+    pub fn send(&mut self, now: Instant, datagram: Vec<u8>) {
+        self.counters.sent += 1;
+        if datagram.len() > self.config.mtu_bytes {
+            self.counters.oversized += 1;
+            return;
+        }
+        let Some(departure) = self.enqueue(now, datagram.len()) else {
+            self.counters.overflowed += 1;
+            return;
+        };
+        if self.draw_loss() {
+            self.counters.lost += 1;
+            return;
+        }
+        let twice = self.draw(self.config.duplication);
+        let copy = twice.then(|| datagram.clone());
+        for datagram in std::iter::once(datagram).chain(copy) {
+            let arrival = self.arrival(departure);
+            self.order += 1;
+            self.in_flight.insert((arrival, self.order), datagram);
+        }
+    }
+
+    /// The next datagram that has arrived at the far end by `now`.
+    pub fn poll(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let entry = self.in_flight.first_entry()?;
+        if entry.key().0 > now {
+            return None;
+        }
+        self.counters.delivered += 1;
+        Some(entry.remove())
+    }
+
+    /// When the next datagram arrives.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.in_flight.first_key_value().map(|((arrival, _), _)| *arrival)
+    }
+
+    /// When the datagram has left the bottleneck; `None` when the queue has no room for it.
+    fn enqueue(&mut self, now: Instant, len_bytes: usize) -> Option<Instant> {
+        let Some(rate_bps) = self.config.rate_bps else { return Some(now) };
+        let start = self.free_at.map_or(now, |free_at| free_at.max(now));
+        if start - now > self.config.queue {
+            return None;
+        }
+        let nanos = (len_bytes as u128 * 8 * 1_000_000_000) / u128::from(rate_bps.max(1));
+        let end = start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.free_at = Some(end);
+        Some(end)
+    }
+
+    fn arrival(&mut self, departure: Instant) -> Instant {
+        let jitter_nanos = self.config.jitter.as_nanos() as u64;
+        let jitter = match jitter_nanos {
+            0 => 0,
+            _ => self.rng.random_range(0..=jitter_nanos),
+        };
+        let mut arrival = departure + self.config.delay + Duration::from_nanos(jitter);
+        if !self.config.reorders {
+            arrival = self.last_arrival.map_or(arrival, |last| last.max(arrival));
+            self.last_arrival = Some(arrival);
+        }
+        arrival
+    }
+
+    fn draw(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.rng.random_bool(probability.min(1.0))
+    }
+
+    fn draw_loss(&mut self) -> bool {
+        match self.config.loss {
+            Loss::None => false,
+            Loss::All => true,
+            Loss::Independent(probability) => self.draw(probability),
+            Loss::Gilbert { to_bad, to_good } => {
+                let change = if self.in_bad_state { to_good } else { to_bad };
+                if self.draw(change) {
+                    self.in_bad_state = !self.in_bad_state;
+                }
+                self.in_bad_state
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn drain(link: &mut Link, until: Instant) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| link.poll(until)).collect()
+    }
+
+    #[test]
+    fn a_bottleneck_spaces_datagrams_and_drops_what_the_queue_cannot_hold() {
+        let config = LinkConfig {
+            rate_bps: Some(8_000_000),
+            queue: 10 * MS,
+            delay: 5 * MS,
+            ..LinkConfig::default()
+        };
+        let mut link = Link::new(config, 1);
+        let now = Instant::now();
+        for n in 0..20_u8 {
+            link.send(now, vec![n; 1000]);
+        }
+        assert_eq!(link.counters().overflowed, 9);
+        assert_eq!(link.poll_timeout(), Some(now + 6 * MS));
+        assert_eq!(drain(&mut link, now + 7 * MS).len(), 2);
+        assert_eq!(drain(&mut link, now + 100 * MS).len(), 9);
+    }
+
+    #[test]
+    fn independent_loss_comes_near_its_probability() {
+        let config = LinkConfig { loss: Loss::Independent(0.05), ..LinkConfig::default() };
+        let mut link = Link::new(config, 7);
+        let now = Instant::now();
+        for _ in 0..10_000 {
+            link.send(now, vec![0]);
+        }
+        assert!((400..600).contains(&link.counters().lost), "{:?}", link.counters());
+    }
+
+    #[test]
+    fn bursts_are_longer_than_chance() {
+        let loss = Loss::Gilbert { to_bad: 0.01, to_good: 0.2 };
+        let mut link = Link::new(LinkConfig { loss, ..LinkConfig::default() }, 3);
+        let now = Instant::now();
+        let mut bursts = 0;
+        let mut losing = false;
+        for _ in 0..20_000 {
+            let before = link.counters().lost;
+            link.send(now, vec![0]);
+            let lost = link.counters().lost > before;
+            bursts += u64::from(lost && !losing);
+            losing = lost;
+        }
+        let mean = link.counters().lost as f64 / bursts as f64;
+        assert!((4.0..6.0).contains(&mean), "mean burst {mean}");
+    }
+
+    #[test]
+    fn what_is_larger_than_the_mtu_is_dropped() {
+        let mut link = Link::new(LinkConfig::default(), 1);
+        link.send(Instant::now(), vec![0; 1500]);
+        link.send(Instant::now(), vec![0; 1501]);
+        assert_eq!(link.counters().oversized, 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_same_seed_gives_the_same_output(seed in any::<u64>(), reorders in any::<bool>()) {
+            let config = LinkConfig {
+                delay: 10 * MS,
+                jitter: 30 * MS,
+                reorders,
+                loss: Loss::Independent(0.2),
+                duplication: 0.1,
+                ..LinkConfig::default()
+            };
+            let now = Instant::now();
+            let run = || {
+                let mut link = Link::new(config.clone(), seed);
+                for n in 0..100_u8 {
+                    link.send(now + u32::from(n) * MS, vec![n]);
+                }
+                drain(&mut link, now + 1000 * MS)
+            };
+            let output = run();
+            prop_assert_eq!(&output, &run());
+            if !reorders {
+                prop_assert!(output.is_sorted());
+            }
+        }
+    }
+}
