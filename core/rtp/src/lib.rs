@@ -7,6 +7,7 @@
 //!
 //! * [`packet`]: the RTP header, and telling RTP from its neighbours on one socket.
 //! * [`extension`]: what RTP header extensions hold, and their URIs.
+//! * [`rtcp`]: reports and feedback.
 //! * [`red`] and [`rtx`]: redundancy and retransmission.
 //! * [`payload`]: what the forwarder asks of any codec; [`vp8`], [`vp9`], [`av1`], [`h264`]
 //!   and [`h265`]: what each of them says in the clear.
@@ -43,6 +44,7 @@ pub mod packet;
 pub mod payload;
 mod read;
 pub mod red;
+pub mod rtcp;
 pub mod rtx;
 pub mod vp8;
 pub mod vp9;
