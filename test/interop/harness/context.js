@@ -1,0 +1,79 @@
+// What a test is given: servers and participants that end with it, and their logs.
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { AccessToken, RoomServiceClient } from "livekit-server-sdk";
+import { Browser } from "./browser.js";
+import { PythonParticipant } from "./python.js";
+import { API_KEY, API_SECRET, Server } from "./server.js";
+
+export class Context {
+  constructor(options, folder) {
+    this.options = options;
+    this.folder = folder;
+    this.open = [];
+    this.notes = [];
+    mkdirSync(folder, { recursive: true });
+  }
+
+  // A line under the test's name in the report: a measurement, not a verdict.
+  note(text) {
+    this.notes.push(text);
+  }
+
+  async server(config) {
+    const server = await Server.start(this.options.server, this.folder, config);
+    this.open.push(server);
+    return server;
+  }
+
+  // An empty page; `options` of `join` are left to the caller.
+  async page(identity) {
+    this.options.browser ??= await Browser.start(this.options.chromium);
+    const page = await this.options.browser.page(join(this.folder, `${identity}.log`));
+    this.open.push(page);
+    return page;
+  }
+
+  python(identity) {
+    const python = new PythonParticipant(this.options.python, join(this.folder, `${identity}.log`));
+    this.open.push(python);
+    return python;
+  }
+
+  // A participant in Chromium that has joined. `options` go to livekit-client's Room.
+  async joinPage(server, identity, { room = "room", grant = {}, connect = {}, ...options } = {}) {
+    const page = await this.page(identity);
+    const token = await this.token(identity, room, grant);
+    await page.call("connect", { url: server.url, token, options, connect });
+    page.identity = identity;
+    return page;
+  }
+
+  // A participant in the Python SDK that has joined. `options` go to its RoomOptions.
+  async joinPython(server, identity, { room = "room", grant = {}, ...options } = {}) {
+    const python = this.python(identity);
+    const token = await this.token(identity, room, grant);
+    await python.call("connect", { url: server.url, token, options });
+    python.identity = identity;
+    return python;
+  }
+
+  async token(identity, room, grant = {}) {
+    const token = new AccessToken(API_KEY, API_SECRET, { identity, ttl: "1h" });
+    token.addGrant({ room, roomJoin: true, ...grant });
+    return token.toJwt();
+  }
+
+  api(server, key = API_KEY, secret = API_SECRET) {
+    return new RoomServiceClient(server.httpUrl, key, secret);
+  }
+
+  // Ends what the test has opened, clients before servers, and throws the first error.
+  async close() {
+    const errors = [];
+    for (const thing of this.open.reverse()) {
+      await thing.stop().catch((error) => errors.push(error));
+    }
+    if (errors.length > 0) throw errors[0];
+  }
+}

@@ -1,0 +1,117 @@
+// One Parlor of its own for each test, on free ports, stopped by its process id.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { createSocket } from "node:dgram";
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { until } from "./until.js";
+
+// The server opens one UDP port per worker, counting up from the first.
+const UDP_PORTS = 16;
+const START_DEADLINE_MS = 20_000;
+const STOP_DEADLINE_MS = 15_000;
+
+export const API_KEY = "devkey";
+export const API_SECRET = "secret";
+
+async function freeTcpPort() {
+  const probe = createServer();
+  probe.listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address();
+  probe.close();
+  await once(probe, "close");
+  return port;
+}
+
+async function bindUdp(port) {
+  const socket = createSocket("udp4");
+  return new Promise((resolve) => {
+    socket.once("error", () => resolve(null));
+    socket.bind(port, "127.0.0.1", () => resolve(socket));
+  });
+}
+
+// The first of a run of free UDP ports.
+async function freeUdpPorts() {
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const first = 20_000 + Math.floor(Math.random() * 30_000);
+    const sockets = [];
+    for (let port = first; port < first + UDP_PORTS; port += 1) sockets.push(await bindUdp(port));
+    const free = sockets.every((socket) => socket !== null);
+    await Promise.all(sockets.filter(Boolean).map((socket) => new Promise((done) => socket.close(done))));
+    if (free) return first;
+  }
+  throw new Error("no run of free UDP ports was found");
+}
+
+export class Server {
+  // `binary` is the parlor binary, `folder` takes its log, `config` is the text of a config file.
+  static async start(binary, folder, config) {
+    mkdirSync(folder, { recursive: true });
+    const port = await freeTcpPort();
+    const udpPort = await freeUdpPorts();
+    const args = ["serve", "--dev", "--port", String(port), "--udp-port", String(udpPort)];
+    if (config) {
+      writeFileSync(join(folder, "config.yaml"), config);
+      args.push("--config", join(folder, "config.yaml"));
+    }
+    const logPath = join(folder, `server-${port}.log`);
+    const log = openSync(logPath, "w");
+    const child = spawn(binary, args, { stdio: ["ignore", log, log] });
+    closeSync(log);
+    const server = new Server(child, port, logPath);
+    try {
+      await until("the server answers", START_DEADLINE_MS, async () => {
+        if (server.exited()) throw new Error(`the server ended at once:\n${server.log()}`);
+        return fetch(`${server.httpUrl}/`).then((answer) => answer.ok, () => false);
+      });
+    } catch (error) {
+      child.kill("SIGKILL");
+      throw error;
+    }
+    return server;
+  }
+
+  constructor(child, port, logPath) {
+    this.child = child;
+    this.url = `ws://127.0.0.1:${port}`;
+    this.httpUrl = `http://127.0.0.1:${port}`;
+    this.logPath = logPath;
+    this.failure = null;
+    child.once("error", (error) => (this.failure = error));
+  }
+
+  exited() {
+    return this.failure !== null || this.child.exitCode !== null || this.child.signalCode !== null;
+  }
+
+  log() {
+    return `${this.failure ?? ""}${readFileSync(this.logPath, "utf8")}`;
+  }
+
+  signal(name) {
+    this.child.kill(name);
+  }
+
+  async ended(deadlineMs = STOP_DEADLINE_MS) {
+    await until("the server ends", deadlineMs, async () => this.exited());
+    return this.child.exitCode;
+  }
+
+  // Ends it; a server that had died before, or that does not end by itself, is an error.
+  async stop() {
+    if (this.stopped) return;
+    this.stopped = true;
+    if (this.exited()) throw new Error(`the server had ended: ${this.child.exitCode ?? this.child.signalCode ?? this.failure}`);
+    this.signal("SIGTERM");
+    try {
+      await this.ended();
+    } catch (error) {
+      this.child.kill("SIGKILL");
+      throw error;
+    }
+    if (this.log().includes("panicked at")) throw new Error("the server panicked, see its log");
+  }
+}

@@ -1,0 +1,242 @@
+// A participant with livekit-client, driven by the runner through `globalThis.participant`.
+// python/participant.py has the same methods.
+import * as livekit from "/livekit-client.js";
+import { AudioMeter, VideoMeter, countingTrack, toneTrack } from "/media.js";
+
+const { Room, RoomEvent, RpcError, Track } = livekit;
+
+let room;
+const events = [];
+const received = { data: [], texts: [], files: [] };
+// What is measured, by "identity/track name".
+const meters = new Map();
+const published = new Map();
+
+const trackKey = (participant, publication) => `${participant.identity}/${publication.trackName || publication.source}`;
+
+async function sha256(bytes) {
+  const digest = await crypto.subtle.digest("SHA-256", bytes);
+  return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function watch() {
+  const log = (event, detail = {}) => events.push({ event, atMs: performance.now(), ...detail });
+  room.on(RoomEvent.TrackSubscribed, (track, publication, participant) => {
+    const key = trackKey(participant, publication);
+    meters.get(key)?.meter.stop();
+    const Meter = track.kind === Track.Kind.Audio ? AudioMeter : VideoMeter;
+    meters.set(key, { kind: track.kind, track, sid: publication.trackSid, meter: new Meter(track.mediaStreamTrack) });
+    log("trackSubscribed", { key });
+  });
+  room.on(RoomEvent.TrackUnsubscribed, (_, publication, participant) => {
+    const key = trackKey(participant, publication);
+    if (meters.get(key)?.sid === publication.trackSid) {
+      meters.get(key).meter.stop();
+      meters.delete(key);
+    }
+    log("trackUnsubscribed", { key });
+  });
+  for (const name of ["TrackPublished", "TrackUnpublished", "TrackMuted", "TrackUnmuted"]) {
+    const event = name[0].toLowerCase() + name.slice(1);
+    room.on(RoomEvent[name], (publication, participant) => log(event, { key: trackKey(participant, publication) }));
+  }
+  for (const name of ["ParticipantConnected", "ParticipantDisconnected"]) {
+    const event = name[0].toLowerCase() + name.slice(1);
+    room.on(RoomEvent[name], (participant) => log(event, { identity: participant.identity }));
+  }
+  room.on(RoomEvent.ConnectionStateChanged, (state) => log("connectionState", { state }));
+  room.on(RoomEvent.SignalReconnecting, () => log("signalReconnecting"));
+  room.on(RoomEvent.Reconnecting, () => log("reconnecting"));
+  room.on(RoomEvent.Reconnected, () => log("reconnected"));
+  room.on(RoomEvent.Disconnected, (reason) => log("disconnected", { reason: livekit.DisconnectReason[reason] }));
+  room.on(RoomEvent.DataReceived, (payload, participant, kind, topic) => {
+    received.data.push({
+      text: new TextDecoder().decode(payload),
+      from: participant?.identity ?? null,
+      reliable: kind === livekit.DataPacket_Kind.RELIABLE,
+      topic: topic ?? "",
+    });
+  });
+}
+
+globalThis.participant = {
+  // `options` are livekit-client's RoomOptions, `connect` its RoomConnectOptions.
+  async connect({ url, token, options = {}, connect = {} }) {
+    livekit.setLogLevel("debug");
+    room = new Room(options);
+    watch();
+    await room.connect(url, token, connect);
+    return { sid: room.localParticipant.sid, room: room.name };
+  },
+
+  disconnect: () => room.disconnect(),
+  events: () => events,
+  received: () => received,
+
+  state() {
+    const tracks = (participant) =>
+      [...participant.trackPublications.values()].map((publication) => ({
+        sid: publication.trackSid,
+        name: publication.trackName,
+        kind: publication.kind,
+        source: publication.source,
+        muted: publication.isMuted,
+        subscribed: publication.isSubscribed ?? false,
+      }));
+    const participants = [...room.remoteParticipants.values()].map((participant) => ({
+      identity: participant.identity,
+      sid: participant.sid,
+      tracks: tracks(participant),
+    }));
+    return { connection: room.state, name: room.name, own: tracks(room.localParticipant), participants };
+  },
+
+  // Every remote track with what its meter and the browser's statistics say.
+  async media() {
+    const reports = {};
+    for (const [key, { kind, track, meter }] of meters) {
+      const statistics = await track.getRTCStatsReport();
+      const inbound = [...(statistics?.values() ?? [])].find((entry) => entry.type === "inbound-rtp") ?? {};
+      const { framesDecoded, keyFramesDecoded, freezeCount, packetsLost, packetsReceived } = inbound;
+      const { concealedSamples, silentConcealedSamples, totalSamplesReceived, pliCount, nackCount } = inbound;
+      const codec = statistics?.get(inbound.codecId)?.mimeType;
+      const rtp = { framesDecoded, keyFramesDecoded, freezeCount, packetsLost, packetsReceived, codec };
+      Object.assign(rtp, { concealedSamples, silentConcealedSamples, totalSamplesReceived, pliCount, nackCount });
+      reports[key] = { kind, ...meter.report(), rtp };
+    }
+    return reports;
+  },
+
+  resetMedia() {
+    for (const { meter } of meters.values()) meter.reset();
+  },
+
+  async publishTone({ name = "tone", hz = 440, ...options }) {
+    const publication = await room.localParticipant.publishTrack(toneTrack(hz), {
+      name,
+      source: Track.Source.Microphone,
+      dtx: false,
+      ...options,
+    });
+    published.set(name, publication);
+    return publication.trackSid;
+  },
+
+  // `options` are livekit-client's TrackPublishOptions.
+  async publishPictures({ name = "pictures", width = 640, height = 360, fps = 15, ...options }) {
+    const publication = await room.localParticipant.publishTrack(countingTrack({ width, height, fps }), {
+      name,
+      source: Track.Source.Camera,
+      videoCodec: "vp8",
+      simulcast: false,
+      ...options,
+    });
+    published.set(name, publication);
+    return publication.trackSid;
+  },
+
+  async publishMicrophone() {
+    const publication = await room.localParticipant.setMicrophoneEnabled(true);
+    published.set("microphone", publication);
+    return publication.trackSid;
+  },
+
+  async publishCamera({ capture = {}, ...options } = {}) {
+    const publication = await room.localParticipant.setCameraEnabled(true, capture, options);
+    published.set("camera", publication);
+    return publication.trackSid;
+  },
+
+  async unpublish({ name }) {
+    await room.localParticipant.unpublishTrack(published.get(name).track, true);
+    published.delete(name);
+  },
+
+  async mute({ name, muted }) {
+    const publication = published.get(name);
+    await (muted ? publication.mute() : publication.unmute());
+  },
+
+  setSubscribed({ identity, name, subscribed }) {
+    const publications = room.remoteParticipants.get(identity)?.trackPublications.values() ?? [];
+    const publication = [...publications].find((candidate) => candidate.trackName === name);
+    if (!publication) throw new Error(`${identity} has no track ${name}`);
+    publication.setSubscribed(subscribed);
+  },
+
+  // What the sender of our own track says: outgoing encodings by rid.
+  async sending({ name }) {
+    const statistics = await published.get(name).track.getRTCStatsReport();
+    const outbound = [...statistics.values()].filter((entry) => entry.type === "outbound-rtp");
+    return outbound.map(({ rid, framesEncoded, frameWidth, frameHeight, bytesSent, targetBitrate, pliCount, nackCount }) => ({
+      rid, framesEncoded, frameWidth, frameHeight, bytesSent, targetBitrate, pliCount, nackCount,
+    }));
+  },
+
+  async publishData({ text, reliable = true, to, topic }) {
+    const payload = new TextEncoder().encode(text);
+    await room.localParticipant.publishData(payload, { reliable, destinationIdentities: to, topic });
+  },
+
+  receiveStreams({ topic }) {
+    room.registerTextStreamHandler(topic, async (reader, { identity }) => {
+      const text = await reader.readAll();
+      const digest = await sha256(new TextEncoder().encode(text));
+      received.texts.push({ from: identity, length: text.length, sha256: digest, attributes: reader.info.attributes ?? {} });
+    });
+    room.registerByteStreamHandler(topic, async (reader, { identity }) => {
+      const chunks = await reader.readAll();
+      const bytes = new Uint8Array(await new Blob(chunks).arrayBuffer());
+      const { name, mimeType } = reader.info;
+      received.files.push({ from: identity, length: bytes.length, sha256: await sha256(bytes), name, mimeType });
+    });
+  },
+
+  async sendText({ text, topic, to, attributes }) {
+    await room.localParticipant.sendText(text, { topic, destinationIdentities: to, attributes });
+  },
+
+  async sendBytes({ base64, topic, to, name }) {
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    await room.localParticipant.sendFile(new File([bytes], name, { type: "application/octet-stream" }), {
+      topic,
+      destinationIdentities: to,
+      mimeType: "application/octet-stream",
+    });
+  },
+
+  // Answers "echo" with the caller and the payload, and "fail" with an error of its own.
+  registerRpc() {
+    room.registerRpcMethod("echo", async ({ callerIdentity, payload }) => `${callerIdentity}: ${payload}`);
+    room.registerRpcMethod("fail", async () => {
+      throw new RpcError(2001, "as asked", "details");
+    });
+  },
+
+  async performRpc({ to, method, payload, timeoutMs }) {
+    try {
+      const parameters = { destinationIdentity: to, method, payload, responseTimeout: timeoutMs };
+      return { result: await room.localParticipant.performRpc(parameters) };
+    } catch (error) {
+      return { error: { code: error.code, message: error.message, data: error.data ?? null } };
+    }
+  },
+
+  // The harness against itself: a track through a pair of connections inside this page.
+  async loopBack({ hz, width, height, fps }) {
+    const [near, far] = [new RTCPeerConnection(), new RTCPeerConnection()];
+    near.onicecandidate = ({ candidate }) => far.addIceCandidate(candidate);
+    far.onicecandidate = ({ candidate }) => near.addIceCandidate(candidate);
+    far.ontrack = ({ track }) => {
+      const Meter = track.kind === "audio" ? AudioMeter : VideoMeter;
+      const own = { getRTCStatsReport: () => far.getStats(track) };
+      meters.set(`loop/${track.kind}`, { kind: track.kind, track: own, meter: new Meter(track) });
+    };
+    near.addTrack(toneTrack(hz));
+    near.addTrack(countingTrack({ width, height, fps }));
+    await near.setLocalDescription();
+    await far.setRemoteDescription(near.localDescription);
+    await far.setLocalDescription();
+    await near.setRemoteDescription(far.localDescription);
+  },
+};
