@@ -91,7 +91,9 @@ export class Server {
     return `${this.failure ?? ""}${readFileSync(this.logPath, "utf8")}`;
   }
 
+  // From here on its end is expected.
   signal(name) {
+    this.ending = true;
     this.child.kill(name);
   }
 
@@ -100,12 +102,13 @@ export class Server {
     return this.child.exitCode;
   }
 
-  // Ends it; a server that had died before, or that does not end by itself, is an error.
+  // Ends it; a server that had died before, that does not end by itself or that has panicked is
+  // an error.
   async stop() {
-    if (this.stopped) return;
-    this.stopped = true;
-    if (this.exited()) throw new Error(`the server had ended: ${this.child.exitCode ?? this.child.signalCode ?? this.failure}`);
-    this.signal("SIGTERM");
+    if (this.exited() && !this.ending) {
+      throw new Error(`the server had ended: ${this.child.exitCode ?? this.child.signalCode ?? this.failure}`);
+    }
+    if (!this.ending) this.signal("SIGTERM");
     try {
       await this.ended();
     } catch (error) {

@@ -1,0 +1,91 @@
+// Chromium on the single connection (/rtc/v1), the default of livekit-client.
+import assert from "node:assert/strict";
+import { hearWithoutGaps, hearsTone, seesFrames, seesPictures, stayedConnected } from "../harness/expect.js";
+import { test } from "../harness/test.js";
+import { until } from "../harness/until.js";
+
+test("the fake microphone and camera of each page reach the other", async (t) => {
+  const server = await t.server();
+  const alice = await t.joinPage(server, "alice");
+  const bob = await t.joinPage(server, "bob");
+  for (const page of [alice, bob]) {
+    await page.call("publishMicrophone");
+    await page.call("publishCamera", { capture: { resolution: { width: 640, height: 360 } }, simulcast: false });
+  }
+  for (const [who, other] of [[alice, "bob"], [bob, "alice"]]) {
+    const video = await seesFrames(who, `${other}/camera`, 30);
+    t.note(`${who.identity}: first frame ${Math.round(video.firstFrameMs)} ms after subscribing, ${video.rtp.codec}`);
+    await until(`${who.identity} hears the beeps of ${other}`, 30_000, async () => {
+      const heard = (await who.call("media"))[`${other}/microphone`];
+      return heard?.heardMs > 50 || { waiting: heard };
+    });
+  }
+  await stayedConnected(alice, bob);
+});
+
+for (const simulcast of [false, true]) {
+  test(`VP8 pictures arrive in order, simulcast ${simulcast ? "on" : "off"}, with a tone, both ways`, async (t) => {
+    const server = await t.server();
+    const alice = await t.joinPage(server, "alice");
+    const bob = await t.joinPage(server, "bob");
+    await alice.call("publishTone", { hz: 440 });
+    await alice.call("publishPictures", { simulcast });
+    await bob.call("publishTone", { hz: 660 });
+    await bob.call("publishPictures", { simulcast });
+    for (const [who, key] of [[alice, "bob/pictures"], [bob, "alice/pictures"]]) {
+      const video = await seesPictures(who, key, 60);
+      assert.equal(video.rtp.codec, "video/VP8");
+      assert.ok(video.firstFrameMs < 5000, `the first frame took ${video.firstFrameMs} ms`);
+      t.note(`${who.identity}: first frame ${Math.round(video.firstFrameMs)} ms after subscribing, ${video.width}x${video.height}`);
+    }
+    if (simulcast) {
+      await until("bob gets the highest layer", 30_000, async () => {
+        const { width } = (await bob.call("media"))["alice/pictures"];
+        return width === 640 || { waiting: width };
+      });
+    }
+    await hearWithoutGaps([[alice, "bob/tone", 660], [bob, "alice/tone", 440]], 5000);
+    await stayedConnected(alice, bob);
+  });
+}
+
+test("H264 pictures arrive in order", async (t) => {
+  const server = await t.server();
+  const alice = await t.joinPage(server, "alice");
+  const bob = await t.joinPage(server, "bob");
+  await alice.call("publishPictures", { videoCodec: "h264" });
+  const video = await seesPictures(bob, "alice/pictures", 30);
+  assert.equal(video.rtp.codec, "video/H264");
+});
+
+test("who joins later sees and hears what is already there", async (t) => {
+  const server = await t.server();
+  const alice = await t.joinPage(server, "alice");
+  await alice.call("publishTone", { hz: 440 });
+  await alice.call("publishPictures", { simulcast: true });
+  const bob = await t.joinPage(server, "bob");
+  const video = await seesPictures(bob, "alice/pictures", 30);
+  await hearsTone(bob, "alice/tone", 440);
+  t.note(`first frame ${Math.round(video.firstFrameMs)} ms after subscribing`);
+});
+
+test("a 720p camera reaches its bitrate", async (t) => {
+  const server = await t.server();
+  const alice = await t.joinPage(server, "alice");
+  const bob = await t.joinPage(server, "bob");
+  await alice.call("publishPictures", { width: 1280, height: 720, fps: 20 });
+  await seesPictures(bob, "alice/pictures", 10);
+  const started = performance.now();
+  await until("alice's encoder is allowed 1.2 Mbit/s", 40_000, async () => {
+    const [encoding] = await alice.call("sending", { name: "pictures" });
+    return encoding?.targetBitrate > 1_200_000 || { waiting: encoding };
+  });
+  t.note(`1.2 Mbit/s ${((performance.now() - started) / 1000).toFixed(1)} s after the first pictures`);
+});
+
+test("a token that is not valid is refused", async (t) => {
+  const server = await t.server();
+  const page = await t.page("mallory");
+  const refused = page.call("connect", { url: server.url, token: "not.a.token" });
+  await assert.rejects(refused);
+});
