@@ -271,6 +271,18 @@ class Participant:
         except rtc.RpcError as error:
             return {"error": {"code": int(error.code), "message": error.message, "data": error.data}}
 
+    async def loopBack(self, hz: float, width: int, height: int, fps: int) -> None:
+        """The harness against itself: the SDK's sources, read back without a room."""
+        sound = rtc.AudioSource(media.SAMPLE_RATE, 1, queue_size_ms=200)
+        ear, eye = media.AudioMeter(), media.VideoMeter()
+        track = rtc.LocalAudioTrack.create_audio_track("audio", sound)
+        self._task(self._play(sound, hz))
+        self.meters["loop/audio"] = ("audio", track, ear, self._task(self._listen(track, ear)))
+        pictures = rtc.VideoSource(width, height)
+        track = rtc.LocalVideoTrack.create_video_track("video", pictures)
+        self._task(self._show(pictures, width, height, fps))
+        self.meters["loop/video"] = ("video", track, eye, self._task(self._look(track, eye)))
+
     async def selfCheck(self, hz: float) -> dict:
         """The harness against itself: meters on synthetic pictures and tones."""
         video, audio = media.VideoMeter(), media.AudioMeter()

@@ -86,6 +86,7 @@ test("a 720p camera reaches its bitrate", async (t) => {
 test("a token that is not valid is refused", async (t) => {
   const server = await t.server();
   const page = await t.page("mallory");
-  const refused = page.call("connect", { url: server.url, token: "not.a.token" });
-  await assert.rejects(refused);
+  await assert.rejects(page.call("connect", { url: server.url, token: "not.a.token" }), /invalid authorization token/);
+  const python = t.python("mallory-too");
+  await assert.rejects(python.call("connect", { url: server.url, token: "not.a.token" }), /ConnectError/);
 });
