@@ -4,8 +4,14 @@
 
 mod answerer;
 mod error;
+mod extension;
+mod format;
 mod negotiation;
 mod offerer;
+mod section;
+mod stream;
+pub mod text;
+mod transport;
 
 pub use answerer::Answerer;
 pub use error::SdpError;
