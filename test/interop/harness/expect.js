@@ -10,9 +10,9 @@ const LONGEST_GAP_MS = 60;
 const UNREADABLE_SHARE = 0.1;
 
 // `who` sees `count` more pictures of `key` ("identity/track"), in order.
-export async function seesPictures(who, key, count = 30) {
+export async function seesPictures(who, key, count = 30, deadlineMs = DEADLINE_MS) {
   let start;
-  const media = await until(`${who.identity} sees ${count} pictures of ${key}`, DEADLINE_MS, async () => {
+  const media = await until(`${who.identity} sees ${count} pictures of ${key}`, deadlineMs, async () => {
     const seen = (await who.call("media"))[key];
     if (!seen) return { waiting: "not subscribed" };
     start ??= seen.read;

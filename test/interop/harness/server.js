@@ -83,6 +83,13 @@ export class Server {
     child.once("error", (error) => (this.failure = error));
   }
 
+  // Processor time that it has used, from /proc.
+  cpuSeconds() {
+    const fields = readFileSync(`/proc/${this.child.pid}/stat`, "utf8").split(") ")[1].split(" ");
+    // utime and stime, in ticks of 10 ms.
+    return (Number(fields[11]) + Number(fields[12])) / 100;
+  }
+
   exited() {
     return this.failure !== null || this.child.exitCode !== null || this.child.signalCode !== null;
   }

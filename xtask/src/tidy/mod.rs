@@ -8,6 +8,8 @@ mod licences;
 mod registries;
 mod source;
 mod sources;
+#[cfg(test)]
+mod whole_tree;
 
 use std::collections::BTreeSet;
 use std::fmt;
