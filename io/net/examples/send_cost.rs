@@ -2,7 +2,7 @@
 //! `cargo run --release -p parlor-net --example send_cost`.
 //!
 //! Nobody reads: the receive buffers are full after the first moments, so the receive path ends
-//! at the drop. CPU time of the thread, best of five rounds.
+//! at the drop. Wall clock of an otherwise idle machine, best of five rounds.
 #![allow(clippy::unwrap_used)]
 
 use parlor_net::{Run, UdpSocket};

@@ -16,7 +16,7 @@
 //!
 //! ```
 //! use parlor_net::{Poll, RecvBatch, Run, UdpSocket};
-//! use std::time::Duration;
+//! use std::{os::fd::AsFd, time::Duration};
 //!
 //! let mut here = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
 //! let mut there = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -26,7 +26,7 @@
 //!
 //! let (mut batch, mut poll, mut received) = (RecvBatch::new(), Poll::new(), Vec::new());
 //! while received.len() < 4 {
-//!     poll.wait([&there], Some(Duration::from_secs(1))).unwrap();
+//!     poll.wait([there.as_fd()], Some(Duration::from_secs(1))).unwrap();
 //!     there.recv(&mut batch, |_local, remote, datagram| {
 //!         assert_eq!(remote, here.local_address());
 //!         received.push(datagram.to_vec());

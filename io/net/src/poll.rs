@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsRawFd, BorrowedFd},
     ptr,
     time::Duration,
 };
@@ -28,12 +28,12 @@ impl Poll {
     /// As `ppoll(2)`, except `EINTR`, which is an early return.
     pub fn wait<'fd>(
         &mut self,
-        sources: impl IntoIterator<Item = &'fd (impl AsFd + ?Sized + 'fd)>,
+        sources: impl IntoIterator<Item = BorrowedFd<'fd>>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
         self.entries.clear();
         self.entries.extend(sources.into_iter().map(|source| libc::pollfd {
-            fd: source.as_fd().as_raw_fd(),
+            fd: source.as_raw_fd(),
             events: libc::POLLIN,
             revents: 0,
         }));
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use std::{
         io::Write,
-        os::{fd::BorrowedFd, unix::net::UnixStream},
+        os::{fd::AsFd, unix::net::UnixStream},
         time::Instant,
     };
 
@@ -86,11 +86,11 @@ mod tests {
         let (mut write, read) = UnixStream::pair().unwrap();
         let (_silent, other) = UnixStream::pair().unwrap();
         let mut poll = Poll::new();
-        let sources: [BorrowedFd; 2] = [other.as_fd(), read.as_fd()];
-        poll.wait(&sources, Some(Duration::ZERO)).unwrap();
+        let sources = [other.as_fd(), read.as_fd()];
+        poll.wait(sources, Some(Duration::ZERO)).unwrap();
         assert!(!poll.is_ready(0) && !poll.is_ready(1) && !poll.is_ready(2));
         write.write_all(b"!").unwrap();
-        poll.wait(&sources, None).unwrap();
+        poll.wait(sources, None).unwrap();
         assert!(!poll.is_ready(0) && poll.is_ready(1));
     }
 
@@ -98,7 +98,7 @@ mod tests {
     fn returns_when_time_is_up() {
         let (_write, read) = UnixStream::pair().unwrap();
         let start = Instant::now();
-        Poll::new().wait([&read], Some(Duration::from_micros(1500))).unwrap();
+        Poll::new().wait([read.as_fd()], Some(Duration::from_micros(1500))).unwrap();
         assert!(start.elapsed() >= Duration::from_micros(1500));
     }
 }

@@ -72,7 +72,7 @@ impl RecvBatch {
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         for (at, header) in headers.iter().take(count).enumerate() {
             self.names[at].len = header.msg_hdr.msg_namelen;
-            self.controls[at].len = header.msg_hdr.msg_controllen as usize;
+            self.controls[at].len = header.msg_hdr.msg_controllen as _;
             self.lens[at] = (header.msg_len as usize, header.msg_hdr.msg_flags);
         }
         Ok(count)

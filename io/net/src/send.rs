@@ -371,7 +371,8 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_counter_and_hurts_no_other_run() {
-        let causes: [(i32, fn(&NetCounters) -> u64); 7] = [
+        type Counter = fn(&NetCounters) -> u64;
+        let causes: [(i32, Counter); 7] = [
             (libc::EAGAIN, |counters| counters.send_would_block),
             (libc::ENOBUFS, |counters| counters.send_no_buffers),
             (libc::ENOMEM, |counters| counters.send_no_buffers),

@@ -5,6 +5,7 @@ use parlor_net::{Poll, RecvBatch, Run, UdpSocket};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
@@ -34,7 +35,7 @@ fn receive(socket: &mut UdpSocket, count: usize) -> Vec<Datagram> {
     let give_up = Instant::now() + Duration::from_secs(10);
     while datagrams.len() < count {
         assert!(Instant::now() < give_up, "{} of {count} datagrams came", datagrams.len());
-        poll.wait([&*socket], Some(Duration::from_secs(1))).unwrap();
+        poll.wait([socket.as_fd()], Some(Duration::from_secs(1))).unwrap();
         let keep = |local, remote, bytes: &mut [u8]| {
             datagrams.push(Datagram { local, remote, bytes: bytes.to_vec() });
         };
