@@ -20,6 +20,9 @@ const { values: options, positionals } = parseArgs({
 const filter = positionals[0] ?? "";
 const logs = join(here, ".cache", "logs");
 
+// A call that was given up when its test failed must not end the runner.
+process.on("unhandledRejection", (error) => console.log(`         late: ${error?.message ?? error}`));
+
 async function withDeadline(test, context) {
   let timer;
   const deadline = new Promise((_, reject) => {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod fuzz;
 mod prerequisites;
 mod test;
 mod tidy;
@@ -14,7 +15,9 @@ usage: cargo xtask tidy
            checks the rules of docs/ARCHITECTURE.md that a machine can check
        cargo xtask test [--full] [--only STEP]... [FILTER]
            runs what CI runs; FILTER selects tests by a part of their name
-           steps: fmt tidy clippy test build interop";
+           steps: fmt tidy clippy test build interop
+       cargo xtask fuzz TARGET [SECONDS]
+           runs a target of test/fuzz under libFuzzer, for a minute unless told";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +28,8 @@ fn main() -> ExitCode {
             Ok(plan) => test::run(&root, &plan),
             Err(error) => usage(&error),
         },
+        Some(("fuzz", [target])) => fuzz::run(&root, target, "60"),
+        Some(("fuzz", [target, seconds])) => fuzz::run(&root, target, seconds),
         Some((other, _)) => usage(&format!("unknown command {other:?}")),
         None => usage("a command is missing"),
     }

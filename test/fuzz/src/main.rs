@@ -1,5 +1,6 @@
 //! Runs the target named by `PARLOR_FUZZ_TARGET` under libFuzzer.
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::sync::LazyLock;
 

@@ -48,6 +48,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("apps/parlor", &["core/*", "io/*"]),
     ("test/checker", &["core/model", "core/rtp", "core/srtp", "core/sdp", "core/sfu"]),
     ("test/netem", &["core/model"]),
+    ("test/fuzz", &["core/*", "io/*"]),
     ("test/simulator", &["core/*", "test/*"]),
     ("xtask", &[]),
 ];
@@ -70,6 +71,11 @@ const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[
     ("parking_lot", "core/ has no locks"),
     ("chrono", "time is an argument"),
 ];
+
+/// LiveKit's messages stop at the signal sessions, the API and the client: rooms and media know
+/// their own nouns only.
+const PROTOBUF: &[&str] = &["livekit-protocol", "prost", "prost-types", "pbjson", "pbjson-types"];
+const PROTOBUF_ROOMS: &[&str] = &["core/signal", "core/node", "core/client"];
 
 /// What may not be reached from `core/` through other dependencies either.
 const FORBIDDEN_BELOW_CORE: &[&str] = &["tokio", "async-std", "smol", "mio", "socket2"];
@@ -201,6 +207,12 @@ fn own(package: &Package, target: &str, dev: bool, allowed: &[&str]) -> Option<V
 fn external(package: &Package, dependency: &Dependency) -> Option<Violation> {
     if !package.room.starts_with("core/") {
         return None;
+    }
+    let protobuf = PROTOBUF.contains(&dependency.name.as_str()) && !dependency.dev;
+    if protobuf && !PROTOBUF_ROOMS.contains(&package.room.as_str()) {
+        let message =
+            format!("depends on {}: protobuf belongs to {PROTOBUF_ROOMS:?}", dependency.name);
+        return Some(Violation::new("forbidden-dependency", &package.room, message));
     }
     let (name, why) = FORBIDDEN_IN_CORE.iter().find(|(name, _)| *name == dependency.name)?;
     Some(Violation::new("forbidden-dependency", &package.room, format!("depends on {name}: {why}")))
@@ -353,6 +365,18 @@ mod tests {
             );
             assert!(all(vec![package("io/net", &[name])]).is_empty());
         }
+    }
+
+    #[test]
+    fn rooms_and_media_never_see_protobuf() {
+        for room in ["core/sfu", "core/room", "core/model", "core/sdp"] {
+            let broken = all(vec![package(room, &["livekit-protocol"])]);
+            assert!(
+                broken[0].contains("[forbidden-dependency] depends on livekit-protocol"),
+                "{broken:?}"
+            );
+        }
+        assert!(all(vec![package("core/signal", &["livekit-protocol", "prost"])]).is_empty());
     }
 
     #[test]
