@@ -7,6 +7,7 @@
 //!
 //! * [`packet`]: the RTP header, and telling RTP from its neighbours on one socket.
 //! * [`extension`]: what RTP header extensions hold, and their URIs.
+//! * [`dependency_descriptor`]: the one extension that needs a structure told before it.
 //! * [`rtcp`]: reports and feedback.
 //! * [`red`] and [`rtx`]: redundancy and retransmission.
 //! * [`payload`]: what the forwarder asks of any codec; [`vp8`], [`vp9`], [`av1`], [`h264`]
@@ -37,6 +38,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod av1;
+pub mod dependency_descriptor;
 pub mod extension;
 pub mod h264;
 pub mod h265;
