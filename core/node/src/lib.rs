@@ -1,1 +1,78 @@
-//! To be written.
+//! The control plane of one server: [`Node`] composes rooms, signal sessions, negotiation and
+//! the server API.
+//!
+//! A [`Node`] is a plain value. [`Node::handle`] takes an [`io::Input`] (a client connects, a
+//! WebSocket message, an API call, news from a media thread), [`Node::poll_output`] says what
+//! must happen outside, time passes by [`Node::handle_timeout`]. It opens no sockets, reads no
+//! clock and draws its randomness from a seed: the same inputs give the same outputs.
+//!
+//! It dispatches and has no rules of its own: what a participant may do is decided by
+//! `parlor-room`, how descriptions are answered by `parlor-sdp`, what the wire looks like by
+//! `parlor-signal`. Of the packet path it knows the commands and events only.
+//!
+//! The way of a signal message: [`Node::handle`] finds the room, `requests` turns the message
+//! into a command for it, `host` turns the room's events into messages and commands, and
+//! `connection` says what has to be negotiated.
+//!
+//! ```
+//! use parlor_model::{Fingerprint, Now, ShardId};
+//! use parlor_node::{Node, NodeConfig, api::{ApiRequest, ApiResponse}, io::{CallId, Input, Output}};
+//! use parlor_signal::{Claims, token::VideoGrant};
+//! use std::time::{Duration, Instant};
+//!
+//! let config = NodeConfig {
+//!     api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect(),
+//!     region: String::new(),
+//!     ice_servers: Vec::new(),
+//!     room: Default::default(),
+//!     codecs: vec![parlor_model::Codec::Opus, parlor_model::Codec::Vp8],
+//!     shards: vec![(ShardId(0), vec!["192.0.2.1:7882".parse().unwrap()])],
+//!     fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![0; 32] },
+//!     ice_lite: true,
+//!     enable_remote_unmute: false,
+//!     limits: Default::default(),
+//! };
+//! let mut node = Node::new(config, [7; 32]);
+//! let now = Now { instant: Instant::now(), unix: Duration::from_secs(1_800_000_000) };
+//! let grant = VideoGrant { room_create: true, ..Default::default() };
+//! let claims = Claims { video: Some(grant), ..Default::default() };
+//! let create = livekit_protocol::CreateRoomRequest { name: "demo".into(), ..Default::default() };
+//! node.handle(now, Input::Api {
+//!     call: CallId(1),
+//!     claims: Some(Box::new(claims)),
+//!     request: ApiRequest::CreateRoom(create),
+//! });
+//! let Some(Output::Reply { result: Ok(ApiResponse::Room(room)), .. }) = node.poll_output() else {
+//!     panic!("the call is answered at once");
+//! };
+//! assert_eq!(room.name, "demo");
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod api;
+mod calls;
+mod config;
+mod connection;
+mod host;
+pub mod io;
+mod join;
+mod media;
+mod member;
+mod node;
+mod outside;
+mod peer;
+mod requests;
+
+pub use calls::NONCE_BYTES;
+pub use config::{Limits, NodeConfig};
+pub use connection::CANDIDATES_BEFORE_OFFER_MAX;
+pub use host::{NONCES_MAX, UPDATE_BYTES_MAX};
+pub use join::JOIN_TRACKS_MAX;
+pub use member::{
+    ANSWER_TIMEOUT, HELD_DATA_BYTES_MAX, HELD_DATA_TTL, JOIN_TIMEOUT, SIGNAL_TIMEOUT,
+    TOKEN_REFRESH_INTERVAL, TRACK_SETTINGS_MAX,
+};
+pub use node::{Counts, Node};
+pub use outside::Counters;
+pub use peer::{CANDIDATE_BYTES_MAX, REMOTE_CANDIDATES_MAX};

@@ -1,0 +1,224 @@
+//! The server API.
+
+use crate::{
+    Node,
+    api::{ApiError, ApiErrorCode, ApiRequest, ApiResponse},
+};
+use livekit_protocol as proto;
+use parlor_model::{DataChannel, DisconnectReason, Now, RoomName};
+use parlor_room::{Command, RoomSettings};
+use parlor_signal::{
+    Claims,
+    data::from_server,
+    response::{participant_info, track_info},
+    token::VideoGrant,
+};
+use proto::signal_response::Message;
+use std::time::Duration;
+
+/// Bytes of the nonce of a `SendData` call.
+pub const NONCE_BYTES: usize = 16;
+
+type Answer = Result<ApiResponse, ApiError>;
+
+fn error(code: ApiErrorCode, text: &str) -> ApiError {
+    // LiveKit's handlers do not name their errors, and clients have met them so.
+    ApiError { code, message: format!("twirp error unknown: {text}") }
+}
+
+fn no_room() -> ApiError {
+    error(ApiErrorCode::NotFound, "requested room does not exist")
+}
+
+fn no_participant() -> ApiError {
+    error(ApiErrorCode::NotFound, "participant does not exist")
+}
+
+impl Node {
+    /// Answers a call at once: an absent target is not waited for.
+    pub(crate) fn handle_call(
+        &mut self,
+        now: Now,
+        claims: Option<&Claims>,
+        request: ApiRequest,
+    ) -> Answer {
+        let grant = claims.and_then(|claims| claims.video.clone()).unwrap_or_default();
+        if !may(&grant, &request) {
+            let message = "permissions denied".to_owned();
+            return Err(ApiError { code: ApiErrorCode::Unauthenticated, message });
+        }
+        match request {
+            ApiRequest::CreateRoom(request) => self.create_room(now, request),
+            ApiRequest::ListRooms(request) => Ok(self.list_rooms(&request.names)),
+            ApiRequest::DeleteRoom(request) => {
+                let command = Command::Close(DisconnectReason::RoomDeleted);
+                self.command(now, &request.room, command)?;
+                Ok(ApiResponse::RoomDeleted(proto::DeleteRoomResponse {}))
+            }
+            ApiRequest::ListParticipants(request) => Ok(self.list_participants(&request.room)),
+            ApiRequest::GetParticipant(request) => {
+                let host = self.hosts.get(request.room.as_str()).ok_or_else(no_participant)?;
+                let found = host.participant_by_identity(&request.identity);
+                let (participant, _) = found.ok_or_else(no_participant)?;
+                let region = &self.outside.config.region;
+                Ok(ApiResponse::Participant(participant_info(participant, region)))
+            }
+            ApiRequest::RemoveParticipant(request) => {
+                let host = self.hosts.get(request.room.as_str()).ok_or_else(no_participant)?;
+                let found = host.participant_by_identity(&request.identity);
+                let sid = found.ok_or_else(no_participant)?.1.clone();
+                let command = Command::Leave(sid, DisconnectReason::ParticipantRemoved);
+                self.command(now, &request.room, command)?;
+                Ok(ApiResponse::ParticipantRemoved(proto::RemoveParticipantResponse {}))
+            }
+            ApiRequest::MutePublishedTrack(request) => self.mute_published_track(now, &request),
+            ApiRequest::SendData(request) => self.send_data(now, request),
+        }
+    }
+
+    fn command(&mut self, now: Now, room: &str, command: Command) -> Result<(), ApiError> {
+        let host = self.hosts.get_mut(room).ok_or_else(no_room)?;
+        let result = host.command(&mut self.outside, now, command).map_err(|_| no_room());
+        self.reschedule(&room.into());
+        result
+    }
+
+    fn create_room(&mut self, now: Now, request: proto::CreateRoomRequest) -> Answer {
+        let limits = self.outside.config.limits;
+        if request.name.len() > limits.name_bytes {
+            let text = format!("room name length exceeds limits: max length {}", limits.name_bytes);
+            return Err(error(ApiErrorCode::InvalidArgument, &text));
+        }
+        if limits.metadata_bytes > 0 && request.metadata.len() > limits.metadata_bytes {
+            let text = format!("metadata size exceeds limits {}", limits.metadata_bytes);
+            return Err(error(ApiErrorCode::InvalidArgument, &text));
+        }
+        if !request.room_preset.is_empty() {
+            let text = "unknown room configuration in create room request";
+            return Err(error(ApiErrorCode::InvalidArgument, text));
+        }
+        let name = RoomName::from(request.name.as_str());
+        let configuration = proto::RoomConfiguration {
+            empty_timeout: request.empty_timeout,
+            departure_timeout: request.departure_timeout,
+            max_participants: request.max_participants,
+            metadata: request.metadata,
+            ..Default::default()
+        };
+        let settings = room_settings(&self.outside.config.room, &configuration);
+        self.host(now, &name, settings);
+        self.reschedule(&name);
+        let host = self.hosts.get(&name).ok_or_else(no_room)?;
+        let room = self.outside.server.room_with_counts(&host.room, &host.turn_password);
+        Ok(ApiResponse::Room(room))
+    }
+
+    fn list_rooms(&self, names: &[String]) -> ApiResponse {
+        let asked = |name: &RoomName| names.is_empty() || names.iter().any(|n| n == name.as_str());
+        let hosts = self.hosts.iter().filter(|(name, _)| asked(name));
+        let rooms = hosts
+            .map(|(_, host)| self.outside.server.room_with_counts(&host.room, &host.turn_password));
+        ApiResponse::Rooms(proto::ListRoomsResponse { rooms: rooms.collect() })
+    }
+
+    fn list_participants(&self, room: &str) -> ApiResponse {
+        let region = &self.outside.config.region;
+        let members = self.hosts.get(room).into_iter().flat_map(|host| host.room.participants());
+        let participants = members.map(|member| participant_info(member, region)).collect();
+        ApiResponse::Participants(proto::ListParticipantsResponse { participants })
+    }
+
+    fn mute_published_track(&mut self, now: Now, request: &proto::MuteRoomTrackRequest) -> Answer {
+        if !request.muted && !self.outside.config.enable_remote_unmute {
+            let text = "remote unmute not enabled";
+            return Err(error(ApiErrorCode::FailedPrecondition, text));
+        }
+        let host = self.hosts.get_mut(request.room.as_str()).ok_or_else(no_participant)?;
+        let found = host.participant_by_identity(&request.identity);
+        let (participant, sid) = found.ok_or_else(no_participant)?;
+        let track = request.track_sid.as_str().into();
+        if participant.track(&track).is_none() {
+            return Ok(ApiResponse::TrackMuted(proto::MuteRoomTrackResponse { track: None }));
+        }
+        let participant = sid.clone();
+        let mute = proto::MuteTrackRequest { sid: track.to_string(), muted: request.muted };
+        host.send(&mut self.outside, &participant, Message::Mute(mute));
+        let command = Command::SetMuted { participant, track: track.clone(), muted: request.muted };
+        self.command(now, &request.room, command)?;
+        let host = self.hosts.get(request.room.as_str()).ok_or_else(no_room)?;
+        let track = host.room.track(&track).map(track_info);
+        Ok(ApiResponse::TrackMuted(proto::MuteRoomTrackResponse { track }))
+    }
+
+    fn send_data(&mut self, now: Now, request: proto::SendDataRequest) -> Answer {
+        if !matches!(request.nonce.len(), 0 | NONCE_BYTES) {
+            let text = format!("nonce should be {NONCE_BYTES}-bytes or not present");
+            return Err(error(ApiErrorCode::InvalidArgument, &text));
+        }
+        let host = self.hosts.get_mut(request.room.as_str()).ok_or_else(no_room)?;
+        let channel = match request.kind() {
+            proto::data_packet::Kind::Reliable => DataChannel::Reliable,
+            proto::data_packet::Kind::Lossy => DataChannel::Lossy,
+        };
+        #[allow(deprecated)]
+        let sids = &request.destination_sids;
+        let recipients = host.room.data_recipients(None, sids, &request.destination_identities);
+        let nonce = if request.nonce.is_empty() { self.outside.nonce() } else { request.nonce };
+        if host.is_new_nonce(&nonce) {
+            let identities = request.destination_identities;
+            let packet = from_server(request.data, request.topic, channel, identities, nonce);
+            host.send_data(&mut self.outside, now, channel, packet, &recipients);
+            self.reschedule(&request.room.as_str().into());
+        }
+        Ok(ApiResponse::DataSent(proto::SendDataResponse {}))
+    }
+}
+
+impl crate::host::Host {
+    /// Whether a nonce has not been seen lately; then it is remembered.
+    fn is_new_nonce(&mut self, nonce: &[u8]) -> bool {
+        if self.nonces.iter().any(|seen| seen == nonce) {
+            return false;
+        }
+        if self.nonces.len() >= crate::host::NONCES_MAX {
+            self.nonces.pop_front();
+        }
+        self.nonces.push_back(nonce.to_vec());
+        true
+    }
+}
+
+/// What is not chosen is as the server's defaults have it.
+pub(crate) fn room_settings(
+    defaults: &RoomSettings,
+    chosen: &proto::RoomConfiguration,
+) -> RoomSettings {
+    let seconds = |chosen: u32, default: Duration| match chosen {
+        0 => default,
+        seconds => Duration::from_secs(seconds.into()),
+    };
+    RoomSettings {
+        empty_timeout: seconds(chosen.empty_timeout, defaults.empty_timeout),
+        departure_timeout: seconds(chosen.departure_timeout, defaults.departure_timeout),
+        max_participants: match chosen.max_participants {
+            0 => defaults.max_participants,
+            max_participants => max_participants,
+        },
+        metadata: chosen.metadata.clone(),
+    }
+}
+
+/// Whether a grant covers a request. A room's administrator rules over exactly that room.
+fn may(grant: &VideoGrant, request: &ApiRequest) -> bool {
+    let admin_of = |room: &str| grant.room_admin && !room.is_empty() && grant.room == room;
+    match request {
+        ApiRequest::CreateRoom(_) | ApiRequest::DeleteRoom(_) => grant.room_create,
+        ApiRequest::ListRooms(_) => grant.room_list,
+        ApiRequest::ListParticipants(request) => admin_of(&request.room),
+        ApiRequest::GetParticipant(request) | ApiRequest::RemoveParticipant(request) => {
+            admin_of(&request.room)
+        }
+        ApiRequest::MutePublishedTrack(request) => admin_of(&request.room),
+        ApiRequest::SendData(request) => admin_of(&request.room),
+    }
+}

@@ -1,0 +1,531 @@
+//! One room with its participants' sockets and connections: turns the room's events into
+//! messages and commands.
+
+use crate::{
+    connection::Negotiated,
+    io::SessionId,
+    member::{Member, Publication},
+    outside::{Address, Outside},
+};
+use livekit_protocol as proto;
+use parlor_model::{
+    Codec, DisconnectReason, Now, ParticipantSid, RoomName, ShardId, TrackKind, TrackSid,
+};
+use parlor_room::{Audience, Command, Event, Participant, Refusal, Room, RoomSettings, Track};
+use parlor_sdp::{PublishedTrack, ReceivedSection, SendTrack};
+use parlor_sfu::command::MediaCommand;
+use parlor_signal::{
+    frame::Encoder,
+    response::{self, RoomSecrets},
+};
+use prost::Message as _;
+use proto::signal_response::Message;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Instant,
+};
+
+/// An `update` with more participants than fit is sent in parts.
+pub const UPDATE_BYTES_MAX: usize = 128 * 1024;
+/// How many of the latest nonces of API data are remembered, so that a retry is sent once.
+pub const NONCES_MAX: usize = 100;
+
+const SIF_TRAILER_LENGTH: usize = 44;
+const TURN_PASSWORD_LENGTH: usize = 43;
+
+pub(crate) struct Host {
+    pub(crate) room: Room,
+    pub(crate) shard: ShardId,
+    pub(crate) members: BTreeMap<ParticipantSid, Member>,
+    pub(crate) turn_password: String,
+    pub(crate) nonces: VecDeque<Vec<u8>>,
+    sif_trailer: Vec<u8>,
+    /// Whose connections have to come to carry something else.
+    pub(crate) unsettled: BTreeSet<ParticipantSid>,
+    /// The deadline under which the node looks after this room.
+    pub(crate) scheduled: Option<Instant>,
+}
+
+impl Host {
+    pub(crate) fn new(
+        cx: &mut Outside,
+        now: Now,
+        name: RoomName,
+        settings: RoomSettings,
+        shard: ShardId,
+    ) -> Self {
+        let sid = cx.sid("RM_");
+        tracing::info!(room = %name, sid, "room created");
+        Self {
+            room: Room::new(name, sid.into(), settings, now),
+            shard,
+            members: BTreeMap::new(),
+            turn_password: cx.secret(TURN_PASSWORD_LENGTH),
+            nonces: VecDeque::new(),
+            sif_trailer: cx.secret(SIF_TRAILER_LENGTH).into_bytes(),
+            unsettled: BTreeSet::new(),
+            scheduled: None,
+        }
+    }
+
+    pub(crate) fn secrets(&self) -> RoomSecrets<'_> {
+        RoomSecrets { turn_password: &self.turn_password, sif_trailer: &self.sif_trailer }
+    }
+
+    pub(crate) fn address(&self, participant: &ParticipantSid) -> Address {
+        Address { room: self.room.name().clone(), participant: participant.clone() }
+    }
+
+    /// Applies a command whose refusal concerns nobody.
+    pub(crate) fn apply(&mut self, now: Now, command: Command) {
+        if let Err(refusal) = self.room.apply(now, command) {
+            tracing::debug!(room = %self.room.name(), %refusal, "passed over");
+        }
+    }
+
+    /// Carries out everything that follows from what was applied.
+    pub(crate) fn settle(&mut self, cx: &mut Outside, now: Now) {
+        while let Some(event) = self.room.poll_event() {
+            self.handle_event(cx, now, event);
+        }
+        for sid in std::mem::take(&mut self.unsettled) {
+            let Some(member) = self.members.get_mut(&sid) else { continue };
+            for message in member.connection.negotiate(now) {
+                self.send(cx, &sid, message);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, cx: &mut Outside, now: Now, event: Event) {
+        match event {
+            Event::Updated { participants, audience } => {
+                self.send_update(cx, &participants, &audience);
+            }
+            Event::RoomUpdated => self.send_room_update(cx),
+            Event::Left { participant, reason } => self.remove(cx, &participant, reason),
+            Event::TrackAdded { participant, track, cid } => {
+                self.track_added(cx, now, &participant, &track, cid);
+            }
+            Event::TrackPublished { participant, track } => {
+                tracing::info!(room = %self.room.name(), %participant, %track, "track published");
+                if self.room.track(&track).is_some_and(|track| track.muted) {
+                    self.set_muted(cx, &participant, &track, true);
+                }
+            }
+            Event::TrackEnded { participant, track, by_server } => {
+                self.track_ended(cx, &participant, track, by_server);
+            }
+            Event::TrackMuted { participant, track, muted } => {
+                self.set_muted(cx, &participant, &track, muted);
+            }
+            Event::SubscriptionPermission { subscriber, publisher, track, allowed } => {
+                let publisher = publisher.as_str();
+                let message = response::subscription_permission(publisher, &track, allowed);
+                self.send(cx, &subscriber, message);
+            }
+            Event::Subscribed { subscriber, publisher, track } => {
+                self.subscribed(cx, &subscriber, &publisher, track);
+            }
+            Event::Unsubscribed { subscriber, track } => {
+                self.unsubscribed(cx, &subscriber, &track);
+            }
+            Event::GrantsChanged { participant } => self.send_token(cx, now, &participant),
+            Event::Closed => tracing::info!(room = %self.room.name(), "room closed"),
+        }
+    }
+
+    /// Sends a message to a participant, if it has a socket.
+    pub(crate) fn send(&self, cx: &mut Outside, sid: &ParticipantSid, message: Message) {
+        let Some(member) = self.members.get(sid) else { return };
+        let Some(session) = member.session else { return };
+        if let Some(message) = member.client.adapt(message) {
+            cx.send(session, member.text, &mut Encoder::new(message));
+        }
+    }
+
+    fn broadcast(&self, cx: &mut Outside, audience: &Audience, message: Message) {
+        let mut encoder = Encoder::new(message);
+        let hears = |sid: &ParticipantSid| match audience {
+            Audience::Everyone => true,
+            Audience::Except(other) => sid != other,
+            Audience::Only(only) => sid == only,
+        };
+        for member in self.members.values().filter(|member| hears(&member.sid)) {
+            if let Some(session) = member.session {
+                cx.send(session, member.text, &mut encoder);
+            }
+        }
+    }
+
+    fn send_update(&self, cx: &mut Outside, who: &[ParticipantSid], audience: &Audience) {
+        let infos = who.iter().filter_map(|sid| self.room.participant(sid));
+        let mut batch: Vec<proto::ParticipantInfo> = Vec::new();
+        let mut batch_bytes = 0;
+        let send = |cx: &mut Outside, participants| {
+            let update = proto::ParticipantUpdate { participants };
+            self.broadcast(cx, audience, Message::Update(update));
+        };
+        for info in infos
+            .map(|info| response::participant_info(info, &cx.config.region))
+            .collect::<Vec<_>>()
+        {
+            let bytes = info.encoded_len();
+            if !batch.is_empty() && batch_bytes + bytes > UPDATE_BYTES_MAX {
+                batch_bytes = 0;
+                send(cx, std::mem::take(&mut batch));
+            }
+            batch_bytes += bytes;
+            batch.push(info);
+        }
+        if !batch.is_empty() {
+            send(cx, batch);
+        }
+    }
+
+    fn send_room_update(&self, cx: &mut Outside) {
+        let room = cx.server.room_with_counts(&self.room, &self.turn_password);
+        let update = proto::RoomUpdate { room: Some(room) };
+        self.broadcast(cx, &Audience::Everyone, Message::RoomUpdate(update));
+    }
+
+    pub(crate) fn send_token(&mut self, cx: &mut Outside, now: Now, sid: &ParticipantSid) {
+        let Some(this) = self.room.participant(sid) else { return };
+        let Some(member) = self.members.get_mut(sid) else { return };
+        let token = member.refresh_token(cx, now, this);
+        self.send(cx, sid, Message::RefreshToken(token));
+    }
+
+    /// A participant is out of the room: its socket, connections and ids end.
+    fn remove(&mut self, cx: &mut Outside, sid: &ParticipantSid, reason: DisconnectReason) {
+        tracing::info!(room = %self.room.name(), participant = %sid, ?reason, "left");
+        if self.members.get(sid).is_some_and(|member| !member.leaves_silently) {
+            self.send(cx, sid, response::leave(reason));
+        }
+        let Some(member) = self.members.remove(sid) else { return };
+        if let Some(session) = member.session {
+            cx.close(session);
+        }
+        member.connection.close(cx);
+        for publication in member.publications.values() {
+            cx.tracks.remove(&publication.id);
+        }
+    }
+
+    /// The socket of a participant is gone: one that never was active leaves with it.
+    pub(crate) fn session_gone(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(member) = self.members.get_mut(sid) else { return };
+        member.session = None;
+        if !member.active {
+            self.apply(now, Command::Leave(sid.clone(), DisconnectReason::SignalClose));
+        }
+    }
+
+    /// The socket of a participant has to end, without a word.
+    pub(crate) fn close_session(&mut self, cx: &mut Outside, now: Now, sid: &ParticipantSid) {
+        let session: Option<SessionId> = self.members.get(sid).and_then(|member| member.session);
+        if let Some(session) = session {
+            cx.close(session);
+        }
+        self.session_gone(now, sid);
+    }
+
+    fn track_added(
+        &mut self,
+        cx: &mut Outside,
+        now: Now,
+        publisher: &ParticipantSid,
+        track: &TrackSid,
+        cid: String,
+    ) {
+        let address = self.address(publisher);
+        let Some(member) = self.members.get_mut(publisher) else { return };
+        if !member.publications.contains_key(track) {
+            let id = cx.track_id();
+            cx.tracks.insert(id, (address, track.clone()));
+            member.publications.insert(track.clone(), Publication { id, subscribed: false });
+        }
+        let info = self.room.track(track).map(response::track_info);
+        let published = proto::TrackPublishedResponse { cid, track: info };
+        self.send(cx, publisher, Message::TrackPublished(published));
+        // Its section may have been offered before it was announced.
+        let publications = self.publications(publisher);
+        let Some(member) = self.members.get_mut(publisher) else { return };
+        let received = member.connection.match_publications(cx, &publications);
+        self.take_received(cx, now, publisher, received);
+    }
+
+    fn track_ended(
+        &mut self,
+        cx: &mut Outside,
+        publisher: &ParticipantSid,
+        track: TrackSid,
+        by_server: bool,
+    ) {
+        tracing::info!(room = %self.room.name(), participant = %publisher, %track, "track ended");
+        let member = self.members.get_mut(publisher);
+        if let Some(publication) = member.and_then(|member| member.publications.remove(&track)) {
+            cx.tracks.remove(&publication.id);
+        }
+        if by_server {
+            let ended = proto::TrackUnpublishedResponse { track_sid: track.to_string() };
+            self.send(cx, publisher, Message::TrackUnpublished(ended));
+        }
+    }
+
+    fn set_muted(
+        &self,
+        cx: &mut Outside,
+        publisher: &ParticipantSid,
+        track: &TrackSid,
+        muted: bool,
+    ) {
+        let member = self.members.get(publisher);
+        if let Some(publication) = member.and_then(|member| member.publications.get(track)) {
+            let track = publication.id;
+            cx.command(self.shard, MediaCommand::SetTrackMuted { track, muted });
+        }
+    }
+
+    /// What the participant has announced, in the terms of negotiation.
+    pub(crate) fn publications(&self, sid: &ParticipantSid) -> Vec<PublishedTrack> {
+        let Some(member) = self.members.get(sid) else { return Vec::new() };
+        let Some(participant) = self.room.participant(sid) else { return Vec::new() };
+        let mut published = Vec::new();
+        for track in &participant.tracks {
+            let Some(publication) = member.publications.get(&track.sid) else { continue };
+            for codec in track.codecs.iter().filter(|codec| !codec.cid.is_empty()) {
+                published.push(PublishedTrack {
+                    track: publication.id,
+                    cid: codec.cid.clone(),
+                    kind: track.kind,
+                    source: track.announced.source,
+                    codec: Codec::from_mime_type(&codec.mime_type)
+                        .filter(|_| track.kind == TrackKind::Video),
+                    disable_red: track.announced.disable_red,
+                    disable_dtx: track.announced.disable_dtx,
+                    stereo: track.announced.stereo,
+                });
+            }
+        }
+        published
+    }
+
+    /// Tells the client what a description of its brought, and the room what it publishes now.
+    pub(crate) fn take_negotiated(
+        &mut self,
+        cx: &mut Outside,
+        now: Now,
+        sid: &ParticipantSid,
+        negotiated: Negotiated,
+    ) {
+        for message in negotiated.messages {
+            self.send(cx, sid, message);
+        }
+        self.take_received(cx, now, sid, negotiated.received);
+        let Some(member) = self.members.get_mut(sid) else { return };
+        let track_of = |subscription| {
+            let mut known = member.subscriptions.iter();
+            known.find(|(_, id)| **id == subscription).map(|(track, _)| track.clone())
+        };
+        let carried: Vec<_> = negotiated.carried.into_iter().filter_map(track_of).collect();
+        let mut unsupported = Vec::new();
+        for subscription in negotiated.unsupported {
+            if let Some(track) = track_of(subscription) {
+                unsupported.push((subscription, track));
+            }
+        }
+        unsupported.retain(|(subscription, _)| member.told_unsupported.insert(*subscription));
+        for (_, track) in unsupported {
+            let error = proto::SubscriptionError::SeCodecUnsupported.into();
+            let refusal = proto::SubscriptionResponse { track_sid: track.to_string(), err: error };
+            self.send(cx, sid, Message::SubscriptionResponse(refusal));
+        }
+        for track in carried {
+            self.tell_subscribed(cx, sid, &track);
+        }
+        self.unsettled.insert(sid.clone());
+    }
+
+    /// Tells a publisher, once for each track, that somebody visible receives it.
+    fn tell_subscribed(&mut self, cx: &mut Outside, subscriber: &ParticipantSid, track: &TrackSid) {
+        if self.room.participant(subscriber).is_some_and(|p| p.info.permissions.hidden) {
+            return;
+        }
+        let Some(publisher) = self.room.track(track).map(|track| track.publisher.clone()) else {
+            return;
+        };
+        let Some(member) = self.members.get_mut(&publisher) else { return };
+        let Some(publication) = member.publications.get_mut(track) else { return };
+        if !std::mem::replace(&mut publication.subscribed, true) {
+            let track_sid = track.to_string();
+            let message = Message::TrackSubscribed(proto::TrackSubscribed { track_sid });
+            self.send(cx, &publisher, message);
+        }
+    }
+
+    /// Takes over which section carries which track. A track with streams that only their first
+    /// packet makes known waits for that packet; any other is published.
+    pub(crate) fn take_received(
+        &mut self,
+        cx: &Outside,
+        now: Now,
+        publisher: &ParticipantSid,
+        received: Vec<ReceivedSection>,
+    ) {
+        for section in &received {
+            let Some(id) = section.track else { continue };
+            let Some((_, track)) = cx.tracks.get(&id).cloned() else { continue };
+            if section.ended {
+                let lives_on = |other: &ReceivedSection| other.track == Some(id) && !other.ended;
+                if !received.iter().any(lives_on) {
+                    let participant = publisher.clone();
+                    self.apply(now, Command::Unpublish { participant, track });
+                }
+                continue;
+            }
+            let Some(codec) = section.codec else { continue };
+            self.take_section(now, publisher, &track, section, codec);
+        }
+    }
+
+    fn take_section(
+        &mut self,
+        now: Now,
+        publisher: &ParticipantSid,
+        track: &TrackSid,
+        section: &ReceivedSection,
+        codec: Codec,
+    ) {
+        let Some(known) = self.room.track(track) else { return };
+        let mid = section.mid.to_string();
+        let negotiated = known.codecs.iter().any(|known| known.mid == mid);
+        if !negotiated {
+            let cid = section.cid.clone().unwrap_or_else(|| known.announced.cid.clone());
+            let command = Command::SetNegotiated {
+                participant: publisher.clone(),
+                track: track.clone(),
+                cid,
+                mid: mid.clone(),
+                codec,
+            };
+            self.apply(now, command);
+            for stream in section.streams.iter().filter(|s| s.rid.is_some() || s.ssrc.is_some()) {
+                let command = Command::SetStream {
+                    participant: publisher.clone(),
+                    track: track.clone(),
+                    mid: mid.clone(),
+                    layer: stream.layer,
+                    rid: stream.rid,
+                    ssrc: stream.ssrc.unwrap_or_default(),
+                };
+                self.apply(now, command);
+            }
+        }
+        if section.streams.iter().all(|stream| stream.rid.is_none()) {
+            let (participant, track) = (publisher.clone(), track.clone());
+            self.apply(now, Command::Publish { participant, track });
+        }
+    }
+
+    fn subscribed(
+        &mut self,
+        cx: &mut Outside,
+        subscriber: &ParticipantSid,
+        publisher: &ParticipantSid,
+        track: TrackSid,
+    ) {
+        let Some(known) = self.room.track(&track) else { return };
+        let publication =
+            self.members.get(publisher).and_then(|member| member.publications.get(&track));
+        let Some(publication) = publication.copied() else { return };
+        let Some(member) = self.members.get_mut(subscriber) else { return };
+        let subscription = cx.subscription_id();
+        let is_video = known.kind == TrackKind::Video;
+        let settings = subscription_settings(known, member.track_settings.get(&track));
+        member.connection.add_send(SendTrack {
+            subscription,
+            track: publication.id,
+            kind: known.kind,
+            codecs: sent_codecs(known),
+            stream_id: format!("{publisher}|{track}"),
+            track_id: track.to_string(),
+            ssrc: cx.ssrc(),
+            rtx_ssrc: is_video.then(|| cx.ssrc()),
+            stereo: known.announced.stereo,
+        });
+        cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
+        tracing::info!(room = %self.room.name(), participant = %subscriber, %track, "subscribed");
+        member.subscriptions.insert(track, subscription);
+        self.unsettled.insert(subscriber.clone());
+    }
+
+    fn unsubscribed(&mut self, cx: &mut Outside, subscriber: &ParticipantSid, track: &TrackSid) {
+        let Some(member) = self.members.get_mut(subscriber) else { return };
+        let Some(subscription) = member.subscriptions.remove(track) else { return };
+        member.told_unsupported.remove(&subscription);
+        cx.command(self.shard, MediaCommand::StopSubscription { subscription });
+        member.connection.remove_send(subscription);
+        tracing::info!(room = %self.room.name(), participant = %subscriber, %track, "unsubscribed");
+        self.unsettled.insert(subscriber.clone());
+    }
+
+    pub(crate) fn participant_by_identity(
+        &self,
+        identity: &str,
+    ) -> Option<(&Participant, &ParticipantSid)> {
+        let participant = self.room.participant_by_identity(identity)?;
+        Some((participant, &participant.info.sid))
+    }
+
+    /// Applies a command of the API and what follows from it.
+    pub(crate) fn command(
+        &mut self,
+        cx: &mut Outside,
+        now: Now,
+        command: Command,
+    ) -> Result<(), Refusal> {
+        let result = self.room.apply(now, command);
+        self.settle(cx, now);
+        result
+    }
+}
+
+/// What a publisher sends, preferred first. Where RED is sent, plain Opus may be too.
+fn sent_codecs(track: &Track) -> Vec<Codec> {
+    let codecs: Vec<Codec> = track
+        .codecs
+        .iter()
+        .filter(|codec| !codec.mid.is_empty())
+        .filter_map(|codec| Codec::from_mime_type(&codec.mime_type))
+        .collect();
+    match codecs.first() {
+        Some(Codec::Red) => vec![Codec::Red, Codec::Opus],
+        _ => codecs,
+    }
+}
+
+/// What a subscriber's settings of a track mean on the packet path.
+pub(crate) fn subscription_settings(
+    track: &Track,
+    settings: Option<&proto::UpdateTrackSettings>,
+) -> parlor_sfu::command::SubscriptionSettings {
+    use parlor_sfu::command::SubscriptionSettings;
+    let Some(wanted) = settings else { return SubscriptionSettings::default() };
+    let layers = track.codecs.first().map_or(&[][..], |codec| &codec.layers);
+    let index = |index: usize| u8::try_from(index).unwrap_or(u8::MAX);
+    let max_layer = if wanted.width > 0 && wanted.height > 0 {
+        let fits = |layer: &parlor_room::VideoLayer| {
+            layer.width >= wanted.width || layer.height >= wanted.height
+        };
+        layers.iter().position(fits).map_or(u8::MAX, index)
+    } else {
+        let quality = parlor_signal::request::quality(wanted.quality());
+        let above = layers.iter().position(|layer| layer.quality > quality);
+        above.map_or(u8::MAX, |above| index(above.saturating_sub(1)))
+    };
+    SubscriptionSettings {
+        enabled: !wanted.disabled,
+        max_layer,
+        max_fps: (wanted.fps > 0).then_some(wanted.fps),
+    }
+}

@@ -1,0 +1,164 @@
+//! Coming in, and what time does to those who are in.
+
+use crate::{
+    connection::Connection,
+    host::Host,
+    io::{Output, SessionId},
+    member::{
+        ANSWER_TIMEOUT, HeldData, JOIN_TIMEOUT, Member, SIGNAL_TIMEOUT, TOKEN_REFRESH_INTERVAL,
+    },
+    outside::Outside,
+    peer::PeerSettings,
+};
+use parlor_model::{DisconnectReason, Now, ParticipantSid};
+use parlor_room::{Command, NewParticipant, Refusal};
+use parlor_signal::{ConnectRequest, ConnectionModel, response::Client};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+/// Most tracks that a join may announce at once.
+pub const JOIN_TRACKS_MAX: usize = 20;
+
+impl Host {
+    /// Lets a participant in: the socket is accepted once it exists in the room.
+    pub(crate) fn join(
+        &mut self,
+        cx: &mut Outside,
+        now: Now,
+        session: SessionId,
+        request: ConnectRequest,
+    ) -> Result<(), Refusal> {
+        let sid = ParticipantSid::from(cx.sid("PA_"));
+        let new = new_participant(sid.clone(), &request);
+        let permissions = new.permissions.clone();
+        self.command(cx, now, Command::Join(Box::new(new)))?;
+        tracing::info!(
+            room = %self.room.name(),
+            participant = %sid,
+            identity = request.claims.identity(),
+            protocol = request.protocol,
+            connection = ?request.connection,
+            "joined"
+        );
+
+        let client = Client::from(&request.client_info);
+        let settings = PeerSettings {
+            address: self.address(&sid),
+            shard: self.shard,
+            ice_lite: cx.config.ice_lite && !request.disable_ice_lite && client.allows_ice_lite(),
+        };
+        let connection = match request.connection {
+            ConnectionModel::Single => Connection::single(cx, now, settings),
+            ConnectionModel::Pair => {
+                let primary = client.knows_subscriber_primary() && permissions.can_subscribe;
+                Connection::pair(cx, now, settings, primary)
+            }
+        };
+        let member = Member {
+            sid: sid.clone(),
+            session: Some(session),
+            text: false,
+            client,
+            claims: request.claims,
+            connection,
+            joined: now.instant,
+            active: false,
+            last_signal: now.instant,
+            pings: false,
+            refresh_at: now.instant + TOKEN_REFRESH_INTERVAL,
+            publications: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            track_settings: BTreeMap::new(),
+            told_unsupported: BTreeSet::new(),
+            leaves_silently: false,
+            last_sequence: 0,
+            held: HeldData::default(),
+        };
+        cx.outputs.push_back(Output::Accept { session });
+        cx.sessions.insert(session, self.address(&sid));
+        self.send_join(cx, &sid, member);
+        self.send_token(cx, now, &sid);
+        self.apply(now, Command::SetJoined(sid.clone()));
+        for add in request.add_track_requests.into_iter().take(JOIN_TRACKS_MAX) {
+            self.handle_add_track(cx, now, &sid, add);
+        }
+        // Subscriptions to what is there already ride on the first description.
+        self.unsettled.insert(sid.clone());
+        self.settle(cx, now);
+        if let Some(offer) = request.publisher_offer {
+            self.handle_offer(cx, now, &sid, &offer);
+        }
+        Ok(())
+    }
+
+    fn send_join(&mut self, cx: &mut Outside, sid: &ParticipantSid, member: Member) {
+        let Some(this) = self.room.participant(sid) else { return };
+        let join = cx.server.join(&self.room, this, &self.secrets());
+        let message = join.message(member.connection.is_subscriber_primary());
+        self.members.insert(sid.clone(), member);
+        self.send(cx, sid, message);
+    }
+
+    /// When something has to happen in this room.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let members = self.members.values().filter_map(Member::deadline);
+        members.chain(self.room.poll_timeout()).min()
+    }
+
+    /// Does what has become due.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Outside, now: Now) {
+        self.room.handle_timeout(now);
+        let due = |member: &&Member| member.deadline().is_some_and(|due| due <= now.instant);
+        let due: Vec<_> =
+            self.members.values().filter(due).map(|member| member.sid.clone()).collect();
+        for sid in due {
+            self.handle_member_timeout(cx, now, &sid);
+        }
+        self.settle(cx, now);
+    }
+
+    fn handle_member_timeout(&mut self, cx: &mut Outside, now: Now, sid: &ParticipantSid) {
+        let Some(member) = self.members.get_mut(sid) else { return };
+        let is_over = |since: Instant, limit| now.instant >= since + limit;
+        cx.counters.lost_packets += member.held.expire(now.instant);
+        if !member.active && is_over(member.joined, JOIN_TIMEOUT) {
+            return self.apply(now, Command::Leave(sid.clone(), DisconnectReason::JoinFailure));
+        }
+        if member.session.is_none() {
+            return;
+        }
+        let unanswered = member.connection.unanswered_since();
+        if unanswered.is_some_and(|since| is_over(since, ANSWER_TIMEOUT)) {
+            return self.apply(now, Command::Leave(sid.clone(), DisconnectReason::StateMismatch));
+        }
+        if member.pings && is_over(member.last_signal, SIGNAL_TIMEOUT) {
+            tracing::info!(room = %self.room.name(), participant = %sid, "signal timed out");
+            return self.close_session(cx, now, sid);
+        }
+        if now.instant >= member.refresh_at {
+            self.send_token(cx, now, sid);
+        }
+    }
+}
+
+fn new_participant(sid: ParticipantSid, request: &ConnectRequest) -> NewParticipant {
+    let claims = &request.claims;
+    let mut attributes = claims.attributes.clone();
+    attributes.extend(request.attributes.clone());
+    let metadata = if request.metadata.is_empty() { &claims.metadata } else { &request.metadata };
+    NewParticipant {
+        sid,
+        identity: claims.identity().into(),
+        name: claims.name.clone(),
+        metadata: metadata.clone(),
+        attributes,
+        permissions: claims.video.clone().unwrap_or_default().permissions(),
+        kind: claims.participant_kind(),
+        kind_details: Vec::new(),
+        auto_subscribe: request.auto_subscribe,
+        client_protocol: request.client_info.client_protocol,
+        capabilities: request.client_info.capabilities.clone(),
+    }
+}

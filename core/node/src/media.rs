@@ -1,0 +1,155 @@
+//! News from media threads, and data on its way through.
+
+use crate::{host::Host, outside::Outside};
+use bytes::Bytes;
+use parlor_model::{
+    DataChannel, DisconnectReason, Now, ParticipantSid, PeerId, Rid, Ssrc, TrackSid,
+};
+use parlor_room::Command;
+use parlor_sfu::command::{MediaCommand, PeerFailure};
+use parlor_signal::data::{Packet, Sender};
+use std::collections::BTreeSet;
+
+impl Host {
+    /// ICE and DTLS of a peer are up.
+    pub(crate) fn peer_connected(&mut self, now: Now, sid: &ParticipantSid, id: PeerId) {
+        let Some(member) = self.members.get_mut(sid) else { return };
+        let Some(peer) = member.connection.peer_mut(id) else { return };
+        peer.connected = true;
+        let is_primary = member.connection.primary().is_some_and(|primary| primary.id == id);
+        if is_primary && !member.active {
+            member.active = true;
+            tracing::info!(room = %self.room.name(), participant = %sid, "active");
+            self.apply(now, Command::SetActive(sid.clone()));
+        }
+    }
+
+    /// A peer has ended, and its participant with it; a client that still listens comes back.
+    pub(crate) fn peer_failed(&mut self, now: Now, sid: &ParticipantSid, failure: PeerFailure) {
+        tracing::info!(room = %self.room.name(), participant = %sid, ?failure, "connection failed");
+        let reason = DisconnectReason::ConnectionTimeout;
+        self.apply(now, Command::Leave(sid.clone(), reason));
+    }
+
+    /// The first packet of a stream has come: its layer has an SSRC, and its track is there.
+    pub(crate) fn stream_started(
+        &mut self,
+        now: Now,
+        publisher: &ParticipantSid,
+        track: &TrackSid,
+        (rid, ssrc, layer): (Option<Rid>, Ssrc, u8),
+    ) {
+        let Some(known) = self.room.track(track) else { return };
+        let layer_of = |codec: &parlor_room::TrackCodec| {
+            codec.layers.get(usize::from(layer)).map(|layer| layer.ssrc)
+        };
+        let negotiated = || known.codecs.iter().filter(|codec| !codec.mid.is_empty());
+        let already = negotiated().any(|codec| layer_of(codec) == Some(ssrc.0));
+        // The codec that still lacks this stream; a backup codec starts later than the first.
+        let codec = negotiated().find(|codec| layer_of(codec) == Some(0)).or(negotiated().next());
+        if let Some(codec) = codec
+            && !already
+        {
+            let (participant, track, mid) = (publisher.clone(), track.clone(), codec.mid.clone());
+            self.apply(now, Command::SetStream { participant, track, mid, layer, rid, ssrc });
+        }
+        let (participant, track) = (publisher.clone(), track.clone());
+        self.apply(now, Command::Publish { participant, track });
+    }
+
+    /// A data channel can be written now: what was held for it goes out.
+    pub(crate) fn channel_open(
+        &mut self,
+        cx: &mut Outside,
+        sid: &ParticipantSid,
+        id: PeerId,
+        channel: DataChannel,
+    ) {
+        let Some(member) = self.members.get_mut(sid) else { return };
+        let Some(peer) = member.connection.peer_mut(id) else { return };
+        peer.open_channels.insert(channel);
+        if channel == DataChannel::Reliable && member.data_peer(channel) == Some(id) {
+            for data in member.held.take() {
+                cx.command(self.shard, MediaCommand::SendData { channel, data, peers: vec![id] });
+            }
+        }
+    }
+
+    /// A data message of a participant: relayed to those it is for, if it may be.
+    pub(crate) fn handle_data(
+        &mut self,
+        cx: &mut Outside,
+        now: Now,
+        sid: &ParticipantSid,
+        channel: DataChannel,
+        data: Bytes,
+    ) {
+        let Some(participant) = self.room.participant(sid) else { return };
+        let Some(member) = self.members.get_mut(sid) else { return };
+        // Data tracks are not published yet, so nothing on their channel belongs to one.
+        if !participant.info.permissions.can_publish_data || channel == DataChannel::DataTrack {
+            cx.counters.forbidden_packets += 1;
+            return;
+        }
+        let Ok(packet) = Packet::read(data) else {
+            cx.counters.malformed_packets += 1;
+            return;
+        };
+        let sender = Sender {
+            sid: sid.as_str(),
+            identity: participant.info.identity.as_str(),
+            hidden: participant.info.permissions.hidden,
+            agent: participant.info.permissions.agent
+                || participant.info.kind == parlor_model::ParticipantKind::Agent,
+        };
+        if !packet.may_relay(&sender) {
+            cx.counters.forbidden_packets += 1;
+            return;
+        }
+        if channel == DataChannel::Reliable && packet.sequence() > 0 {
+            if packet.sequence() <= member.last_sequence {
+                cx.counters.repeated_packets += 1;
+                return;
+            }
+            member.last_sequence = packet.sequence();
+        }
+        let recipients = self.room.data_recipients(
+            Some(sid),
+            packet.destination_sids(),
+            packet.destination_identities(),
+        );
+        if recipients.is_empty() {
+            return;
+        }
+        let relayed = packet.relay(channel, &sender);
+        self.send_data(cx, now, channel, relayed, &recipients);
+    }
+
+    /// Sends one message to many. Reliable ones are held for those whose channel is not open yet.
+    pub(crate) fn send_data(
+        &mut self,
+        cx: &mut Outside,
+        now: Now,
+        channel: DataChannel,
+        data: Bytes,
+        recipients: &[ParticipantSid],
+    ) {
+        let mut peers = BTreeSet::new();
+        for recipient in recipients {
+            let Some(member) = self.members.get_mut(recipient) else { continue };
+            match member.data_peer(channel) {
+                Some(peer) => {
+                    peers.insert(peer);
+                }
+                None if channel == DataChannel::Reliable => {
+                    cx.counters.lost_packets += member.held.push(now.instant, data.clone());
+                }
+                None => cx.counters.lost_packets += 1,
+            }
+        }
+        if !peers.is_empty() {
+            let peers = peers.into_iter().collect();
+            cx.command(self.shard, MediaCommand::SendData { channel, data, peers });
+        }
+    }
+}

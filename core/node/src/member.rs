@@ -1,0 +1,179 @@
+//! A participant as the node knows it: its socket, its connections, and dense ids.
+
+use crate::{connection::Connection, io::SessionId, outside::Outside};
+use bytes::Bytes;
+use livekit_protocol as proto;
+use parlor_model::{Now, ParticipantSid, PeerId, Permissions, SubscriptionId, TrackId, TrackSid};
+use parlor_room::Participant;
+use parlor_signal::{Claims, response::Client, token};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+/// A participant whose media is not up this long after it joined is removed.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// The socket of a client that pings, and then says nothing for so long, counts as gone.
+pub const SIGNAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// An offer that is not answered for so long ends the session, and the client begins anew.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a client gets a fresh token.
+pub const TOKEN_REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// Bytes of reliable data that are held for a receiver whose channel is not open yet.
+pub const HELD_DATA_BYTES_MAX: usize = 100_000;
+/// How long they are held.
+pub const HELD_DATA_TTL: Duration = Duration::from_secs(10);
+/// Most tracks of which a participant's settings are kept.
+pub const TRACK_SETTINGS_MAX: usize = 1_024;
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) sid: ParticipantSid,
+    /// `None` once the socket is gone.
+    pub(crate) session: Option<SessionId>,
+    /// Whether the client speaks text.
+    pub(crate) text: bool,
+    pub(crate) client: Client,
+    pub(crate) claims: Claims,
+    pub(crate) connection: Connection,
+    pub(crate) joined: Instant,
+    pub(crate) active: bool,
+    pub(crate) last_signal: Instant,
+    /// Whether the client has ever pinged; one that never does is not expected to.
+    pub(crate) pings: bool,
+    pub(crate) refresh_at: Instant,
+    pub(crate) publications: BTreeMap<TrackSid, Publication>,
+    pub(crate) subscriptions: BTreeMap<TrackSid, SubscriptionId>,
+    pub(crate) track_settings: BTreeMap<TrackSid, proto::UpdateTrackSettings>,
+    pub(crate) told_unsupported: BTreeSet<SubscriptionId>,
+    /// The socket ends without `leave`, as simulated failures do.
+    pub(crate) leaves_silently: bool,
+    /// Last sequence number of its reliable data.
+    pub(crate) last_sequence: u32,
+    pub(crate) held: HeldData,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publication {
+    pub(crate) id: TrackId,
+    /// Whether the publisher knows that somebody has subscribed.
+    pub(crate) subscribed: bool,
+}
+
+impl Member {
+    /// The peer over which data reaches it.
+    pub(crate) fn data_peer(&self, channel: parlor_model::DataChannel) -> Option<PeerId> {
+        let peer = self.connection.primary()?;
+        peer.open_channels.contains(&channel).then_some(peer.id)
+    }
+
+    /// A token with the present grants, for the client's next connection.
+    pub(crate) fn refresh_token(&mut self, cx: &Outside, now: Now, this: &Participant) -> String {
+        self.refresh_at = now.instant + TOKEN_REFRESH_INTERVAL;
+        let info = &this.info;
+        let claims = &mut self.claims;
+        claims.name = info.name.clone();
+        claims.metadata = info.metadata.clone();
+        claims.attributes = info.attributes.clone();
+        let video = claims.video.get_or_insert_default();
+        if video.permissions() != info.permissions {
+            set_permissions(video, &info.permissions);
+        }
+        let keys = &cx.config.api_keys;
+        let key = keys.iter().find(|(key, _)| *key == claims.iss).or_else(|| keys.iter().next());
+        let Some((key, secret)) = key else { return String::new() };
+        token::sign(&claims.refreshed(now.unix), key, secret)
+    }
+
+    /// When something has to happen to it.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let connected = self.session.is_some();
+        let signal = (connected && self.pings).then(|| self.last_signal + SIGNAL_TIMEOUT);
+        let answer = self.connection.unanswered_since().map(|since| since + ANSWER_TIMEOUT);
+        [
+            (!self.active).then(|| self.joined + JOIN_TIMEOUT),
+            signal,
+            answer.filter(|_| connected),
+            connected.then_some(self.refresh_at),
+            self.held.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+fn set_permissions(video: &mut token::VideoGrant, permissions: &Permissions) {
+    video.set_permissions(permissions);
+}
+
+/// Reliable data that waits for its receiver's channel.
+#[derive(Debug, Default)]
+pub(crate) struct HeldData {
+    packets: VecDeque<(Instant, Bytes)>,
+    bytes: usize,
+}
+
+impl HeldData {
+    /// Holds a packet. Returns how many had to go for it, itself included if it is too large.
+    pub(crate) fn push(&mut self, now: Instant, packet: Bytes) -> u64 {
+        if packet.len() > HELD_DATA_BYTES_MAX {
+            return 1;
+        }
+        self.bytes += packet.len();
+        self.packets.push_back((now, packet));
+        let mut lost = 0;
+        while self.bytes > HELD_DATA_BYTES_MAX {
+            self.pop();
+            lost += 1;
+        }
+        lost
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let (_, packet) = self.packets.pop_front()?;
+        self.bytes -= packet.len();
+        Some(packet)
+    }
+
+    /// Takes everything out, oldest first.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Bytes> {
+        self.bytes = 0;
+        std::mem::take(&mut self.packets).into_iter().map(|(_, packet)| packet)
+    }
+
+    /// Drops what has waited for too long, and says how much that was.
+    pub(crate) fn expire(&mut self, now: Instant) -> u64 {
+        let mut lost = 0;
+        while self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.pop();
+            lost += 1;
+        }
+        lost
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.packets.front().map(|(since, _)| *since + HELD_DATA_TTL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_data_is_bounded_in_bytes_and_time() {
+        let now = Instant::now();
+        let mut held = HeldData::default();
+        let half = Bytes::from(vec![1; HELD_DATA_BYTES_MAX / 2]);
+        assert_eq!(held.push(now, half.clone()), 0);
+        assert_eq!(held.push(now, half.clone()), 0);
+        assert_eq!(held.push(now, Bytes::from_static(b"x")), 1);
+        assert_eq!(held.push(now, Bytes::from(vec![0; HELD_DATA_BYTES_MAX + 1])), 1);
+        assert_eq!(held.take().collect::<Vec<_>>(), vec![half, Bytes::from_static(b"x")]);
+        held.push(now, Bytes::from_static(b"y"));
+        assert_eq!(held.expire(now + HELD_DATA_TTL - Duration::from_millis(1)), 0);
+        assert_eq!(held.expire(now + HELD_DATA_TTL), 1);
+        assert_eq!(held.deadline(), None);
+    }
+}

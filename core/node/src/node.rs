@@ -1,0 +1,269 @@
+//! The whole control plane of one server.
+
+use crate::{
+    NodeConfig,
+    host::Host,
+    io::{Frame, Input, Now, Output, SessionId},
+    outside::{Address, Counters, Outside},
+};
+use livekit_protocol as proto;
+use parlor_model::{DisconnectReason, PeerId, RoomName, ShardId};
+use parlor_room::{Command, RoomSettings};
+use parlor_sfu::command::MediaEvent;
+use parlor_signal::{ConnectRequest, frame, request, response};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+/// How much a node holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub rooms: usize,
+    pub participants: usize,
+    pub sessions: usize,
+    pub peers: usize,
+    pub tracks: usize,
+    pub subscriptions: usize,
+}
+
+/// One value per server: rooms, sessions and negotiation. See the crate's page.
+pub struct Node {
+    pub(crate) outside: Outside,
+    pub(crate) hosts: BTreeMap<RoomName, Host>,
+    deadlines: BTreeSet<(Instant, RoomName)>,
+    shutting_down: bool,
+}
+
+impl Node {
+    /// A node without rooms. The seed decides every id, secret and SSRC.
+    pub fn new(config: NodeConfig, seed: [u8; 32]) -> Self {
+        Self {
+            outside: Outside::new(config, seed),
+            hosts: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            shutting_down: false,
+        }
+    }
+
+    /// How much it holds.
+    pub fn counts(&self) -> Counts {
+        let hosts = || self.hosts.values();
+        Counts {
+            rooms: self.hosts.len(),
+            participants: hosts().map(|host| host.members.len()).sum(),
+            sessions: self.outside.sessions.len(),
+            peers: self.outside.peers.len(),
+            tracks: self.outside.tracks.len(),
+            subscriptions: hosts()
+                .flat_map(|host| host.members.values())
+                .map(|member| member.subscriptions.len())
+                .sum(),
+        }
+    }
+
+    /// What was refused or dropped since the start.
+    pub fn counters(&self) -> Counters {
+        self.outside.counters
+    }
+
+    /// Takes something that happened outside.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Connect { session, request } => self.connect(now, session, *request),
+            Input::Frame { session, frame } => self.handle_frame(now, session, &frame),
+            Input::Closed { session } => {
+                let Some(address) = self.outside.sessions.remove(&session) else { return };
+                self.with_host(now, &address.room, |host, _| {
+                    host.session_gone(now, &address.participant);
+                });
+            }
+            Input::Api { call, claims, request } => {
+                let result = self.handle_call(now, claims.as_deref(), request);
+                self.outside.outputs.push_back(Output::Reply { call, result });
+            }
+            Input::Media { shard: _, event } => self.handle_media(now, event),
+            Input::Shutdown => self.shut_down(now),
+        }
+    }
+
+    /// The next thing that must happen outside.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outside.outputs.pop_front()
+    }
+
+    /// When [`Node::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(due, _)| *due)
+    }
+
+    /// Does what has become due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((due, _)) = self.deadlines.first()
+            && *due <= now.instant
+            && let Some((_, room)) = self.deadlines.pop_first()
+        {
+            if let Some(host) = self.hosts.get_mut(&room) {
+                host.scheduled = None;
+            }
+            self.with_host(now, &room, |host, outside| host.handle_timeout(outside, now));
+        }
+    }
+
+    /// Does something in a room, with everything that follows.
+    fn with_host(&mut self, now: Now, room: &RoomName, act: impl FnOnce(&mut Host, &mut Outside)) {
+        let Some(host) = self.hosts.get_mut(room) else { return };
+        act(host, &mut self.outside);
+        host.settle(&mut self.outside, now);
+        self.reschedule(room);
+    }
+
+    /// Files a room under its next deadline, or lets it go when it has ended.
+    pub(crate) fn reschedule(&mut self, room: &RoomName) {
+        let Some(host) = self.hosts.get_mut(room) else { return };
+        let due = if host.room.is_closed() { None } else { host.poll_timeout() };
+        if host.scheduled != due {
+            if let Some(before) = host.scheduled {
+                self.deadlines.remove(&(before, room.clone()));
+            }
+            if let Some(due) = due {
+                self.deadlines.insert((due, room.clone()));
+            }
+            host.scheduled = due;
+        }
+        if host.room.is_closed() {
+            self.hosts.remove(room);
+        }
+    }
+
+    /// The room of this name, created if there is none.
+    pub(crate) fn host(&mut self, now: Now, name: &RoomName, settings: RoomSettings) -> &mut Host {
+        let shard = self.least_loaded_shard();
+        let outside = &mut self.outside;
+        self.hosts
+            .entry(name.clone())
+            .or_insert_with(|| Host::new(outside, now, name.clone(), settings, shard))
+    }
+
+    fn least_loaded_shard(&self) -> ShardId {
+        let load = |shard: ShardId| -> usize {
+            let hosts = self.hosts.values().filter(|host| host.shard == shard);
+            hosts.map(|host| 1 + host.members.len()).sum()
+        };
+        let shards = self.outside.config.shards.iter().map(|(shard, _)| *shard);
+        shards.min_by_key(|shard| load(*shard)).unwrap_or(ShardId(0))
+    }
+
+    fn connect(&mut self, now: Now, session: SessionId, request: ConnectRequest) {
+        let name = RoomName::from(request.room());
+        if request.reconnect {
+            // Sessions do not outlive their socket yet: the client begins anew.
+            self.outside.outputs.push_back(Output::Accept { session });
+            let client = response::Client::from(&request.client_info);
+            let leave = response::leave(DisconnectReason::StateMismatch);
+            if let Some(leave) = client.adapt(leave) {
+                self.outside.send_once(session, leave);
+            }
+            return self.outside.close(session);
+        }
+        if self.shutting_down {
+            return self.refuse(session, "server is shutting down");
+        }
+        let configuration = request.claims.room_config.clone().and_then(|configuration| {
+            serde_json::from_value::<proto::RoomConfiguration>(configuration).ok()
+        });
+        let chosen = configuration.unwrap_or_default();
+        let settings = crate::calls::room_settings(&self.outside.config.room, &chosen);
+        self.host(now, &name, settings);
+        let mut refusal = None;
+        self.with_host(now, &name, |host, outside| {
+            refusal = host.join(outside, now, session, request).err();
+        });
+        if let Some(refusal) = refusal {
+            tracing::info!(room = %name, %refusal, "join refused");
+            self.refuse(session, "connection closed by media");
+        }
+    }
+
+    fn refuse(&mut self, session: SessionId, body: &str) {
+        let body = body.to_owned();
+        self.outside.outputs.push_back(Output::Refuse { session, status: 500, body });
+    }
+
+    fn handle_frame(&mut self, now: Now, session: SessionId, frame: &Frame) {
+        let Some(address) = self.outside.sessions.get(&session).cloned() else { return };
+        let decoded = match frame {
+            Frame::Binary(bytes) => frame::decode_binary(bytes),
+            Frame::Text(text) => frame::decode_text(text),
+        };
+        let is_text = matches!(frame, Frame::Text(_));
+        let Address { room, participant } = &address;
+        self.with_host(now, room, |host, outside| {
+            let Some(member) = host.members.get_mut(participant) else { return };
+            member.last_signal = now.instant;
+            member.text |= is_text;
+            match decoded {
+                Ok(None) => {}
+                Ok(Some(message)) => {
+                    use proto::signal_request::Message as Request;
+                    member.pings |= matches!(message, Request::Ping(_) | Request::PingReq(_));
+                    let request = request::name(&message);
+                    tracing::debug!(%room, %participant, request, "request");
+                    host.handle_request(outside, now, participant, message);
+                }
+                Err(error) => {
+                    outside.counters.malformed_frames += 1;
+                    tracing::warn!(%room, %participant, %error, "socket closed");
+                    host.close_session(outside, now, participant);
+                }
+            }
+        });
+    }
+
+    fn handle_media(&mut self, now: Now, event: MediaEvent) {
+        let of_peer = |node: &Self, peer: PeerId| node.outside.peers.get(&peer).cloned();
+        match event {
+            MediaEvent::PeerConnected { peer } => {
+                let Some(Address { room, participant }) = of_peer(self, peer) else { return };
+                self.with_host(now, &room, |host, _| host.peer_connected(now, &participant, peer));
+            }
+            // It may come back by itself until it has failed.
+            MediaEvent::PeerDisconnected { .. } | MediaEvent::SubscriptionStarted { .. } => {}
+            MediaEvent::PeerFailed { peer, reason } => {
+                let Some(Address { room, participant }) = of_peer(self, peer) else { return };
+                self.with_host(now, &room, |host, _| host.peer_failed(now, &participant, reason));
+            }
+            MediaEvent::ChannelOpen { peer, channel } => {
+                let Some(Address { room, participant }) = of_peer(self, peer) else { return };
+                self.with_host(now, &room, |host, outside| {
+                    host.channel_open(outside, &participant, peer, channel);
+                });
+            }
+            MediaEvent::Data { peer, channel, data } => {
+                let Some(Address { room, participant }) = of_peer(self, peer) else { return };
+                self.with_host(now, &room, |host, outside| {
+                    host.handle_data(outside, now, &participant, channel, data);
+                });
+            }
+            MediaEvent::StreamStarted { track, rid, ssrc, layer } => {
+                let Some((address, track)) = self.outside.tracks.get(&track).cloned() else {
+                    return;
+                };
+                self.with_host(now, &address.room, |host, _| {
+                    host.stream_started(now, &address.participant, &track, (rid, ssrc, layer));
+                });
+            }
+        }
+    }
+
+    fn shut_down(&mut self, now: Now) {
+        self.shutting_down = true;
+        let rooms: Vec<_> = self.hosts.keys().cloned().collect();
+        for room in rooms {
+            self.with_host(now, &room, |host, _| {
+                host.apply(now, Command::Close(DisconnectReason::ServerShutdown));
+            });
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What rooms share: configuration, randomness, ids, and the way out.
+
+use crate::{
+    NodeConfig,
+    io::{Frame, Output, SessionId},
+};
+use livekit_protocol::signal_response::Message;
+use parlor_model::{
+    IceCredentials, ParticipantSid, PeerId, RoomName, ShardId, Ssrc, SubscriptionId, TrackId,
+    TrackSid,
+};
+use parlor_sfu::command::MediaCommand;
+use parlor_signal::{frame::Encoder, response::Server};
+use rand_chacha::{
+    ChaCha12Rng,
+    rand_core::{Rng, SeedableRng},
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A participant and its room.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Address {
+    pub(crate) room: RoomName,
+    pub(crate) participant: ParticipantSid,
+}
+
+/// What was refused or dropped since the start, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// WebSocket messages that are no signal request.
+    pub malformed_frames: u64,
+    /// Offers that could not be used.
+    pub refused_offers: u64,
+    /// Answers that could not be used.
+    pub refused_answers: u64,
+    /// Data messages that are no data packet.
+    pub malformed_packets: u64,
+    /// Data packets that their sender may not send.
+    pub forbidden_packets: u64,
+    /// Reliable data packets that came again.
+    pub repeated_packets: u64,
+    /// Data packets that a receiver lost because its channel did not open in time.
+    pub lost_packets: u64,
+}
+
+/// The shortuuid alphabet, without letters that look alike.
+const SID_ALPHABET: &[u8; 57] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+const SID_LENGTH: usize = 12;
+const UFRAG_LENGTH: usize = 16;
+const PWD_LENGTH: usize = 32;
+
+pub(crate) struct Outside {
+    pub(crate) config: NodeConfig,
+    pub(crate) server: Server,
+    pub(crate) counters: Counters,
+    pub(crate) sessions: BTreeMap<SessionId, Address>,
+    pub(crate) peers: BTreeMap<PeerId, Address>,
+    pub(crate) tracks: BTreeMap<TrackId, (Address, TrackSid)>,
+    pub(crate) outputs: VecDeque<Output>,
+    rng: ChaCha12Rng,
+    next_id: u32,
+}
+
+impl Outside {
+    pub(crate) fn new(config: NodeConfig, seed: [u8; 32]) -> Self {
+        let mut outside = Self {
+            server: Server {
+                node_id: String::new(),
+                region: config.region.clone(),
+                ice_servers: config.ice_servers.clone(),
+                codecs: config.codecs.clone(),
+            },
+            config,
+            counters: Counters::default(),
+            sessions: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            tracks: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            rng: ChaCha12Rng::from_seed(seed),
+            next_id: 0,
+        };
+        outside.server.node_id = outside.sid("ND_");
+        outside
+    }
+
+    fn text(&mut self, alphabet: &[u8], length: usize) -> String {
+        // The alphabets are short, so the bias of the remainder does not matter.
+        (0..length)
+            .filter_map(|_| alphabet.get(self.rng.next_u32() as usize % alphabet.len()))
+            .map(|byte| char::from(*byte))
+            .collect()
+    }
+
+    /// A fresh id with a prefix.
+    pub(crate) fn sid(&mut self, prefix: &str) -> String {
+        format!("{prefix}{}", self.text(SID_ALPHABET, SID_LENGTH))
+    }
+
+    /// A secret text.
+    pub(crate) fn secret(&mut self, length: usize) -> String {
+        self.text(SID_ALPHABET, length)
+    }
+
+    pub(crate) fn ice_credentials(&mut self) -> IceCredentials {
+        IceCredentials {
+            ufrag: self.text(LETTERS, UFRAG_LENGTH),
+            pwd: self.text(LETTERS, PWD_LENGTH),
+        }
+    }
+
+    pub(crate) fn nonce(&mut self) -> Vec<u8> {
+        let mut nonce = [0; 16];
+        self.rng.fill_bytes(&mut nonce);
+        nonce.to_vec()
+    }
+
+    pub(crate) fn ssrc(&mut self) -> Ssrc {
+        Ssrc(self.rng.next_u32().max(1))
+    }
+
+    /// Identifies a session description (`o=` line): 63 bits.
+    pub(crate) fn description_id(&mut self) -> u64 {
+        self.rng.next_u64() >> 1
+    }
+
+    /// The id of the first offer: below 256, and not 0.
+    pub(crate) fn first_offer_id(&mut self) -> u32 {
+        1 + self.rng.next_u32() % 255
+    }
+
+    fn next_id(&mut self) -> u32 {
+        self.next_id = self.next_id.wrapping_add(1);
+        self.next_id
+    }
+
+    pub(crate) fn peer_id(&mut self) -> PeerId {
+        PeerId(self.next_id())
+    }
+
+    pub(crate) fn track_id(&mut self) -> TrackId {
+        TrackId(self.next_id())
+    }
+
+    pub(crate) fn subscription_id(&mut self) -> SubscriptionId {
+        SubscriptionId(self.next_id())
+    }
+
+    /// The candidate lines of a shard's addresses, UDP over IPv4 and IPv6 in the given order.
+    pub(crate) fn candidates(&self, shard: ShardId, ufrag: &str) -> Vec<String> {
+        const HOST_TYPE_PREFERENCE: u32 = 126;
+        let addresses = self.config.shards.iter().find(|(id, _)| *id == shard);
+        let addresses = addresses.map_or(&[][..], |(_, addresses)| addresses);
+        (0_u32..)
+            .zip(addresses)
+            .map(|(index, address)| {
+                let local_preference = 65_535_u32.saturating_sub(index);
+                // RFC 8445 section 5.1.2.1, component 1.
+                let priority = (HOST_TYPE_PREFERENCE << 24) + (local_preference << 8) + 255;
+                let (ip, port) = (address.ip(), address.port());
+                let foundation = index + 1;
+                format!(
+                    "candidate:{foundation} 1 udp {priority} {ip} {port} typ host ufrag {ufrag}"
+                )
+            })
+            .collect()
+    }
+
+    pub(crate) fn command(&mut self, shard: ShardId, command: MediaCommand) {
+        self.outputs.push_back(Output::Media { shard, command });
+    }
+
+    /// Sends a message to a socket in the form that its client speaks.
+    pub(crate) fn send(&mut self, session: SessionId, text: bool, encoder: &mut Encoder) {
+        let frame =
+            if text { Frame::Text(encoder.text()) } else { Frame::Binary(encoder.binary()) };
+        self.outputs.push_back(Output::Frame { session, frame });
+    }
+
+    /// Sends a binary message to a socket that no participant has.
+    pub(crate) fn send_once(&mut self, session: SessionId, message: Message) {
+        self.send(session, false, &mut Encoder::new(message));
+    }
+
+    pub(crate) fn close(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+        self.outputs.push_back(Output::Close { session });
+    }
+}
