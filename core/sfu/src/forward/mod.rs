@@ -1,0 +1,198 @@
+//! The subscribe side: one track on its way to one peer.
+
+pub mod munger;
+pub mod sent;
+pub mod write;
+
+use std::time::{Duration, Instant};
+
+use parlor_model::{
+    CodecBinding, NtpTime, PayloadType, RtpTimestamp, SendSection, SubscriptionId, TrackKind,
+};
+use parlor_rtp::rtcp::SenderInfo;
+
+use self::{munger::Munger, sent::SentPackets};
+use crate::{arena::Key, command::SubscriptionSettings, peer::Peer, receive::Stream, track::Track};
+
+/// Codecs of a published section that a subscription can tell apart.
+pub const MAX_CODECS: usize = 32;
+/// Packets remembered of one subscription at most.
+const MAX_SENT_AUDIO: usize = 256;
+const MAX_SENT_VIDEO: usize = 1024;
+
+/// What a subscriber calls the codec of a source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutgoingCodec {
+    pub payload_type: PayloadType,
+    pub rtx: Option<PayloadType>,
+    /// The source is RED and the subscriber takes Opus: only the newest frame is sent.
+    pub red_to_primary: bool,
+}
+
+/// The report that was sent last, to recognise the answer by.
+#[derive(Clone, Copy, Debug)]
+struct SentReport {
+    ntp: NtpTime,
+    timestamp: RtpTimestamp,
+    at: Instant,
+}
+
+/// One track sent to one peer.
+pub struct Subscription {
+    pub id: SubscriptionId,
+    pub peer: Key<Peer>,
+    pub track: Key<Track>,
+    pub section: SendSection,
+    pub settings: SubscriptionSettings,
+    pub munger: Munger,
+    pub sent: SentPackets,
+    /// By position in the published section's codecs.
+    codecs: [Option<OutgoingCodec>; MAX_CODECS],
+    pub next_rtx: u64,
+    pub started: bool,
+    pub packets: u32,
+    pub octets: u32,
+    last_report: Option<SentReport>,
+    /// By the subscriber's last receiver report.
+    pub fraction_lost: u8,
+}
+
+impl Subscription {
+    /// `first` and `first_rtx` are the numbers of the first packets, 15 bits at most unless the
+    /// SSRC has been used before.
+    pub fn new(
+        peer: Key<Peer>,
+        track: Key<Track>,
+        section: SendSection,
+        settings: SubscriptionSettings,
+        first: u64,
+        first_rtx: u64,
+    ) -> Self {
+        let kind = section.codecs.first().map_or(TrackKind::Audio, |binding| binding.codec.kind());
+        let clock_rate =
+            section.codecs.first().map_or(48_000, |binding| binding.codec.clock_rate());
+        let max_sent = match kind {
+            TrackKind::Audio => MAX_SENT_AUDIO,
+            TrackKind::Video => MAX_SENT_VIDEO,
+        };
+        Self {
+            id: section.subscription,
+            peer,
+            track,
+            section,
+            settings,
+            munger: Munger::new(first, clock_rate),
+            sent: SentPackets::new(max_sent),
+            codecs: [None; MAX_CODECS],
+            next_rtx: first_rtx,
+            started: false,
+            packets: 0,
+            octets: 0,
+            last_report: None,
+            fraction_lost: 0,
+        }
+    }
+
+    /// Whether another section can go on with the same numbers: only what is negotiated anew
+    /// differs.
+    pub fn continues_as(&self, section: &SendSection) -> bool {
+        self.section.ssrc == section.ssrc
+            && self.section.rtx_ssrc == section.rtx_ssrc
+            && self.section.track == section.track
+    }
+
+    /// Decides what each codec of the source is called at the subscriber.
+    pub fn match_codecs(&mut self, source: &[CodecBinding]) {
+        self.codecs = [None; MAX_CODECS];
+        for (place, binding) in self.codecs.iter_mut().zip(source) {
+            *place = matching(&self.section.codecs, binding);
+        }
+    }
+
+    /// What the codec at a position of the source's list is called.
+    #[inline]
+    pub fn codec(&self, index: u8) -> Option<OutgoingCodec> {
+        self.codecs.get(usize::from(index)).copied().flatten()
+    }
+
+    /// A sender report for now, from what the publisher said about the stream that is forwarded.
+    ///
+    /// The publisher's wall clock passes through: its tracks stay in sync with one another.
+    pub fn sender_report(
+        &mut self,
+        now: Instant,
+        stream_index: u8,
+        stream: &Stream,
+    ) -> Option<SenderInfo> {
+        if !self.started {
+            return None;
+        }
+        let clock = stream.clock?;
+        let mapped = self.munger.map_report(stream_index, clock.timestamp)?;
+        let elapsed = now.saturating_duration_since(clock.arrived);
+        let ticks = elapsed.as_micros() * u128::from(stream.clock_rate()) / 1_000_000;
+        let ntp = NtpTime(clock.ntp.0.wrapping_add(fixed_point(elapsed)));
+        let timestamp = RtpTimestamp(mapped.wrapping_add(ticks as u32));
+        if let Some(last) = self.last_report
+            && timestamp.distance(last.timestamp) < 0
+        {
+            return None;
+        }
+        self.last_report = Some(SentReport { ntp, timestamp, at: now });
+        Some(SenderInfo {
+            ntp,
+            rtp_timestamp: timestamp,
+            packet_count: self.packets,
+            octet_count: self.octets,
+        })
+    }
+
+    /// The round trip to the subscriber by its answer to our last report.
+    pub fn round_trip(&self, now: Instant, last_sr: u32, delay: u32) -> Option<Duration> {
+        let report = self.last_report.filter(|report| report.ntp.middle() == last_sr)?;
+        let held = Duration::from_micros(u64::from(delay) * 1_000_000 / 65_536);
+        now.saturating_duration_since(report.at).checked_sub(held)
+    }
+}
+
+/// A duration in 32.32 fixed point seconds.
+fn fixed_point(time: Duration) -> u64 {
+    ((time.as_nanos() << 32) / 1_000_000_000) as u64
+}
+
+fn matching(own: &[CodecBinding], source: &CodecBinding) -> Option<OutgoingCodec> {
+    use parlor_model::Codec::{Opus, Red};
+    let same = own
+        .iter()
+        .find(|binding| binding.codec == source.codec && binding.variant == source.variant)
+        .or_else(|| own.iter().find(|binding| binding.codec == source.codec));
+    if let Some(binding) = same {
+        return Some(OutgoingCodec {
+            payload_type: binding.payload_type,
+            rtx: binding.rtx,
+            red_to_primary: false,
+        });
+    }
+    let opus = own.iter().find(|binding| binding.codec == Opus && source.codec == Red)?;
+    Some(OutgoingCodec { payload_type: opus.payload_type, rtx: opus.rtx, red_to_primary: true })
+}
+
+/// How a queued packet leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sending {
+    /// For the first time.
+    First,
+    /// Again, on the SSRC for retransmissions, under this number there.
+    Rtx { number: u64 },
+    /// Again, byte for byte, where there is no such SSRC.
+    Repeat,
+}
+
+/// A packet that a peer is owed. What it says is in the history of its stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    pub subscription: Key<Subscription>,
+    /// The extended number it leaves, or has left, under.
+    pub number: u64,
+    pub sending: Sending,
+}

@@ -1,0 +1,115 @@
+//! Writes one owed packet into a slot.
+
+use parlor_model::{Codec, PayloadType, RtpTimestamp, SequenceNumber, Ssrc};
+use parlor_rtp::{HeaderFields, rtx::OSN_LEN, vp8, write_header};
+
+use super::{Sending, Subscription, sent::SentPacket};
+use crate::receive::{
+    history::{PacketFacts, PacketParts},
+    red_primary,
+};
+
+/// What a written packet is sealed by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Written {
+    pub header_bytes: usize,
+    pub bytes: usize,
+    pub ssrc: Ssrc,
+    pub index: u64,
+}
+
+/// Most header extensions on an outgoing packet.
+const MAX_EXTENSIONS: usize = 8;
+
+/// Header extensions in a list without allocation.
+struct ExtensionList<'a> {
+    list: [(u8, &'a [u8]); MAX_EXTENSIONS],
+    len: usize,
+}
+
+impl<'a> ExtensionList<'a> {
+    fn add(&mut self, id: Option<u8>, data: &'a [u8]) {
+        if let Some(id) = id
+            && !data.is_empty()
+            && let Some(place) = self.list.get_mut(self.len)
+        {
+            *place = (id, data);
+            self.len += 1;
+        }
+    }
+}
+
+/// Writes the packet as plaintext; `None` when it does not fit or the subscriber has no payload
+/// type for it.
+#[inline]
+pub fn write_packet(
+    out: &mut [u8],
+    subscription: &Subscription,
+    sent: &SentPacket,
+    sending: Sending,
+    facts: &PacketFacts,
+    parts: &PacketParts<'_>,
+) -> Option<Written> {
+    let codec = subscription.codec(facts.codec_index)?;
+    let (payload_type, ssrc, index): (PayloadType, Ssrc, u64) = match sending {
+        Sending::First | Sending::Repeat => {
+            (codec.payload_type, subscription.section.ssrc, sent.number)
+        }
+        Sending::Rtx { number } => (codec.rtx?, subscription.section.rtx_ssrc?, number),
+    };
+    let fields = HeaderFields {
+        marker: facts.marker,
+        payload_type,
+        sequence_number: SequenceNumber(index as u16),
+        timestamp: RtpTimestamp(sent.timestamp),
+        ssrc,
+    };
+    let header_bytes =
+        write_extended_header(out, subscription, sent, sending, facts, parts, &fields)?;
+    let payload = if codec.red_to_primary { red_primary(parts.payload)? } else { parts.payload };
+    let mut at = header_bytes;
+    if matches!(sending, Sending::Rtx { .. }) {
+        let original = (sent.number as u16).to_be_bytes();
+        out.get_mut(at..at + OSN_LEN)?.copy_from_slice(&original);
+        at += OSN_LEN;
+    }
+    let end = at + payload.len();
+    let place = out.get_mut(at..end)?;
+    place.copy_from_slice(payload);
+    if facts.codec == Codec::Vp8 && facts.vp8.is_some() {
+        let ids = sent.vp8;
+        vp8::rewrite(place, ids.picture_id, ids.tl0_picture_index, ids.key_index);
+    }
+    Some(Written { header_bytes, bytes: end, ssrc, index })
+}
+
+fn write_extended_header(
+    out: &mut [u8],
+    subscription: &Subscription,
+    sent: &SentPacket,
+    sending: Sending,
+    facts: &PacketFacts,
+    parts: &PacketParts<'_>,
+    fields: &HeaderFields,
+) -> Option<usize> {
+    let ids = &subscription.section.extensions;
+    let transport_sequence = sent.transport_sequence.to_be_bytes();
+    let [_, abs_send_time @ ..] = sent.abs_send_time.to_be_bytes();
+    let audio_level = facts.audio_level.map(|level| [level]);
+    let video_orientation = facts.video_orientation.map(|orientation| [orientation]);
+    let mut list = ExtensionList { list: [(0, &[]); MAX_EXTENSIONS], len: 0 };
+    list.add(ids.mid, subscription.section.mid.as_bytes());
+    list.add(ids.transport_cc, &transport_sequence);
+    list.add(ids.abs_send_time, &abs_send_time);
+    list.add(ids.audio_level, audio_level.as_ref().map_or(&[], |level| &level[..]));
+    list.add(
+        ids.video_orientation,
+        video_orientation.as_ref().map_or(&[], |orientation| &orientation[..]),
+    );
+    list.add(ids.abs_capture_time, parts.abs_capture_time);
+    list.add(ids.dependency_descriptor, parts.dependency_descriptor);
+    if !matches!(sending, Sending::Rtx { .. }) {
+        list.add(ids.playout_delay, facts.playout_delay.as_ref().map_or(&[], |delay| &delay[..]));
+    }
+    write_header(out, fields, list.list.get(..list.len)?)
+}

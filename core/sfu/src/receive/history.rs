@@ -1,0 +1,355 @@
+//! The last packets of one received stream, kept once for all its subscribers.
+
+use std::time::{Duration, Instant};
+
+use parlor_model::Codec;
+use parlor_rtp::vp8;
+
+/// How long packets are kept while the bounds allow it.
+const KEPT: Duration = Duration::from_millis(1500);
+
+/// Bounds of a history. It starts small and doubles while it turns over faster than [`KEPT`].
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryBounds {
+    /// Packets kept at first and at most; powers of two.
+    pub packets: (usize, usize),
+    /// Bytes kept at first and at most; powers of two, each over [`crate::batch::SLOT_BYTES`].
+    pub bytes: (usize, usize),
+}
+
+/// Bounds for a heard stream.
+pub const AUDIO_BOUNDS: HistoryBounds =
+    HistoryBounds { packets: (32, 256), bytes: (4 << 10, 64 << 10) };
+/// Bounds for a seen stream.
+pub const VIDEO_BOUNDS: HistoryBounds =
+    HistoryBounds { packets: (64, 1024), bytes: (32 << 10, 1 << 20) };
+
+/// What is known of a packet beside its payload. Parsed once, read by every subscription.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketFacts {
+    /// Extended sequence number, packets of padding only left out.
+    pub number: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub keyframe: bool,
+    pub codec: Codec,
+    /// Position of the codec in the section's list.
+    pub codec_index: u8,
+    /// The descriptor, when the codec is VP8 and there is a payload.
+    pub vp8: Option<vp8::Descriptor>,
+    /// `ssrc-audio-level`, as it came.
+    pub audio_level: Option<u8>,
+    /// `urn:3gpp:video-orientation`, as it came.
+    pub video_orientation: Option<u8>,
+    /// `playout-delay`, as it came.
+    pub playout_delay: Option<[u8; 3]>,
+}
+
+/// The parts of a packet that have a length of their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PacketParts<'a> {
+    /// Dependency descriptor extension; empty when there is none.
+    pub dependency_descriptor: &'a [u8],
+    /// Absolute capture time extension; empty when there is none.
+    pub abs_capture_time: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    facts: PacketFacts,
+    /// Position of the first byte, counted from the beginning of the stream.
+    position: u64,
+    dependency_descriptor_bytes: u8,
+    abs_capture_time_bytes: u8,
+    payload_bytes: u16,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        usize::from(self.dependency_descriptor_bytes)
+            + usize::from(self.abs_capture_time_bytes)
+            + usize::from(self.payload_bytes)
+    }
+}
+
+/// Position of an entry that only remembers that its packet has come.
+const BYTES_GONE: u64 = u64::MAX;
+
+/// Why a packet was not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    Duplicate,
+    TooOld,
+    TooLong,
+}
+
+/// A ring of packets by number over a ring of their bytes.
+pub struct History {
+    bounds: HistoryBounds,
+    entries: Vec<Option<Entry>>,
+    bytes: Vec<u8>,
+    /// Where the next packet goes, counted from the beginning of the stream.
+    head: u64,
+    highest: u64,
+    /// Older numbers may have been here: they are refused.
+    floor: u64,
+    entries_turned_at: Option<Instant>,
+    bytes_turned_at: Option<Instant>,
+}
+
+impl History {
+    pub fn new(bounds: HistoryBounds) -> Self {
+        Self {
+            bounds,
+            entries: Vec::new(),
+            bytes: Vec::new(),
+            head: 0,
+            highest: 0,
+            floor: 0,
+            entries_turned_at: None,
+            bytes_turned_at: None,
+        }
+    }
+
+    /// Keeps a packet.
+    ///
+    /// # Errors
+    /// When it is there already, older than what is kept, or longer than a datagram.
+    pub fn insert(
+        &mut self,
+        now: Instant,
+        facts: PacketFacts,
+        parts: &PacketParts<'_>,
+    ) -> Result<(), Refused> {
+        let (Ok(dependency_descriptor_bytes), Ok(abs_capture_time_bytes), Ok(payload_bytes)) = (
+            u8::try_from(parts.dependency_descriptor.len()),
+            u8::try_from(parts.abs_capture_time.len()),
+            u16::try_from(parts.payload.len()),
+        ) else {
+            return Err(Refused::TooLong);
+        };
+        let mut entry = Entry {
+            facts,
+            position: 0,
+            dependency_descriptor_bytes,
+            abs_capture_time_bytes,
+            payload_bytes,
+        };
+        if entry.bytes() > crate::batch::SLOT_BYTES {
+            return Err(Refused::TooLong);
+        }
+        if self.entries.is_empty() {
+            self.entries = vec![None; self.bounds.packets.0];
+            self.bytes = vec![0; self.bounds.bytes.0];
+            self.highest = facts.number;
+            self.floor = (facts.number + 1).saturating_sub(self.entries.len() as u64);
+            (self.entries_turned_at, self.bytes_turned_at) = (Some(now), Some(now));
+        }
+        if facts.number < self.floor {
+            return Err(Refused::TooOld);
+        }
+        if self.entry(facts.number).is_some() {
+            return Err(Refused::Duplicate);
+        }
+        if facts.number > self.highest {
+            self.advance(now, facts.number);
+        }
+        entry.position = self.place(now, entry.bytes());
+        let at = self.index(entry.position);
+        let mut rest = self.bytes.get_mut(at..).unwrap_or(&mut []);
+        for part in [parts.dependency_descriptor, parts.abs_capture_time, parts.payload] {
+            let Some((place, after)) = rest.split_at_mut_checked(part.len()) else {
+                return Err(Refused::TooLong);
+            };
+            place.copy_from_slice(part);
+            rest = after;
+        }
+        let slot = self.slot(facts.number);
+        if let Some(place) = self.entries.get_mut(slot) {
+            *place = Some(entry);
+        }
+        Ok(())
+    }
+
+    /// A packet that is kept.
+    #[inline]
+    pub fn get(&self, number: u64) -> Option<(&PacketFacts, PacketParts<'_>)> {
+        let entry = self.entry(number)?;
+        if self.head.checked_sub(entry.position)? > self.bytes.len() as u64 {
+            return None;
+        }
+        let bytes = self.bytes.get(self.index(entry.position)..)?;
+        let (dependency_descriptor, bytes) =
+            bytes.split_at_checked(usize::from(entry.dependency_descriptor_bytes))?;
+        let (abs_capture_time, bytes) =
+            bytes.split_at_checked(usize::from(entry.abs_capture_time_bytes))?;
+        let payload = bytes.get(..usize::from(entry.payload_bytes))?;
+        Some((&entry.facts, PacketParts { dependency_descriptor, abs_capture_time, payload }))
+    }
+
+    /// What is known of a packet of which at least that is kept.
+    #[inline]
+    pub fn facts(&self, number: u64) -> Option<&PacketFacts> {
+        self.entry(number).map(|entry| &entry.facts)
+    }
+
+    fn entry(&self, number: u64) -> Option<&Entry> {
+        self.entries.get(self.slot(number))?.as_ref().filter(|entry| entry.facts.number == number)
+    }
+
+    fn slot(&self, number: u64) -> usize {
+        (number & (self.entries.len() as u64).wrapping_sub(1)) as usize
+    }
+
+    fn index(&self, position: u64) -> usize {
+        (position % (self.bytes.len() as u64).max(1)) as usize
+    }
+
+    /// Moves on to a new highest number; a ring of entries that turns too fast doubles first.
+    fn advance(&mut self, now: Instant, number: u64) {
+        let len = self.entries.len() as u64;
+        if number / len != self.highest / len {
+            let turned_fast = self.entries_turned_at.is_some_and(|at| now < at + KEPT);
+            if turned_fast && self.entries.len() < self.bounds.packets.1 {
+                let old = std::mem::take(&mut self.entries);
+                self.entries = vec![None; old.len() * 2];
+                for entry in old.into_iter().flatten() {
+                    let slot = self.slot(entry.facts.number);
+                    self.entries[slot] = Some(entry);
+                }
+            }
+            self.entries_turned_at = Some(now);
+        }
+        self.highest = number;
+        self.floor = self.floor.max((number + 1).saturating_sub(self.entries.len() as u64));
+    }
+
+    /// Finds room for `len` bytes in one piece; a ring of bytes that turns too fast doubles first.
+    fn place(&mut self, now: Instant, len: usize) -> u64 {
+        let at = self.index(self.head);
+        if at + len > self.bytes.len() {
+            let turned_fast = self.bytes_turned_at.is_some_and(|at| now < at + KEPT);
+            self.bytes_turned_at = Some(now);
+            if turned_fast && self.bytes.len() < self.bounds.bytes.1 {
+                self.double_bytes();
+                return self.place(now, len);
+            }
+            self.head += (self.bytes.len() - at) as u64;
+        }
+        let position = self.head;
+        self.head += len as u64;
+        position
+    }
+
+    fn double_bytes(&mut self) {
+        let old = std::mem::take(&mut self.bytes);
+        let old_len = old.len() as u64;
+        let mut new = Vec::with_capacity(old.len() * 2);
+        let head = self.head;
+        for entry in self.entries.iter_mut().flatten() {
+            if head.checked_sub(entry.position).is_none_or(|behind| behind > old_len) {
+                entry.position = BYTES_GONE;
+                continue;
+            }
+            let at = (entry.position % old_len) as usize;
+            entry.position = old_len * 2 + new.len() as u64;
+            new.extend_from_slice(old.get(at..at + entry.bytes()).unwrap_or(&[]));
+        }
+        self.head = old_len * 2 + new.len() as u64;
+        new.resize(old.len() * 2, 0);
+        self.bytes = new;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: HistoryBounds = HistoryBounds { packets: (4, 16), bytes: (2048, 8192) };
+
+    fn facts(number: u64) -> PacketFacts {
+        PacketFacts {
+            number,
+            timestamp: number as u32,
+            marker: false,
+            keyframe: false,
+            codec: Codec::Opus,
+            codec_index: 0,
+            vp8: None,
+            audio_level: None,
+            video_orientation: None,
+            playout_delay: None,
+        }
+    }
+
+    fn insert(history: &mut History, now: Instant, number: u64, len: usize) -> Result<(), Refused> {
+        let payload = vec![number as u8; len];
+        let parts = PacketParts { payload: &payload, ..PacketParts::default() };
+        history.insert(now, facts(number), &parts)
+    }
+
+    #[test]
+    fn packets_come_back_whole_until_they_are_overwritten() {
+        let start = Instant::now();
+        let mut history = History::new(BOUNDS);
+        for number in 100..1000 {
+            // Slow: neither ring ever grows.
+            let now = start + Duration::from_secs(number);
+            insert(&mut history, now, number, 300).unwrap();
+            for kept in number.saturating_sub(3).max(100)..=number {
+                let (facts, parts) = history.get(kept).unwrap();
+                assert_eq!(facts.number, kept);
+                assert_eq!(parts.payload, [kept as u8; 300]);
+            }
+            assert!(history.get(number - 4).is_none());
+        }
+        assert_eq!(history.entries.len(), 4);
+        assert_eq!(history.bytes.len(), 2048);
+    }
+
+    #[test]
+    fn a_busy_stream_grows_to_the_bounds_and_keeps_what_it_had() {
+        let now = Instant::now();
+        let mut history = History::new(BOUNDS);
+        for number in 0..200 {
+            insert(&mut history, now, number, 500).unwrap();
+            for kept in number.saturating_sub(3)..=number {
+                assert_eq!(history.get(kept).unwrap().1.payload, [kept as u8; 500], "{number}");
+            }
+        }
+        assert_eq!(history.entries.len(), 16);
+        assert_eq!(history.bytes.len(), 8192);
+        assert!(history.get(199 - 16).is_none());
+    }
+
+    #[test]
+    fn a_packet_that_left_before_the_ring_grew_does_not_come_back() {
+        let now = Instant::now();
+        let mut history = History::new(BOUNDS);
+        for number in 96..101 {
+            insert(&mut history, now, number, 10).unwrap();
+        }
+        // 100 opened a new turn: the ring has doubled, and 96 is still there but 95 never is.
+        assert_eq!(history.entries.len(), 8);
+        assert_eq!(insert(&mut history, now, 96, 10), Err(Refused::Duplicate));
+        let mut history = History::new(BOUNDS);
+        for number in 97..105 {
+            insert(&mut history, now, number, 10).unwrap();
+        }
+        assert!(insert(&mut history, now, 97, 10).is_err());
+        assert!(insert(&mut history, now, 96, 10).is_err());
+    }
+
+    #[test]
+    fn duplicates_old_and_overlong_packets_are_refused() {
+        let now = Instant::now();
+        let mut history = History::new(BOUNDS);
+        insert(&mut history, now, 70_000, 10).unwrap();
+        insert(&mut history, now, 70_002, 10).unwrap();
+        assert_eq!(insert(&mut history, now, 70_002, 10), Err(Refused::Duplicate));
+        insert(&mut history, now, 70_001, 10).unwrap();
+        assert_eq!(insert(&mut history, now, 69_990, 10), Err(Refused::TooOld));
+        assert_eq!(insert(&mut history, now, 70_003, 1501), Err(Refused::TooLong));
+    }
+}

@@ -1,0 +1,121 @@
+//! Whose datagram it is.
+
+use std::{net::SocketAddr, time::Instant};
+
+use parlor_rtp::{PacketClass, classify};
+use parlor_transport::stun_username_ufrag;
+
+use super::{MAX_STUN_TRANSACTIONS, Shard};
+use crate::{
+    arena::Key,
+    peer::{MAX_ADDRESSES, Peer},
+};
+
+const STUN_TRANSACTION: std::ops::Range<usize> = 8..20;
+
+impl Shard {
+    /// Takes a datagram that came from `remote` to our address `local`; it is opened in place.
+    ///
+    /// An unknown address is only listened to for STUN, which names its peer; that costs one
+    /// look-up and keeps no state until the check has proven authentic.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        datagram: &mut [u8],
+    ) {
+        self.epoch.get_or_insert(now);
+        self.counters.datagrams_received += 1;
+        let class = classify(datagram);
+        if class == PacketClass::Stun {
+            return self.handle_stun(now, local, remote, datagram);
+        }
+        let Some(&key) = self.addresses.get(&(local, remote)) else {
+            match class {
+                PacketClass::Unknown | PacketClass::TurnChannel => {
+                    self.counters.dropped_unclassified += 1;
+                }
+                _ => self.counters.dropped_unknown_address += 1,
+            }
+            return;
+        };
+        match class {
+            PacketClass::Rtp => self.handle_rtp(now, key, datagram),
+            PacketClass::Rtcp => self.handle_rtcp(now, key, datagram),
+            PacketClass::Dtls => {
+                if let Some(peer) = self.peers.get_mut(key) {
+                    peer.transport.handle_datagram(now, local, remote, datagram);
+                }
+                self.after_transport(now, key);
+            }
+            PacketClass::Stun | PacketClass::TurnChannel | PacketClass::Unknown => {
+                self.counters.dropped_unclassified += 1;
+            }
+        }
+    }
+
+    fn handle_stun(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        datagram: &[u8],
+    ) {
+        let key = match stun_username_ufrag(datagram) {
+            Some(ufrag) => self.ufrags.get(ufrag).copied(),
+            // An answer to a check of ours, which may come from where no check has come from yet.
+            None => transaction(datagram)
+                .and_then(|transaction| self.stun_transactions.get(&transaction).copied())
+                .or_else(|| self.addresses.get(&(local, remote)).copied()),
+        };
+        let Some((key, peer)) = key.and_then(|key| self.peers.get_mut(key).map(|peer| (key, peer)))
+        else {
+            self.counters.dropped_unknown_stun += 1;
+            return;
+        };
+        peer.transport.handle_datagram(now, local, remote, datagram);
+        if peer.transport.is_validated(remote) {
+            self.learn_address(key, local, remote);
+        }
+        self.after_transport(now, key);
+    }
+
+    /// Media and DTLS from this address are the peer's from now on: a check has proven it.
+    pub(super) fn learn_address(&mut self, key: Key<Peer>, local: SocketAddr, remote: SocketAddr) {
+        let address = (local, remote);
+        if self.addresses.get(&address) == Some(&key) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.addresses.len() >= MAX_ADDRESSES {
+            let unused = peer.addresses.iter().position(|known| Some(*known) != peer.path);
+            let oldest = peer.addresses.remove(unused.unwrap_or(0));
+            if self.addresses.get(&oldest) == Some(&key) {
+                self.addresses.remove(&oldest);
+            }
+        }
+        if !peer.addresses.contains(&address) {
+            peer.addresses.push(address);
+        }
+        self.addresses.insert(address, key);
+    }
+
+    /// Remembers a check that we send, to know its answer by.
+    pub(super) fn expect_answer(&mut self, key: Key<Peer>, sent: &[u8]) {
+        let Some(transaction) = transaction(sent) else { return };
+        if self.stun_transactions.insert(transaction, key).is_some() {
+            return;
+        }
+        self.stun_transaction_order.push_back(transaction);
+        if self.stun_transaction_order.len() > MAX_STUN_TRANSACTIONS
+            && let Some(oldest) = self.stun_transaction_order.pop_front()
+        {
+            self.stun_transactions.remove(&oldest);
+        }
+    }
+}
+
+fn transaction(datagram: &[u8]) -> Option<[u8; 12]> {
+    datagram.get(STUN_TRANSACTION)?.try_into().ok()
+}

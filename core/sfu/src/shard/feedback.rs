@@ -1,0 +1,144 @@
+//! RTCP from a peer: reports about both directions, and what its decoders ask for.
+
+use std::time::Instant;
+
+use parlor_model::Ssrc;
+use parlor_rtp::rtcp::{self, Nack, ReportBlocks, Rtcp, SenderReport};
+
+use super::{Shard, ingress::enqueue};
+use crate::{
+    arena::Key,
+    forward::{
+        Queued, Sending,
+        sent::{may_resend, millis},
+    },
+    peer::{Peer, bring_forward},
+};
+
+impl Shard {
+    pub(super) fn handle_rtcp(&mut self, now: Instant, key: Key<Peer>, datagram: &mut [u8]) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(srtp) = peer.srtp.as_mut().filter(|_| !peer.failed) else {
+            self.counters.dropped_before_keys += 1;
+            return;
+        };
+        let Ok(len) = srtp.receiver.open_rtcp(datagram) else {
+            self.counters.dropped_unauthentic += 1;
+            return;
+        };
+        self.counters.rtcp_received += 1;
+        let compound = datagram.get(..len).unwrap_or(&[]);
+        let mut any = false;
+        for packet in rtcp::packets(compound) {
+            any = true;
+            match packet {
+                Rtcp::SenderReport(report) => self.handle_sender_report(now, key, &report),
+                Rtcp::ReceiverReport(report) => self.handle_reports(now, key, report.reports),
+                Rtcp::Nack(nack) => self.handle_nack(now, key, &nack),
+                Rtcp::PictureLossIndication(pli) => {
+                    self.handle_keyframe_request(now, key, pli.media)
+                }
+                Rtcp::FullIntraRequest(request) => {
+                    for (media, _) in request.entries() {
+                        self.handle_keyframe_request(now, key, media);
+                    }
+                }
+                // The estimate of the path to the peer will be fed from these two.
+                Rtcp::Remb(_) => self.counters.remb_received += 1,
+                Rtcp::TransportFeedback(_) => self.counters.transport_feedback_received += 1,
+                Rtcp::SourceDescription(_)
+                | Rtcp::Goodbye(_)
+                | Rtcp::ExtendedReport(_)
+                | Rtcp::Unknown { .. } => {}
+            }
+        }
+        if !any {
+            self.counters.malformed_rtcp += 1;
+        }
+    }
+
+    fn handle_sender_report(&mut self, now: Instant, key: Key<Peer>, report: &SenderReport<'_>) {
+        self.handle_reports(now, key, report.reports);
+        let source = self.peers.get(key).and_then(|peer| peer.incoming.get(report.ssrc)).copied();
+        let Some(source) = source.filter(|source| !source.is_rtx) else { return };
+        let Some(track) = self.tracks.get_mut(source.track) else { return };
+        let Some(stream) = track.streams.get_mut(usize::from(source.stream)) else { return };
+        let is_first = stream.clock.is_none();
+        stream.handle_sender_report(now, &report.info);
+        if !is_first {
+            return;
+        }
+        // Subscribers learn how to play tracks in sync as soon as we do.
+        for route in track.routes.iter().filter(|route| route.current == Some(source.stream)) {
+            if let Some(peer) = self.peers.get_mut(route.peer) {
+                bring_forward(&mut peer.deadlines.report, now);
+                self.timers.set(route.peer.index(), peer.next_deadline());
+            }
+        }
+    }
+
+    fn handle_reports(&mut self, now: Instant, key: Key<Peer>, reports: ReportBlocks<'_>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        for block in reports {
+            let subscription =
+                peer.outgoing.get(block.ssrc).and_then(|key| self.subscriptions.get_mut(*key));
+            let Some(subscription) = subscription else { continue };
+            if block.ssrc == subscription.section.ssrc {
+                subscription.fraction_lost = block.fraction_lost;
+            }
+            let measured = subscription.round_trip(now, block.last_sr, block.delay_since_last_sr);
+            if let Some(measured) = measured {
+                peer.measure_round_trip(measured);
+            }
+        }
+    }
+
+    fn handle_nack(&mut self, now: Instant, key: Key<Peer>, nack: &Nack<'_>) {
+        let now_ms = millis(self.epoch(now), now);
+        let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.can_send()) else { return };
+        let Some(&subscription_key) = peer.outgoing.get(nack.ssrcs.media) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(subscription_key) else { return };
+        self.counters.nacks_received += 1;
+        let round_trip_ms = peer.round_trip.as_millis() as u32;
+        for sequence in nack.lost() {
+            let sent = subscription
+                .sent
+                .find(sequence.0)
+                .filter(|sent| may_resend(sent, now_ms, round_trip_ms));
+            let Some(sent) = sent.filter(|_| subscription.settings.enabled) else {
+                self.counters.nacks_unanswered += 1;
+                continue;
+            };
+            sent.resends += 1;
+            sent.sent_ms = now_ms;
+            let sending = if subscription.section.rtx_ssrc.is_some() {
+                let number = subscription.next_rtx;
+                subscription.next_rtx += 1;
+                Sending::Rtx { number }
+            } else {
+                Sending::Repeat
+            };
+            let queued = Queued { subscription: subscription_key, number: sent.number, sending };
+            enqueue(peer, queued, &mut self.counters);
+        }
+        self.mark_ready(key);
+    }
+
+    fn handle_keyframe_request(&mut self, now: Instant, key: Key<Peer>, media: Ssrc) {
+        self.counters.plis_received += 1;
+        let subscription = self.peers.get(key).and_then(|peer| peer.outgoing.get(media)).copied();
+        let Some(subscription) = subscription else { return };
+        let Some(track_key) = self.subscriptions.get(subscription).map(|known| known.track) else {
+            return;
+        };
+        let Some(track) = self.tracks.get_mut(track_key).filter(|track| !track.muted) else {
+            return;
+        };
+        let route = track.route_mut(subscription).filter(|route| route.active);
+        let Some(stream) = route.and_then(|route| route.current.or(route.target)) else { return };
+        if let Some(stream) = track.streams.get_mut(usize::from(stream)) {
+            stream.keyframe.request(now, stream.layer);
+        }
+        self.want_keyframes(track_key);
+    }
+}

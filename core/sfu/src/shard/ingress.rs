@@ -1,0 +1,336 @@
+//! From a sealed packet of a publisher to packets that subscribers are owed.
+
+use std::time::{Duration, Instant};
+
+use parlor_model::{Mid, Rid, Ssrc};
+use parlor_rtp::{RtpPacket, extension::parse_transport_sequence_number, rtx::parse_rtx};
+
+use super::Shard;
+use crate::{
+    arena::{Arena, Key},
+    command::MediaEvent,
+    counters::Counters,
+    forward::{
+        Queued, Sending, Subscription,
+        sent::{SentPacket, millis},
+    },
+    peer::{MAX_QUEUED, Peer, Source, bring_forward},
+    receive::{Incoming, Received, Stream, arrivals, history::Refused},
+    track::{Route, Track, accepts},
+};
+
+/// How often transport-wide feedback is sent.
+pub(super) const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often layers are chosen anew.
+pub(super) const LAYER_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Shard {
+    pub(super) fn handle_rtp(&mut self, now: Instant, key: Key<Peer>, datagram: &mut [u8]) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(srtp) = peer.srtp.as_mut().filter(|_| !peer.failed) else {
+            self.counters.dropped_before_keys += 1;
+            return;
+        };
+        let Ok(header) = RtpPacket::parse_protected(datagram) else {
+            self.counters.dropped_malformed += 1;
+            return;
+        };
+        let ssrc = header.ssrc();
+        let known = peer.incoming.get(ssrc).copied();
+        let source = known
+            .or_else(|| identify(&self.tracks, &peer.tracks, &peer.receive_extensions, &header));
+        // Chromium probes a path with SSRC 0: only its arrival counts.
+        if source.is_none() && ssrc != Ssrc(0) {
+            self.counters.dropped_unknown_ssrc += 1;
+            return;
+        }
+        let Ok(len) = srtp.receiver.open_rtp(datagram) else {
+            self.counters.dropped_unauthentic += 1;
+            return;
+        };
+        self.counters.rtp_received += 1;
+        let Some(Ok(packet)) = datagram.get(..len).map(RtpPacket::parse) else {
+            self.counters.dropped_malformed += 1;
+            return;
+        };
+        self.record_arrival(now, key, &packet);
+        let Some(source) = source else { return };
+        if known.is_none() {
+            self.bind_source(key, source, &packet);
+        }
+        self.receive(now, key, source, &packet);
+    }
+
+    fn record_arrival(&mut self, now: Instant, key: Key<Peer>, packet: &RtpPacket<'_>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let number = peer
+            .receive_extensions
+            .transport_cc
+            .and_then(|id| packet.extension(id))
+            .and_then(parse_transport_sequence_number);
+        let Some(number) = number else { return };
+        peer.arrivals.record(now, number, packet.ssrc());
+        let due =
+            if peer.arrivals.held() >= arrivals::ENOUGH { now } else { now + FEEDBACK_INTERVAL };
+        if peer.deadlines.feedback.is_none_or(|at| due < at) {
+            peer.deadlines.feedback = Some(due);
+            self.schedule(key);
+        }
+    }
+
+    /// Ties an SSRC to the stream that its first packet named.
+    fn bind_source(&mut self, key: Key<Peer>, source: Source, packet: &RtpPacket<'_>) {
+        let ssrc = packet.ssrc();
+        let Some(track) = self.tracks.get_mut(source.track) else { return };
+        let Some(stream) = track.streams.get_mut(usize::from(source.stream)) else { return };
+        let before = if source.is_rtx { stream.rtx_ssrc } else { stream.ssrc };
+        if source.is_rtx {
+            stream.rtx_ssrc = Some(ssrc);
+        } else if before.is_some() {
+            stream.take_over(ssrc, packet.sequence_number());
+            for route in &mut track.routes {
+                route.current = route.current.filter(|current| *current != source.stream);
+            }
+        } else {
+            stream.ssrc = Some(ssrc);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.incoming.retain(|known, _| Some(known) != before);
+        peer.incoming.insert(ssrc, source);
+    }
+
+    fn receive(&mut self, now: Instant, key: Key<Peer>, source: Source, packet: &RtpPacket<'_>) {
+        let Some(track) = self.tracks.get_mut(source.track) else { return };
+        let Some((codec_index, codec, is_rtx_type)) = track.codec_of(packet.payload_type()) else {
+            self.counters.dropped_unknown_payload_type += 1;
+            return;
+        };
+        let Some(stream) = track.streams.get_mut(usize::from(source.stream)) else { return };
+        let is_rtx = source.is_rtx || is_rtx_type;
+        let (sequence, payload) = if is_rtx {
+            match parse_rtx(packet.payload()) {
+                Some((sequence, payload)) if is_rtx_type => (sequence, payload),
+                _ if packet.payload().is_empty() => {
+                    self.counters.dropped_padding += 1;
+                    return;
+                }
+                _ => {
+                    self.counters.dropped_bad_rtx += 1;
+                    return;
+                }
+            }
+        } else {
+            (packet.sequence_number(), packet.payload())
+        };
+        let is_first = stream.last_packet.is_none();
+        let was_alive_since = stream.alive_since;
+        let incoming = Incoming { packet, sequence, payload, is_rtx, codec, codec_index };
+        let received = stream.receive(now, &incoming, &track.extensions);
+        let (number, keyframe) = match received {
+            Received::Stored { number, keyframe, gap, lost_track } => {
+                if lost_track && !track.muted {
+                    stream.keyframe.request(now, stream.layer);
+                }
+                self.note_needs(key, source, gap);
+                (number, keyframe)
+            }
+            Received::Padding => {
+                self.counters.dropped_padding += 1;
+                return;
+            }
+            Received::Refused(refused) => {
+                *match refused {
+                    Refused::Duplicate => &mut self.counters.dropped_duplicate,
+                    Refused::TooOld => &mut self.counters.dropped_too_old,
+                    Refused::TooLong => &mut self.counters.dropped_malformed,
+                } += 1;
+                return;
+            }
+        };
+        if is_rtx {
+            self.counters.repaired += 1;
+        }
+        let Some(track) = self.tracks.get_mut(source.track) else { return };
+        let Some(stream) = track.streams.get(usize::from(source.stream)) else { return };
+        let revived = stream.alive_since != was_alive_since;
+        if is_first {
+            let (id, rid, layer) = (track.id, stream.rid, stream.layer);
+            if let Some(ssrc) = stream.ssrc {
+                self.event(MediaEvent::StreamStarted { track: id, rid, ssrc, layer });
+            }
+        }
+        if revived {
+            self.choose_layers(now, source.track);
+        }
+        self.forward(now, source, number, keyframe);
+    }
+
+    /// Starts the timers that a received packet calls for.
+    fn note_needs(&mut self, key: Key<Peer>, source: Source, gap: bool) {
+        let (Some(peer), Some(track)) = (self.peers.get_mut(key), self.tracks.get(source.track))
+        else {
+            return;
+        };
+        let Some(stream) = track.streams.get(usize::from(source.stream)) else { return };
+        let mut changed = false;
+        if gap
+            && track.feedback.nack
+            && let Some(due) = stream.missing.due()
+        {
+            bring_forward(&mut peer.deadlines.nack, due);
+            changed = true;
+        }
+        if gap && let Some(due) = stream.keyframe.due() {
+            bring_forward(&mut peer.deadlines.keyframe, due);
+            changed = true;
+        }
+        if changed {
+            self.schedule(key);
+        }
+    }
+
+    /// Owes the packet to every subscription that its stream is forwarded to.
+    fn forward(&mut self, now: Instant, source: Source, number: u64, keyframe: bool) {
+        let now_ms = millis(self.epoch(now), now);
+        let Some(track) = self.tracks.get_mut(source.track) else { return };
+        if track.muted {
+            self.counters.dropped_muted += 1;
+            return;
+        }
+        let Track { streams, routes, .. } = track;
+        for route in routes.iter_mut().filter(|route| route.active) {
+            let starts = route.current != Some(source.stream);
+            if starts && !(keyframe && accepts(route, streams, source.stream)) {
+                continue;
+            }
+            let Some(subscription) = self.subscriptions.get_mut(route.subscription) else {
+                continue;
+            };
+            let queued = owe(now, now_ms, streams, source.stream, number, route, subscription);
+            match queued {
+                Ok(queued) => {
+                    let Some(peer) = self.peers.get_mut(route.peer) else { continue };
+                    if !subscription.started {
+                        subscription.started = true;
+                        let subscription = subscription.id;
+                        self.events.push_back(MediaEvent::SubscriptionStarted { subscription });
+                    }
+                    enqueue(peer, queued, &mut self.counters);
+                    if !peer.is_ready {
+                        peer.is_ready = true;
+                        self.ready.push_back(route.peer);
+                    }
+                }
+                Err(unforwarded) => *unforwarded.counter(&mut self.counters) += 1,
+            }
+        }
+    }
+}
+
+/// Why a subscription does not get a packet.
+enum Unforwarded {
+    Late,
+    Codec,
+}
+
+impl Unforwarded {
+    fn counter(self, counters: &mut Counters) -> &mut u64 {
+        match self {
+            Unforwarded::Late => &mut counters.unforwarded_late,
+            Unforwarded::Codec => &mut counters.unforwarded_codec,
+        }
+    }
+}
+
+/// Gives a packet its numbers in a subscription and remembers it there.
+#[inline]
+fn owe(
+    now: Instant,
+    now_ms: u32,
+    streams: &[Stream],
+    stream: u8,
+    number: u64,
+    route: &mut Route,
+    subscription: &mut Subscription,
+) -> Result<Queued, Unforwarded> {
+    let facts = streams
+        .get(usize::from(stream))
+        .and_then(|stream| stream.history.facts(number))
+        .ok_or(Unforwarded::Late)?;
+    subscription.codec(facts.codec_index).ok_or(Unforwarded::Codec)?;
+    if route.current != Some(stream) {
+        let reference = in_clock_of(streams, subscription.munger.stream(), stream, facts.timestamp);
+        subscription.munger.start(now, stream, facts, reference);
+        route.current = Some(stream);
+    }
+    let munged = subscription.munger.munge(now, stream, facts).ok_or(Unforwarded::Late)?;
+    let sent = SentPacket {
+        number: munged.number,
+        source: number,
+        stream,
+        timestamp: munged.timestamp,
+        vp8: munged.vp8,
+        transport_sequence: 0,
+        abs_send_time: 0,
+        resends: 0,
+        sent_ms: now_ms,
+    };
+    if !subscription.sent.insert(sent) {
+        return Err(Unforwarded::Late);
+    }
+    Ok(Queued { subscription: route.subscription, number: munged.number, sending: Sending::First })
+}
+
+/// The timestamp that `timestamp` of the stream `from` would have in the stream `to`.
+fn in_clock_of(streams: &[Stream], to: Option<u8>, from: u8, timestamp: u32) -> Option<u32> {
+    let to = to?;
+    if to == from {
+        return Some(timestamp);
+    }
+    let ntp = streams.get(usize::from(from))?.ntp_of(timestamp)?;
+    streams.get(usize::from(to))?.timestamp_at(ntp)
+}
+
+/// Adds a packet to what a peer is owed; a full queue drops and counts.
+pub(super) fn enqueue(peer: &mut Peer, queued: Queued, counters: &mut Counters) {
+    if peer.queue.len() >= MAX_QUEUED {
+        counters.unsent_queue_full += 1;
+    } else {
+        peer.queue.push_back(queued);
+    }
+}
+
+/// Which stream a packet of an unknown SSRC belongs to, by its mid and rid (RFC 8843 section 9.2,
+/// RFC 8852) or, failing those, by a payload type that only one section has. Keeps nothing.
+fn identify(
+    tracks: &Arena<Track>,
+    of_peer: &[Key<Track>],
+    extensions: &parlor_model::ExtensionIds,
+    packet: &RtpPacket<'_>,
+) -> Option<Source> {
+    let text = |id: Option<u8>| id.and_then(|id| packet.extension(id));
+    let mid = text(extensions.mid).and_then(Mid::from_bytes);
+    let has_type = |key: &&Key<Track>| {
+        tracks.get(**key).is_some_and(|track| track.codec_of(packet.payload_type()).is_some())
+    };
+    let key = match mid {
+        Some(mid) => {
+            of_peer.iter().find(|key| tracks.get(**key).is_some_and(|track| track.mid == Some(mid)))
+        }
+        None => {
+            let mut candidates = of_peer.iter().filter(has_type);
+            candidates.next().filter(|_| candidates.next().is_none())
+        }
+    };
+    let track = *key?;
+    let known = tracks.get(track)?;
+    let (_, _, is_rtx) = known.codec_of(packet.payload_type())?;
+    let rid_id = if is_rtx { extensions.repaired_rid } else { extensions.rid };
+    let rid = text(rid_id).and_then(Rid::from_bytes);
+    let stream = match rid {
+        Some(rid) => known.streams.iter().position(|stream| stream.rid == Some(rid))?,
+        None if known.streams.len() == 1 => 0,
+        None => return None,
+    };
+    Some(Source { track, stream: stream as u8, is_rtx })
+}

@@ -1,0 +1,428 @@
+//! One media thread's worth of peers, tracks and subscriptions.
+
+mod demux;
+mod feedback;
+mod flush;
+mod ingress;
+mod media;
+mod timer;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    hash::{BuildHasher, DefaultHasher, Hasher},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use parlor_model::{DataChannel, PeerId, SequenceNumber, SubscriptionId, TrackId};
+use parlor_srtp::{SrtpReceiver, SrtpSender};
+use parlor_transport::{
+    Channel, ChannelConfig, DtlsIdentity, FailureReason, IceState, SendDataError, Transport,
+    TransportConfig, TransportEvent,
+};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+
+use crate::{
+    arena::{Arena, Key},
+    command::{LocalTransport, MediaCommand, MediaEvent, PeerFailure, SubscriptionSettings},
+    counters::Counters,
+    forward::Subscription,
+    peer::{MAX_UFRAGS, Peer, Srtp},
+    timers::Timers,
+    track::Track,
+};
+
+/// Messages from peers that wait for the caller; more are dropped and counted.
+pub const MAX_EVENTS: usize = 16_384;
+/// Subscriptions that were stopped, or described, before their section came.
+pub const MAX_AHEAD: usize = 16_384;
+/// Checks of our own whose answers are awaited.
+pub const MAX_STUN_TRANSACTIONS: usize = 4096;
+
+/// What a [`Shard`] is made from.
+#[derive(Clone)]
+pub struct ShardConfig {
+    /// The certificate of this process.
+    pub identity: DtlsIdentity,
+    /// The addresses that its datagrams arrive at.
+    pub local_addresses: Vec<SocketAddr>,
+    /// The source of everything random that is drawn here.
+    pub seed: [u8; 32],
+}
+
+/// Hashes with a seed, so that nobody outside can choose keys that collide.
+#[derive(Clone, Copy)]
+struct SeededHash(u64);
+
+impl BuildHasher for SeededHash {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.0);
+        hasher
+    }
+}
+
+/// A datagram of a peer that is gone: its farewell.
+struct Farewell {
+    local: SocketAddr,
+    remote: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// See the page of this crate.
+pub struct Shard {
+    config: ShardConfig,
+    rng: ChaCha20Rng,
+    epoch: Option<Instant>,
+    peers: Arena<Peer>,
+    tracks: Arena<Track>,
+    subscriptions: Arena<Subscription>,
+    peer_keys: BTreeMap<PeerId, Key<Peer>>,
+    track_keys: BTreeMap<TrackId, Key<Track>>,
+    subscription_keys: BTreeMap<SubscriptionId, Key<Subscription>>,
+    ufrags: BTreeMap<String, Key<Peer>>,
+    addresses: HashMap<(SocketAddr, SocketAddr), Key<Peer>, SeededHash>,
+    stun_transactions: HashMap<[u8; 12], Key<Peer>, SeededHash>,
+    stun_transaction_order: VecDeque<[u8; 12]>,
+    /// Settings that came before their sections.
+    settings_ahead: BTreeMap<SubscriptionId, SubscriptionSettings>,
+    /// Mutes that came before their tracks.
+    muted_ahead: BTreeSet<TrackId>,
+    /// The newest stopped subscriptions: a section may still name one.
+    stopped: BTreeSet<SubscriptionId>,
+    timers: Timers,
+    ready: VecDeque<Key<Peer>>,
+    farewells: VecDeque<Farewell>,
+    events: VecDeque<MediaEvent>,
+    counters: Counters,
+    /// Scratch memory.
+    lost: Vec<SequenceNumber>,
+    due: Vec<usize>,
+}
+
+impl Shard {
+    /// A shard without peers.
+    pub fn new(config: ShardConfig) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(config.seed);
+        let hash = SeededHash(rng.next_u64());
+        Self {
+            config,
+            rng,
+            epoch: None,
+            peers: Arena::default(),
+            tracks: Arena::default(),
+            subscriptions: Arena::default(),
+            peer_keys: BTreeMap::new(),
+            track_keys: BTreeMap::new(),
+            subscription_keys: BTreeMap::new(),
+            ufrags: BTreeMap::new(),
+            addresses: HashMap::with_hasher(hash),
+            stun_transactions: HashMap::with_hasher(hash),
+            stun_transaction_order: VecDeque::new(),
+            settings_ahead: BTreeMap::new(),
+            muted_ahead: BTreeSet::new(),
+            stopped: BTreeSet::new(),
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            farewells: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            lost: Vec::new(),
+            due: Vec::new(),
+        }
+    }
+
+    /// Does what the control plane says.
+    pub fn handle_command(&mut self, now: Instant, command: MediaCommand) {
+        self.epoch.get_or_insert(now);
+        match command {
+            MediaCommand::OpenPeer { peer, local } => self.open_peer(now, peer, *local),
+            MediaCommand::SetRemote { peer, remote } => {
+                self.with_peer(now, peer, |peer, counters| {
+                    // What the control plane could not see to be unusable ends the peer here.
+                    if peer.transport.set_remote(now, *remote).is_err() {
+                        counters.commands_stale += 1;
+                    }
+                });
+            }
+            MediaCommand::RestartIce { peer, ice } => {
+                if let Some(&key) = self.peer_keys.get(&peer) {
+                    self.name_peer(key, ice.ufrag.clone());
+                }
+                self.with_peer(now, peer, |peer, _| peer.transport.restart_ice(now, ice));
+            }
+            MediaCommand::AddRemoteCandidate { peer, candidate } => {
+                self.with_peer(now, peer, |peer, _| {
+                    peer.transport.add_remote_candidate(now, &candidate);
+                });
+            }
+            MediaCommand::SetMedia { peer, media } => match self.peer_keys.get(&peer) {
+                Some(&key) => self.set_media(now, key, &media),
+                None => self.counters.commands_stale += 1,
+            },
+            MediaCommand::ClosePeer { peer } => self.close_peer(now, peer),
+            MediaCommand::SetTrackMuted { track, muted } => self.set_muted(now, track, muted),
+            MediaCommand::SetSubscription { subscription, settings } => {
+                self.set_subscription(now, subscription, settings);
+            }
+            MediaCommand::StopSubscription { subscription } => self.stop(subscription),
+            MediaCommand::SendData { channel, data, peers } => {
+                for peer in peers {
+                    self.send_data(now, peer, channel, &data);
+                }
+            }
+        }
+    }
+
+    /// What the control plane must hear next. Poll until there is none after every other call.
+    pub fn poll_event(&mut self) -> Option<MediaEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`Shard::handle_timeout`] must be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// What has been done and left undone.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn epoch(&self, now: Instant) -> Instant {
+        self.epoch.unwrap_or(now)
+    }
+
+    fn open_peer(&mut self, now: Instant, id: PeerId, local: LocalTransport) {
+        if self.peer_keys.contains_key(&id) {
+            self.counters.commands_stale += 1;
+            return;
+        }
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let channel = |channel, ordered, max_retransmits| ChannelConfig {
+            channel: Channel::Known(channel),
+            ordered,
+            max_retransmits,
+        };
+        let open_channels = if local.opens_channels {
+            vec![
+                channel(DataChannel::Reliable, true, None),
+                channel(DataChannel::Lossy, false, Some(0)),
+                channel(DataChannel::DataTrack, false, Some(0)),
+            ]
+        } else {
+            Vec::new()
+        };
+        let ufrag = local.ice.ufrag.clone();
+        let transport = Transport::new(
+            now,
+            TransportConfig {
+                identity: self.config.identity.clone(),
+                ice: local.ice,
+                ice_lite: local.ice_lite,
+                ice_controlling: false,
+                seed,
+                open_channels,
+                local_addresses: self.config.local_addresses.clone(),
+            },
+        );
+        let epoch = self.epoch(now);
+        let key = self.peers.insert(Peer::new(epoch, id, transport, ufrag.clone()));
+        self.peer_keys.insert(id, key);
+        self.ufrags.insert(ufrag, key);
+        self.after_transport(now, key);
+    }
+
+    /// Lets STUN find a peer by one more name; the oldest goes beyond the bound.
+    fn name_peer(&mut self, key: Key<Peer>, ufrag: String) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.ufrags.contains(&ufrag) {
+            return;
+        }
+        peer.ufrags.push(ufrag.clone());
+        if peer.ufrags.len() > MAX_UFRAGS {
+            let oldest = peer.ufrags.remove(0);
+            self.ufrags.remove(&oldest);
+        }
+        self.ufrags.insert(ufrag, key);
+    }
+
+    fn with_peer(&mut self, now: Instant, id: PeerId, call: impl FnOnce(&mut Peer, &mut Counters)) {
+        let Some(&key) = self.peer_keys.get(&id) else {
+            self.counters.commands_stale += 1;
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(key) {
+            call(peer, &mut self.counters);
+        }
+        self.after_transport(now, key);
+    }
+
+    /// Takes away what a call on a transport has left: events, datagrams, a deadline.
+    fn after_transport(&mut self, now: Instant, key: Key<Peer>) {
+        while let Some(event) = self.peers.get_mut(key).and_then(|peer| peer.transport.poll_event())
+        {
+            self.handle_transport_event(now, key, event);
+        }
+        self.mark_ready(key);
+        self.schedule(key);
+    }
+
+    fn handle_transport_event(&mut self, now: Instant, key: Key<Peer>, event: TransportEvent) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let id = peer.id;
+        match event {
+            TransportEvent::Ice(IceState::Connected) if peer.srtp.is_some() && !peer.connected => {
+                self.connect(now, key);
+            }
+            TransportEvent::Ice(IceState::Disconnected) => {
+                peer.connected = false;
+                self.event(MediaEvent::PeerDisconnected { peer: id });
+            }
+            TransportEvent::Ice(IceState::Failed) => {
+                self.fail_peer(key, PeerFailure::ConnectionTimeout);
+            }
+            TransportEvent::Ice(_) => {}
+            TransportEvent::PathSelected { local, remote } => {
+                peer.path = Some((local, remote));
+                self.learn_address(key, local, remote);
+                if self.peers.get(key).is_some_and(|peer| peer.srtp.is_some() && !peer.connected) {
+                    self.connect(now, key);
+                }
+            }
+            TransportEvent::SrtpKeys(keys) => {
+                let (send, receive) = (&keys.send, &keys.receive);
+                peer.srtp = SrtpReceiver::new(keys.profile, &receive.key, &receive.salt)
+                    .ok()
+                    .zip(SrtpSender::new(keys.profile, &send.key, &send.salt).ok())
+                    .map(|(receiver, sender)| Srtp { receiver, sender });
+                if peer.path.is_some() {
+                    self.connect(now, key);
+                }
+            }
+            TransportEvent::ChannelOpen { channel: Channel::Known(channel) } => {
+                self.event(MediaEvent::ChannelOpen { peer: id, channel });
+            }
+            TransportEvent::Data { channel: Channel::Known(channel), data, .. } => {
+                if self.events.len() >= MAX_EVENTS {
+                    self.counters.events_dropped += 1;
+                    return;
+                }
+                self.event(MediaEvent::Data { peer: id, channel, data: data.into() });
+            }
+            TransportEvent::Failed(reason) => {
+                let reason = match reason {
+                    FailureReason::FingerprintMismatch => PeerFailure::FingerprintMismatch,
+                    FailureReason::Sctp => PeerFailure::SctpClosed,
+                    FailureReason::Dtls | FailureReason::NoSrtpProfile => PeerFailure::DtlsClosed,
+                };
+                self.fail_peer(key, reason);
+            }
+            TransportEvent::Closed => self.fail_peer(key, PeerFailure::DtlsClosed),
+            TransportEvent::ChannelOpen { .. }
+            | TransportEvent::Data { .. }
+            | TransportEvent::BufferedAmountLow { .. }
+            | TransportEvent::ChannelClosed { .. } => {}
+        }
+    }
+
+    fn connect(&mut self, now: Instant, key: Key<Peer>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.connected = true;
+        let id = peer.id;
+        self.event(MediaEvent::PeerConnected { peer: id });
+        self.refresh_routes_of(now, key);
+        self.start_timers(now, key);
+    }
+
+    /// The peer is of no use any more; it waits to be closed. Nothing goes to it or comes from it.
+    fn fail_peer(&mut self, key: Key<Peer>, reason: PeerFailure) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.failed {
+            return;
+        }
+        peer.failed = true;
+        peer.connected = false;
+        peer.queue.clear();
+        peer.rtcp.clear();
+        peer.deadlines = crate::peer::Deadlines::default();
+        let id = peer.id;
+        let subscriptions = peer.subscriptions.clone();
+        for subscription in subscriptions {
+            self.deactivate(subscription);
+        }
+        self.event(MediaEvent::PeerFailed { peer: id, reason });
+    }
+
+    fn close_peer(&mut self, now: Instant, id: PeerId) {
+        let Some(key) = self.peer_keys.remove(&id) else {
+            self.counters.commands_stale += 1;
+            return;
+        };
+        self.set_media(now, key, &parlor_model::MediaDescription::default());
+        let Some(mut peer) = self.peers.remove(key) else { return };
+        self.timers.set(key.index(), None);
+        for ufrag in &peer.ufrags {
+            self.ufrags.remove(ufrag);
+        }
+        for address in &peer.addresses {
+            if self.addresses.get(address) == Some(&key) {
+                self.addresses.remove(address);
+            }
+        }
+        peer.transport.close();
+        let mut datagram = [0; crate::batch::SLOT_BYTES];
+        while let Some(sent) = peer.transport.poll_transmit(&mut datagram) {
+            let bytes = datagram.get(..sent.len).unwrap_or(&[]).to_vec();
+            self.farewells.push_back(Farewell { local: sent.local, remote: sent.remote, bytes });
+        }
+    }
+
+    fn send_data(&mut self, now: Instant, id: PeerId, channel: DataChannel, data: &[u8]) {
+        let peer = self.peer_keys.get(&id).copied().and_then(|key| {
+            self.peers.get_mut(key).filter(|peer| !peer.failed).map(|peer| (key, peer))
+        });
+        let Some((key, peer)) = peer else {
+            self.counters.data_dropped_unreachable += 1;
+            return;
+        };
+        match peer.transport.send_data(now, channel, data) {
+            Ok(()) => self.after_transport(now, key),
+            Err(SendDataError::BufferFull) if channel == DataChannel::Reliable => {
+                self.fail_peer(key, PeerFailure::SlowReceiver);
+            }
+            Err(SendDataError::BufferFull) => self.counters.data_dropped_lossy += 1,
+            Err(SendDataError::NotOpen | SendDataError::TooLarge) => {
+                self.counters.data_dropped_unreachable += 1;
+            }
+        }
+    }
+
+    fn event(&mut self, event: MediaEvent) {
+        self.events.push_back(event);
+    }
+
+    /// Lists a peer for the next flush.
+    fn mark_ready(&mut self, key: Key<Peer>) {
+        if let Some(peer) = self.peers.get_mut(key)
+            && !peer.is_ready
+        {
+            peer.is_ready = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Sets the timer of a peer to what is due next.
+    fn schedule(&mut self, key: Key<Peer>) {
+        if let Some(peer) = self.peers.get(key) {
+            let next = peer.next_deadline();
+            if self.timers.get(key.index()) != next {
+                self.timers.set(key.index(), next);
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A published track: its streams, and who of this shard gets which of them.
+
+use std::time::{Duration, Instant};
+
+use parlor_model::{
+    CodecBinding, ExtensionIds, Feedback, Mid, PayloadType, ReceiveSection, TrackId, TrackKind,
+};
+
+use crate::{
+    arena::Key,
+    forward::Subscription,
+    peer::Peer,
+    receive::{SILENCE, Stream},
+};
+
+/// How long a layer must have been alive before it is preferred to a lower one.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
+/// Streams of one track.
+pub const MAX_STREAMS: usize = 4;
+
+/// One subscription in the dense list that every packet of the track walks.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub subscription: Key<Subscription>,
+    pub peer: Key<Peer>,
+    /// Whether anything may be forwarded at all.
+    pub active: bool,
+    /// The stream that is forwarded.
+    pub current: Option<u8>,
+    /// The stream to forward from its next keyframe on, if another.
+    pub target: Option<u8>,
+    pub max_layer: u8,
+}
+
+/// See the module. Subscriptions may come before the publication that they wait for.
+pub struct Track {
+    pub id: TrackId,
+    pub publisher: Option<Key<Peer>>,
+    pub mid: Option<Mid>,
+    pub kind: TrackKind,
+    pub codecs: Vec<CodecBinding>,
+    pub extensions: ExtensionIds,
+    pub feedback: Feedback,
+    pub streams: Vec<Stream>,
+    pub routes: Vec<Route>,
+    pub muted: bool,
+}
+
+impl Track {
+    pub fn new(id: TrackId) -> Self {
+        Self {
+            id,
+            publisher: None,
+            mid: None,
+            kind: TrackKind::Audio,
+            codecs: Vec::new(),
+            extensions: ExtensionIds::default(),
+            feedback: Feedback::default(),
+            streams: Vec::new(),
+            routes: Vec::new(),
+            muted: false,
+        }
+    }
+
+    /// Takes over what a publisher has agreed on. Streams that stay keep what is known of them.
+    pub fn publish(&mut self, publisher: Key<Peer>, section: &ReceiveSection) {
+        let clock_rate =
+            section.codecs.first().map_or(90_000, |binding| binding.codec.clock_rate());
+        let mut old = std::mem::take(&mut self.streams);
+        if self.publisher != Some(publisher) {
+            old.clear();
+        }
+        for announced in section.streams.iter().take(MAX_STREAMS) {
+            let same = |stream: &Stream| {
+                stream.rid == announced.rid
+                    && stream.layer == announced.layer
+                    && (announced.ssrc.is_none() || stream.ssrc == announced.ssrc)
+            };
+            let stream = match old.iter().position(same) {
+                Some(at) => {
+                    let mut stream = old.remove(at);
+                    stream.rtx_ssrc = announced.rtx_ssrc.or(stream.rtx_ssrc);
+                    stream
+                }
+                None => Stream::new(announced, section.kind, clock_rate),
+            };
+            self.streams.push(stream);
+        }
+        if !old.is_empty() {
+            self.forget_sources();
+        }
+        self.publisher = Some(publisher);
+        self.mid = Some(section.mid);
+        self.kind = section.kind;
+        self.codecs.clone_from(&section.codecs);
+        self.codecs.truncate(crate::forward::MAX_CODECS);
+        self.extensions = section.extensions;
+        self.feedback = section.feedback;
+    }
+
+    /// The publication has ended.
+    pub fn unpublish(&mut self) {
+        self.publisher = None;
+        self.mid = None;
+        self.streams.clear();
+        self.forget_sources();
+    }
+
+    /// Nothing is forwarded until the next keyframe: the streams are others, or paused.
+    pub fn forget_sources(&mut self) {
+        for route in &mut self.routes {
+            route.current = None;
+            route.target = None;
+        }
+    }
+
+    pub fn is_unused(&self) -> bool {
+        self.publisher.is_none() && self.routes.is_empty()
+    }
+
+    /// The codec of a payload type, with its position, and whether it is of retransmissions.
+    #[inline]
+    pub fn codec_of(&self, payload_type: PayloadType) -> Option<(u8, CodecBinding, bool)> {
+        self.codecs.iter().enumerate().find_map(|(index, binding)| {
+            if binding.payload_type == payload_type {
+                Some((index as u8, *binding, false))
+            } else if binding.rtx == Some(payload_type) {
+                Some((index as u8, *binding, true))
+            } else {
+                None
+            }
+        })
+    }
+
+    pub fn route_mut(&mut self, subscription: Key<Subscription>) -> Option<&mut Route> {
+        self.routes.iter_mut().find(|route| route.subscription == subscription)
+    }
+
+    pub fn remove_route(&mut self, subscription: Key<Subscription>) {
+        self.routes.retain(|route| route.subscription != subscription);
+    }
+
+    /// Chooses a target for each route and asks for the keyframes that this takes.
+    pub fn select(&mut self, now: Instant) {
+        if self.muted {
+            return;
+        }
+        let newest = self.streams.iter().filter_map(|stream| stream.last_packet).max();
+        for at in 0..self.routes.len() {
+            let Some(route) = self.routes.get(at).copied().filter(|route| route.active) else {
+                continue;
+            };
+            let target = choose(&self.streams, newest, now, route.max_layer, route.current);
+            if let Some(route) = self.routes.get_mut(at) {
+                route.target = target;
+            }
+            if target != route.current
+                && let Some(stream) = target.and_then(|at| self.streams.get_mut(usize::from(at)))
+            {
+                stream.keyframe.request(now, stream.layer);
+            }
+        }
+    }
+}
+
+/// Whether packets still come, or would if any of the track did.
+fn is_alive(stream: &Stream, newest: Option<Instant>) -> bool {
+    match (stream.last_packet, newest) {
+        (Some(last), Some(newest)) => last + SILENCE >= newest,
+        _ => false,
+    }
+}
+
+/// The highest allowed stream that has been alive long enough; until there is one, the one that is
+/// forwarded, or the highest that is alive.
+fn choose(
+    streams: &[Stream],
+    newest: Option<Instant>,
+    now: Instant,
+    max_layer: u8,
+    current: Option<u8>,
+) -> Option<u8> {
+    let lowest = streams.iter().map(|stream| stream.layer).min().unwrap_or(0);
+    let max_layer = max_layer.max(lowest);
+    let allowed = |at: u8| {
+        streams
+            .get(usize::from(at))
+            .filter(|stream| stream.layer <= max_layer && is_alive(stream, newest))
+    };
+    let is_stable =
+        |stream: &Stream| stream.alive_since.is_some_and(|since| since + STABLE_AFTER <= now);
+    let candidates = || (0..streams.len() as u8).rev().filter_map(|at| Some((at, allowed(at)?)));
+    let by_layer = |(_, stream): &(u8, &Stream)| stream.layer;
+    let stable = candidates().filter(|(_, stream)| is_stable(stream)).max_by_key(by_layer);
+    let current = current.filter(|at| allowed(*at).is_some());
+    let Some((stable, stream)) = stable else {
+        return current.or_else(|| candidates().max_by_key(by_layer).map(|(at, _)| at));
+    };
+    // A higher one that is forwarded already, as at the very beginning, is not given up.
+    let is_higher = |at: &u8| allowed(*at).is_some_and(|higher| higher.layer > stream.layer);
+    current.filter(is_higher).or(Some(stable))
+}
+
+/// Whether a route takes a keyframe of a stream as the beginning of that stream.
+#[inline]
+pub fn accepts(route: &Route, streams: &[Stream], stream: u8) -> bool {
+    if route.target == Some(stream) {
+        return true;
+    }
+    let layer = |at: u8| streams.get(usize::from(at)).map(|stream| stream.layer);
+    let Some(offered) = layer(stream) else { return false };
+    match (route.current.and_then(layer), route.target.and_then(layer)) {
+        (None, _) => offered <= route.max_layer || streams.len() == 1,
+        (Some(current), Some(target)) => current < offered && offered < target,
+        (Some(_), None) => false,
+    }
+}
