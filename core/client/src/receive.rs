@@ -217,7 +217,7 @@ mod tests {
     fn gaps_are_asked_for_until_filled_and_duplicates_are_told() {
         let mut stream = stream();
         let start = Instant::now();
-        let mut handle = |stream: &mut ReceiveStream, sequence| {
+        let handle = |stream: &mut ReceiveStream, sequence| {
             stream.handle(start, start, SequenceNumber(sequence), RtpTimestamp(0))
         };
         assert_eq!(handle(&mut stream, 65_534), Some(true));
