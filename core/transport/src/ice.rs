@@ -1,0 +1,352 @@
+//! ICE: finds a path, moves it when the peer's address moves, and notices when it is gone.
+//!
+//! The agent of the crate `is` does the checks. What it leaves open is here: consent with
+//! LiveKit's times, a path that survives a restart, and a path that follows a peer whose NAT
+//! gave it a new port (the agent would wait until the old pair has died of silence).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
+use parlor_model::IceCredentials;
+
+/// Without a valid check for so long a peer counts as disconnected (as LiveKit has it).
+pub const CONSENT_DISCONNECT: Duration = Duration::from_secs(10);
+
+/// Disconnected for so long a peer has failed (as LiveKit has it).
+pub const CONSENT_FAILURE: Duration = Duration::from_secs(5);
+
+/// Without a first path for so long a peer has failed.
+pub const CHECKING_FAILURE: Duration = Duration::from_secs(30);
+
+/// Most candidates that a peer may name until ICE restarts.
+pub const MAX_REMOTE_CANDIDATES: usize = 64;
+
+/// Most addresses that a peer may send checks from until ICE restarts.
+pub const MAX_REMOTE_ADDRESSES: usize = 256;
+
+/// A path that has carried no check for so long yields to another that the peer nominates.
+const PATH_SILENCE: Duration = Duration::from_secs(6);
+
+/// Whether there is a path to the peer (RFC 8445, W3C `RTCIceTransportState`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IceState {
+    /// The peer's credentials are not known yet.
+    New,
+    /// Looking for a path.
+    Checking,
+    /// There is a path.
+    Connected,
+    /// The path has been silent for [`CONSENT_DISCONNECT`].
+    Disconnected,
+    /// The path has been silent for [`CONSENT_FAILURE`] more, or none was found in
+    /// [`CHECKING_FAILURE`]. An ICE restart may bring the peer back, or a late check of its own.
+    Failed,
+}
+
+/// Our address and the peer's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Path {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+}
+
+/// A check of the peer that proved authentic.
+#[derive(Clone, Copy, Debug)]
+struct Check {
+    path: Path,
+    /// Its PRIORITY attribute: the same from one socket of the peer, whatever NATs do to it.
+    priority: u32,
+    nominates: bool,
+}
+
+pub(crate) enum IceOutput {
+    State(IceState),
+    Path(Path),
+}
+
+pub(crate) struct Ice {
+    agent: IceAgent,
+    local_addresses: Vec<SocketAddr>,
+    remote: Option<IceCredentials>,
+    /// The peer's credentials have changed and none of its checks has used them yet.
+    remote_is_fresh: bool,
+    remote_candidates: usize,
+    remote_addresses: Vec<SocketAddr>,
+    state: IceState,
+    path: Option<Path>,
+    path_priority: Option<u32>,
+    path_heard: Option<Instant>,
+    /// Where the peer seems to have moved, until the agent has found it viable.
+    moving_to: Option<Check>,
+    last_check: Option<Check>,
+    consent: Option<Instant>,
+    outputs: VecDeque<IceOutput>,
+}
+
+impl Ice {
+    pub fn new(
+        credentials: IceCredentials,
+        lite: bool,
+        controlling: bool,
+        tie_breaker: u64,
+        local_addresses: Vec<SocketAddr>,
+    ) -> Self {
+        let mut agent = IceAgent::new(agent_credentials(credentials));
+        agent.set_ice_lite(lite);
+        agent.set_controlling(controlling);
+        agent.set_control_tie_breaker(tie_breaker);
+        for address in &local_addresses {
+            if let Ok(candidate) = Candidate::host(*address, "udp") {
+                agent.add_local_candidate(candidate);
+            }
+        }
+        Self {
+            agent,
+            local_addresses,
+            remote: None,
+            remote_is_fresh: false,
+            remote_candidates: 0,
+            remote_addresses: Vec::new(),
+            state: IceState::New,
+            path: None,
+            path_priority: None,
+            path_heard: None,
+            moving_to: None,
+            last_check: None,
+            consent: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    pub fn state(&self) -> IceState {
+        self.state
+    }
+
+    pub fn path(&self) -> Option<Path> {
+        self.path
+    }
+
+    /// Whether datagrams from `remote` are the peer's: an authenticated check came from there.
+    pub fn is_validated(&self, remote: SocketAddr) -> bool {
+        self.path.is_some_and(|path| path.remote == remote)
+            || self.agent.has_viable_remote_candidate(remote)
+    }
+
+    pub fn poll_output(&mut self) -> Option<IceOutput> {
+        self.outputs.pop_front()
+    }
+
+    pub fn poll_transmit(&mut self) -> Option<(Path, Vec<u8>)> {
+        let transmit = self.agent.poll_transmit()?;
+        let path = Path { local: transmit.source, remote: transmit.destination };
+        Some((path, transmit.contents.to_vec()))
+    }
+
+    pub fn set_remote(&mut self, now: Instant, remote: &IceCredentials) {
+        if self.remote.as_ref() == Some(remote) {
+            return;
+        }
+        if self.remote.is_some() && self.agent.remote_credentials().is_some() {
+            // The peer restarts while we keep our credentials, for now at least.
+            let local = self.agent.local_credentials().clone();
+            self.flush(local);
+            self.remote_is_fresh = true;
+        }
+        self.remote = Some(remote.clone());
+        self.agent.set_remote_credentials(agent_credentials(remote.clone()));
+        if self.state != IceState::Connected {
+            self.begin_checking(now);
+        }
+        self.handle_timeout(now);
+    }
+
+    /// Takes new credentials of ours. The path stays until another one has been validated.
+    pub fn restart(&mut self, now: Instant, credentials: IceCredentials) {
+        self.flush(agent_credentials(credentials));
+        // Their new credentials may have come before ours.
+        if self.remote_is_fresh
+            && let Some(remote) = self.remote.clone()
+        {
+            self.agent.set_remote_credentials(agent_credentials(remote));
+        }
+        if matches!(self.state, IceState::Disconnected | IceState::Failed) {
+            self.begin_checking(now);
+        }
+        self.handle_timeout(now);
+    }
+
+    fn begin_checking(&mut self, now: Instant) {
+        self.consent = Some(now);
+        self.set_state(IceState::Checking);
+    }
+
+    fn flush(&mut self, local: IceCreds) {
+        self.agent.ice_restart(local, true);
+        self.remote_candidates = 0;
+        self.remote_addresses.clear();
+        self.moving_to = None;
+        self.last_check = None;
+    }
+
+    /// Adds a candidate; false when it is of no use or one too many.
+    pub fn add_remote_candidate(&mut self, now: Instant, candidate: &str) -> bool {
+        let candidate = candidate.strip_prefix("a=").unwrap_or(candidate);
+        if self.remote_candidates >= MAX_REMOTE_CANDIDATES {
+            return false;
+        }
+        let Ok(candidate) = Candidate::from_sdp_string(candidate) else {
+            return false;
+        };
+        let address = candidate.addr();
+        if candidate.proto() != Protocol::Udp || address.port() == 0 || is_nowhere(address) {
+            return false;
+        }
+        self.remote_candidates += 1;
+        self.agent.add_remote_candidate(candidate);
+        self.handle_timeout(now);
+        true
+    }
+
+    /// Takes a STUN message; false when it is not for us or not authentic.
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) -> bool {
+        let Ok(message) = StunMessage::parse(datagram) else {
+            return false;
+        };
+        if !self.local_addresses.contains(&path.local) {
+            return false;
+        }
+        let is_known = self.remote_addresses.contains(&path.remote);
+        if !is_known && self.remote_addresses.len() >= MAX_REMOTE_ADDRESSES {
+            return false;
+        }
+        let check = message.is_binding_request().then(|| Check {
+            path,
+            priority: message.prio().unwrap_or_default(),
+            nominates: message.use_candidate(),
+        });
+        let answers_us = message.is_successful_binding_response();
+        let is_settled = self.agent.remote_credentials().is_some();
+        let packet = StunPacket {
+            proto: Protocol::Udp,
+            source: path.remote,
+            destination: path.local,
+            message,
+        };
+        if !self.agent.handle_packet(now, packet) {
+            return false;
+        }
+        if !is_known {
+            self.remote_addresses.push(path.remote);
+        }
+        if let Some(check) = check.filter(|_| is_settled) {
+            self.remote_is_fresh = false;
+            self.handle_check(now, check);
+        }
+        if is_settled && (check.is_some() || answers_us) {
+            self.consent = Some(now);
+        }
+        self.handle_timeout(now);
+        true
+    }
+
+    fn handle_check(&mut self, now: Instant, check: Check) {
+        self.last_check = Some(check);
+        let Some(current) = self.path else { return };
+        if check.path == current {
+            self.path_heard = Some(now);
+            if check.nominates {
+                self.path_priority = Some(check.priority);
+                self.moving_to = None;
+            }
+        } else if check.nominates && !self.agent.controlling() {
+            let same_socket =
+                check.path.local == current.local && self.path_priority == Some(check.priority);
+            let is_silent = self.path_heard.is_none_or(|heard| now - heard >= PATH_SILENCE);
+            if same_socket || is_silent {
+                self.moving_to = Some(check);
+            }
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.agent.handle_timeout(now);
+        while let Some(event) = self.agent.poll_event() {
+            if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
+                self.select(now, Path { local: source, remote: destination });
+            }
+        }
+        if let Some(check) = self.moving_to
+            && self.agent.has_viable_remote_candidate(check.path.remote)
+        {
+            self.select(now, check.path);
+        }
+        self.evaluate_consent(now);
+    }
+
+    fn select(&mut self, now: Instant, path: Path) {
+        self.moving_to = None;
+        self.path_heard = Some(now);
+        self.path_priority =
+            self.last_check.filter(|check| check.path == path).map(|check| check.priority);
+        if self.path != Some(path) {
+            self.path = Some(path);
+            self.outputs.push_back(IceOutput::Path(path));
+        }
+        if matches!(self.state, IceState::Checking | IceState::Failed) {
+            self.consent = Some(now);
+            self.set_state(IceState::Connected);
+        }
+    }
+
+    fn evaluate_consent(&mut self, now: Instant) {
+        let Some(consent) = self.consent else { return };
+        let silence = now.saturating_duration_since(consent);
+        let state = match self.state {
+            IceState::New => return,
+            IceState::Checking if silence >= self.checking_limit() => IceState::Failed,
+            IceState::Checking => return, // until a path is selected
+            _ if self.path.is_none() => return,
+            _ if silence >= CONSENT_DISCONNECT + CONSENT_FAILURE => IceState::Failed,
+            _ if silence >= CONSENT_DISCONNECT => IceState::Disconnected,
+            _ => IceState::Connected,
+        };
+        self.set_state(state);
+    }
+
+    /// How long checks may go on without one that succeeds.
+    fn checking_limit(&self) -> Duration {
+        if self.path.is_none() { CHECKING_FAILURE } else { CONSENT_DISCONNECT + CONSENT_FAILURE }
+    }
+
+    pub fn deadline(&mut self) -> Option<Instant> {
+        let consent = match (self.state, self.consent) {
+            (IceState::Connected, Some(consent)) => Some(consent + CONSENT_DISCONNECT),
+            (IceState::Checking, Some(consent)) => Some(consent + self.checking_limit()),
+            (IceState::Disconnected, Some(consent)) => {
+                Some(consent + CONSENT_DISCONNECT + CONSENT_FAILURE)
+            }
+            _ => None,
+        };
+        [self.agent.poll_timeout(), consent].into_iter().flatten().min()
+    }
+
+    fn set_state(&mut self, state: IceState) {
+        if self.state != state {
+            self.state = state;
+            self.outputs.push_back(IceOutput::State(state));
+        }
+    }
+}
+
+fn agent_credentials(credentials: IceCredentials) -> IceCreds {
+    IceCreds { ufrag: credentials.ufrag, pass: credentials.pwd }
+}
+
+/// Whether no datagram should ever go there.
+fn is_nowhere(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    ip.is_unspecified() || ip.is_multicast()
+}

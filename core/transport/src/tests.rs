@@ -1,0 +1,4 @@
+mod attack;
+mod pair;
+mod path;
+mod session;
