@@ -123,6 +123,20 @@ pub(crate) fn answer(
     media.chain(rtx).collect()
 }
 
+/// The formats of `first`, in its order, that `second` has too, with the feedback that both have.
+pub(crate) fn agreed(first: &MediaSection, second: &MediaSection) -> Vec<PayloadFormat> {
+    let keep = |format: &PayloadFormat| {
+        let other = second.formats.iter().find(|other| {
+            other.payload_type == format.payload_type
+                && other.name.eq_ignore_ascii_case(&format.name)
+        })?;
+        let mut format = format.clone();
+        format.feedback.retain(|feedback| other.feedback.contains(feedback));
+        Some(format)
+    };
+    first.formats.iter().filter_map(keep).collect()
+}
+
 /// The feedback that these formats agree on.
 pub(crate) fn feedback(formats: &[PayloadFormat]) -> Feedback {
     let has = |wanted: &str| {

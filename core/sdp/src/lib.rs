@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answerer;
+pub mod client;
 mod error;
 mod extension;
 mod format;

@@ -177,7 +177,7 @@ impl Offerer {
                 self.sends.iter().find(|send| send.subscription == subscription)
             });
             let Some(send) = send else { continue };
-            let formats = agreed_formats(offered, answered);
+            let formats = format::agreed(offered, answered);
             let agreed_section = MediaSection { formats, ..offered.clone() };
             let codecs = format::choose(&agreed_section, &self.codecs, &[]);
             let extensions = answered
@@ -257,20 +257,6 @@ impl Offerer {
         }
         media
     }
-}
-
-/// The offered formats that the answer keeps, with the feedback that both have.
-fn agreed_formats(offered: &MediaSection, answered: &MediaSection) -> Vec<PayloadFormat> {
-    let keep = |format: &PayloadFormat| {
-        let other = answered.formats.iter().find(|other| {
-            other.payload_type == format.payload_type
-                && other.name.eq_ignore_ascii_case(&format.name)
-        })?;
-        let mut format = format.clone();
-        format.feedback.retain(|feedback| other.feedback.contains(feedback));
-        Some(format)
-    };
-    offered.formats.iter().filter_map(keep).collect()
 }
 
 /// Sound as LiveKit numbers it, with transport-wide feedback besides.

@@ -1,0 +1,73 @@
+//! What the tests of this crate share.
+#![allow(dead_code)]
+
+use parlor_model::{
+    Codec, Fingerprint, IceCredentials, Ssrc, SubscriptionId, TrackId, TrackKind, TrackSource,
+};
+use parlor_sdp::{LocalTransport, PublishedTrack, SendTrack, text::SessionDescription};
+
+pub const ALL_CODECS: [Codec; 9] = [
+    Codec::Opus,
+    Codec::Red,
+    Codec::Pcmu,
+    Codec::Pcma,
+    Codec::Vp8,
+    Codec::Vp9,
+    Codec::Av1,
+    Codec::H264,
+    Codec::H265,
+];
+
+pub fn fixture(name: &str) -> String {
+    let path = format!("{}/tests/fixtures/{name}.sdp", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+pub fn parse(text: &str) -> SessionDescription {
+    SessionDescription::parse(text).unwrap()
+}
+
+pub fn local(ufrag: &str) -> LocalTransport {
+    LocalTransport {
+        ice: IceCredentials { ufrag: ufrag.to_owned(), pwd: "p".repeat(32) },
+        fingerprint: Fingerprint { algorithm: "sha-256".to_owned(), digest: vec![0xAB; 32] },
+        ice_lite: false,
+        candidates: vec!["candidate:1 1 udp 2130706431 127.0.0.1 7882 typ host".to_owned()],
+    }
+}
+
+pub fn published(track: u32, cid: &str, kind: TrackKind) -> PublishedTrack {
+    PublishedTrack {
+        track: TrackId(track),
+        cid: cid.to_owned(),
+        kind,
+        source: TrackSource::Unknown,
+        codec: None,
+        disable_red: false,
+        disable_dtx: false,
+        stereo: false,
+    }
+}
+
+pub fn audio(number: u32, stream: &str, track: &str, ssrc: u32) -> SendTrack {
+    SendTrack {
+        subscription: SubscriptionId(number),
+        track: TrackId(number),
+        kind: TrackKind::Audio,
+        codecs: vec![Codec::Red, Codec::Opus],
+        stream_id: format!("{stream}|{track}"),
+        track_id: track.to_owned(),
+        ssrc: Ssrc(ssrc),
+        rtx_ssrc: None,
+        stereo: false,
+    }
+}
+
+pub fn video(number: u32, stream: &str, track: &str, ssrc: u32, rtx_ssrc: u32) -> SendTrack {
+    SendTrack {
+        kind: TrackKind::Video,
+        codecs: vec![Codec::Vp8],
+        rtx_ssrc: Some(Ssrc(rtx_ssrc)),
+        ..audio(number, stream, track, ssrc)
+    }
+}

@@ -1,0 +1,474 @@
+//! Our two sides against each other: random tracks come and go, in any order, and what both hold
+//! must agree after enough rounds. Junk is refused without a panic.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{ALL_CODECS, audio, fixture, local, parse, published, video};
+use parlor_model::{Mid, Rid, Ssrc, SubscriptionId, TrackId, TrackKind};
+use parlor_sdp::{
+    Answerer, ConnectionModel, Offerer, PublishedTrack, Requirement, SdpError, SendTrack,
+    client::{ClientAnswerer, ClientDescription, ClientOfferer, LocalTrack},
+    text::{self, SessionDescription},
+};
+use proptest::prelude::*;
+
+/// Rounds after which nothing more may be asked for.
+const ENOUGH_ROUNDS: usize = 6;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(bool),
+    Remove(usize),
+    Publish(bool),
+    Unpublish(usize),
+    Negotiate,
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => any::<bool>().prop_map(Step::Add),
+        2 => (0..8usize).prop_map(Step::Remove),
+        1 => any::<bool>().prop_map(Step::Publish),
+        1 => (0..8usize).prop_map(Step::Unpublish),
+        2 => Just(Step::Negotiate),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 0..30)
+}
+
+fn send(number: u32, is_audio: bool) -> SendTrack {
+    let track = format!("TR_{number}");
+    if is_audio {
+        audio(number, "PA_a", &track, 1000 + number)
+    } else {
+        video(number, "PA_a", &track, 1000 + number, 5000 + number)
+    }
+}
+
+fn local_track(number: u32, is_audio: bool) -> LocalTrack {
+    let layered = !is_audio && number.is_multiple_of(2);
+    let rids = ["q", "h", "f"].map(|rid| Rid::new(rid).unwrap());
+    LocalTrack {
+        cid: format!("cid-{number}"),
+        stream_id: "-".to_owned(),
+        kind: if is_audio { TrackKind::Audio } else { TrackKind::Video },
+        rids: if layered { rids.to_vec() } else { Vec::new() },
+        ssrc: Ssrc(number),
+        rtx_ssrc: (!is_audio).then_some(Ssrc(90_000 + number)),
+    }
+}
+
+/// What holds for every description: mids are unique (the parser sees to that) and the bundle has
+/// each section that is not rejected.
+fn check_text(text: &str) {
+    let description = parse(text);
+    let mids: Vec<Mid> =
+        description.media.iter().filter(|m| !m.is_rejected()).map(|m| m.mid).collect();
+    assert_eq!(description.bundle, mids);
+    let ssrcs: Vec<Ssrc> = description
+        .media
+        .iter()
+        .flat_map(|m| &m.ssrc_groups)
+        .flat_map(|g| &g.ssrcs)
+        .copied()
+        .collect();
+    assert_eq!(ssrcs.iter().collect::<BTreeSet<_>>().len(), ssrcs.len());
+}
+
+/// The single connection with both of its ends.
+struct World {
+    server: Answerer,
+    client: ClientOfferer,
+    sends: Vec<SendTrack>,
+    publications: Vec<PublishedTrack>,
+    generation: u32,
+    next: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            server: Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS),
+            client: ClientOfferer::new(2, ConnectionModel::Single, &ALL_CODECS),
+            sends: Vec::new(),
+            publications: Vec::new(),
+            generation: 0,
+            next: 1,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Add(is_audio) => {
+                self.sends.push(send(self.next, is_audio));
+                self.server.add_send(self.sends.last().unwrap().clone());
+                self.next += 1;
+            }
+            Step::Remove(index) if index < self.sends.len() => {
+                let send = self.sends.remove(index);
+                assert!(self.server.remove_send(send.subscription));
+            }
+            Step::Publish(is_audio) => {
+                let track = local_track(self.next, is_audio);
+                self.publications.push(published(self.next, &track.cid, track.kind));
+                self.client.add_track(track);
+                self.next += 1;
+            }
+            Step::Unpublish(index) if index < self.publications.len() => {
+                let publication = self.publications.remove(index);
+                assert!(self.client.remove_track(&publication.cid));
+            }
+            Step::Negotiate => {
+                self.negotiate();
+            }
+            Step::Restart => self.generation += 1,
+            Step::Remove(_) | Step::Unpublish(_) => {}
+        }
+    }
+
+    fn negotiate(&mut self) -> ClientDescription {
+        let offer = self.client.create_offer(&local(&format!("client{}", self.generation)));
+        check_text(&offer);
+        let ours = local(&format!("server{}", self.generation));
+        let answer = self.server.handle_offer(&offer, &ours, &self.publications).unwrap();
+        check_text(&answer.sdp);
+        assert_eq!(answer.remote.ice.ufrag, format!("client{}", self.generation));
+        assert_eq!(answer.mid_to_track_id.len(), answer.description.send.len());
+        self.client.handle_answer(&answer.sdp).unwrap()
+    }
+
+    fn settle(&mut self) {
+        let mut description = self.negotiate();
+        for _ in 0..ENOUGH_ROUNDS {
+            let Some(requirement) = self.server.media_sections_requirement() else { break };
+            assert_eq!(self.server.media_sections_requirement(), None);
+            self.client.add_receive_sections(requirement);
+            description = self.negotiate();
+        }
+        assert_eq!(self.server.media_sections_requirement(), None, "it settles");
+        self.check(&description);
+    }
+
+    fn check(&self, client: &ClientDescription) {
+        let server = self.server.description();
+        let sent: BTreeSet<_> = server.send.iter().map(|section| section.subscription).collect();
+        assert_eq!(sent, self.sends.iter().map(|send| send.subscription).collect());
+        assert_eq!(server.send.len(), sent.len(), "one section each");
+        let of_server: Vec<_> =
+            server.send.iter().map(|s| (s.mid, s.ssrc, s.rtx_ssrc, s.extensions)).collect();
+        let of_client: Vec<_> = client
+            .receive
+            .iter()
+            .map(|r| (r.mid, r.stream.ssrc.unwrap(), r.stream.rtx_ssrc, r.extensions))
+            .collect();
+        assert_eq!(of_server, of_client);
+        assert_eq!(server.receive.len(), self.publications.len());
+        assert_eq!(client.send.len(), self.publications.len());
+        for (receive, send) in server.receive.iter().zip(&client.send) {
+            assert_eq!((receive.mid, &receive.codecs), (send.mid, &send.codecs));
+            assert_eq!((receive.extensions, receive.feedback), (send.extensions, send.feedback));
+            let publication = self.publications.iter().find(|p| p.track == receive.track).unwrap();
+            assert_eq!(publication.cid, send.cid);
+        }
+    }
+}
+
+/// The subscriber connection of the pair: answers may be late, and offers pile up meanwhile.
+fn run_pair(steps: Vec<Step>) {
+    let mut server = Offerer::new(1, 1, 250, &ALL_CODECS);
+    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut sends: Vec<SendTrack> = Vec::new();
+    let mut next = 1;
+    let mut generation = 0;
+    let mut waiting: Option<parlor_sdp::Offer> = None;
+    let mut last_id = None;
+    let settling = std::iter::repeat_n(Step::Negotiate, 2 * ENOUGH_ROUNDS);
+    let mut heard = None;
+    for step in steps.into_iter().chain(settling) {
+        match step {
+            Step::Add(is_audio) => {
+                sends.push(send(next, is_audio));
+                server.add_send(sends.last().unwrap().clone());
+                next += 1;
+            }
+            Step::Remove(index) if index < sends.len() => {
+                assert!(server.remove_send(sends.remove(index).subscription));
+            }
+            Step::Restart => generation += 1,
+            Step::Negotiate => {
+                if let Some(offer) = waiting.take() {
+                    let (answer, description) =
+                        client.handle_offer(&offer.sdp, &local("client")).unwrap();
+                    check_text(&answer);
+                    let applied = server.handle_answer(offer.id, &answer).unwrap();
+                    if let Some(applied) = applied {
+                        assert!(applied.unsupported.is_empty());
+                    }
+                    heard = Some(description);
+                }
+            }
+            _ => {}
+        }
+        if let Some(offer) = server.poll_offer(&local(&format!("server{generation}"))) {
+            check_text(&offer.sdp);
+            assert!(last_id.is_none_or(|last: u32| offer.id == last + 1));
+            last_id = Some(offer.id);
+            waiting = Some(offer);
+            assert_eq!(server.poll_offer(&local(&format!("server{generation}"))), None);
+        }
+    }
+    assert_eq!(waiting, None, "it settles");
+    let description = server.description();
+    let sent: BTreeSet<_> = description.send.iter().map(|s| s.subscription).collect();
+    assert_eq!(sent, sends.iter().map(|send| send.subscription).collect());
+    let of_server: Vec<_> =
+        description.send.iter().map(|s| (s.mid, s.ssrc, s.extensions, s.feedback)).collect();
+    let heard = heard.unwrap();
+    let of_client: Vec<_> = heard
+        .receive
+        .iter()
+        .map(|r| (r.mid, r.stream.ssrc.unwrap(), r.extensions, r.feedback))
+        .collect();
+    assert_eq!(of_server, of_client);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn the_single_connection_settles(steps in steps()) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        world.settle();
+    }
+
+    #[test]
+    fn the_pair_settles(steps in steps()) {
+        run_pair(steps);
+    }
+
+    #[test]
+    fn junk_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = SessionDescription::parse_bytes(&bytes);
+    }
+
+    /// A recorded offer with parts cut, doubled and overwritten.
+    #[test]
+    fn a_damaged_offer_is_answered_or_refused(
+        cuts in proptest::collection::vec((0..20_000usize, 0..40usize, "[ -~\r\n]{0,12}"), 1..12),
+    ) {
+        let mut text = fixture("publisher.offer");
+        for (start, length, replacement) in cuts {
+            let start = start % text.len();
+            let end = (start + length).min(text.len());
+            text.replace_range(start..end, &replacement);
+        }
+        let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
+        server.add_send(send(1, true));
+        if let Ok(answer) = server.handle_offer(&text, &local("a"), &[published(9, "x", TrackKind::Audio)]) {
+            check_reparses(&answer.sdp);
+        }
+        let mut offerer = Offerer::new(1, 1, 5, &ALL_CODECS);
+        let offer = offerer.poll_offer(&local("a")).unwrap();
+        let _ = offerer.handle_answer(offer.id, &text);
+        let _ = ClientAnswerer::new(1, &ALL_CODECS).handle_offer(&text, &local("b"));
+    }
+}
+
+fn check_reparses(text: &str) {
+    let description = parse(text);
+    assert_eq!(description.to_string(), text);
+}
+
+#[test]
+fn ten_tracks_come_and_go_at_once() {
+    let mut world = World::new();
+    world.settle();
+    for index in 0..10 {
+        world.step(Step::Add(index < 5));
+        world.step(Step::Publish(index < 5));
+    }
+    world.settle();
+    let sections = parse(&world.client.create_offer(&local("client0"))).media.len();
+    for _ in 0..10 {
+        world.step(Step::Remove(0));
+        world.step(Step::Unpublish(0));
+    }
+    world.settle();
+    for index in 0..10 {
+        world.step(Step::Add(index < 5));
+    }
+    world.settle();
+    let reused = parse(&world.client.create_offer(&local("client0"))).media.len();
+    assert_eq!(sections, reused, "freed sections carry the new tracks");
+}
+
+#[test]
+fn the_requirement_counts_what_is_missing() {
+    let mut world = World::new();
+    world.negotiate();
+    for _ in 0..5 {
+        world.step(Step::Add(false));
+    }
+    let requirement = Requirement { num_audios: 0, num_videos: 2 };
+    assert_eq!(world.server.media_sections_requirement(), Some(requirement));
+    world.step(Step::Add(true));
+    assert_eq!(world.server.media_sections_requirement(), None, "one is outstanding");
+    world.client.add_receive_sections(requirement);
+    let description = world.negotiate();
+    assert_eq!(description.receive.len(), 6);
+    assert_eq!(world.server.media_sections_requirement(), None);
+}
+
+#[test]
+fn a_section_is_seen_inactive_before_it_carries_another_track() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.step(Step::Add(false));
+    }
+    world.settle();
+    world.step(Step::Remove(0));
+    world.step(Step::Add(false));
+    assert_eq!(world.server.media_sections_requirement(), Some(Requirement::default()));
+    assert_eq!(world.negotiate().receive.len(), 2);
+    assert_eq!(world.server.media_sections_requirement(), Some(Requirement::default()));
+    assert_eq!(world.negotiate().receive.len(), 3);
+}
+
+#[test]
+fn a_track_that_the_client_cannot_decode_is_named_and_not_waited_for() {
+    use parlor_model::Codec;
+    let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
+    let mut client = ClientOfferer::new(2, ConnectionModel::Single, &[Codec::Opus, Codec::Vp8]);
+    server.add_send(SendTrack { codecs: vec![Codec::Av1], ..send(1, false) });
+    let offer = client.create_offer(&local("c"));
+    let answer = server.handle_offer(&offer, &local("s"), &[]).unwrap();
+    assert_eq!(answer.unsupported, [SubscriptionId(1)]);
+    assert_eq!(server.media_sections_requirement(), None);
+
+    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    let mut client = ClientAnswerer::new(2, &[Codec::Opus, Codec::Vp8]);
+    server.add_send(SendTrack { codecs: vec![Codec::Av1], ..send(1, false) });
+    let offer = server.poll_offer(&local("s")).unwrap();
+    let (answer, _) = client.handle_offer(&offer.sdp, &local("c")).unwrap();
+    let applied = server.handle_answer(offer.id, &answer).unwrap().unwrap();
+    assert_eq!(applied.unsupported, [SubscriptionId(1)]);
+    assert!(applied.description.send.is_empty());
+    let next = server.poll_offer(&local("s")).unwrap();
+    assert!(next.mid_to_track_id.is_empty());
+    let (answer, _) = client.handle_offer(&next.sdp, &local("c")).unwrap();
+    assert!(server.handle_answer(next.id, &answer).unwrap().is_some());
+    assert_eq!(server.poll_offer(&local("s")), None);
+}
+
+#[test]
+fn a_publication_may_be_announced_after_its_section_or_under_another_cid() {
+    let mut world = World::new();
+    world.client.add_track(local_track(1, true));
+    world.client.add_track(local_track(2, false));
+    world.negotiate();
+    assert!(world.server.description().receive.is_empty());
+    assert!(world.server.received().iter().all(|section| section.track.is_none()));
+    let late =
+        [published(20, "cid-2", TrackKind::Video), published(10, "another", TrackKind::Audio)];
+    world.server.match_publications(&late);
+    let tracks: Vec<_> = world.server.description().receive.iter().map(|r| r.track).collect();
+    assert_eq!(tracks, [TrackId(10), TrackId(20)]);
+}
+
+#[test]
+fn an_ended_publication_is_not_guessed_for_another_section() {
+    let mut world = World::new();
+    world.step(Step::Publish(true));
+    world.settle();
+    let ended = world.publications.clone();
+    world.step(Step::Unpublish(0));
+    world.client.add_track(local_track(50, true));
+    let offer = world.client.create_offer(&local("client0"));
+    let answer = world.server.handle_offer(&offer, &local("server0"), &ended).unwrap();
+    assert!(answer.description.receive.is_empty());
+    let tracks: Vec<_> = answer.received.iter().map(|r| (r.track, r.ended)).collect();
+    assert_eq!(tracks, [(None, false), (Some(ended[0].track), true)]);
+}
+
+#[test]
+fn an_ice_restart_supersedes_an_unanswered_offer() {
+    let mut server = Offerer::new(1, 1, 7, &ALL_CODECS);
+    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let lost = server.poll_offer(&local("old")).unwrap();
+    let (late, _) = client.handle_offer(&lost.sdp, &local("c")).unwrap();
+    let restart = server.poll_offer(&local("new")).unwrap();
+    assert_eq!(restart.id, lost.id + 1);
+    assert_eq!(server.handle_answer(lost.id, &late), Ok(None));
+    let (answer, _) = client.handle_offer(&restart.sdp, &local("c")).unwrap();
+    assert!(server.handle_answer(restart.id, &answer).unwrap().is_some());
+}
+
+#[test]
+fn an_answer_to_something_else_is_an_error() {
+    let mut server = Offerer::new(1, 1, 7, &ALL_CODECS);
+    let offer = server.poll_offer(&local("s")).unwrap();
+    let error = server.handle_answer(offer.id, &fixture("subscriber.answer")).unwrap_err();
+    assert_eq!(error, SdpError::Description("an answer has as many sections as its offer"));
+    let error = server.handle_answer(offer.id, "v=0\r\njunk").unwrap_err();
+    assert_eq!(error.to_string(), "line 2: a line is a letter, '=' and a value");
+}
+
+#[test]
+fn a_stream_name_cannot_end_a_line() {
+    let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
+    let mut client = ClientOfferer::new(2, ConnectionModel::Single, &ALL_CODECS);
+    server.add_send(SendTrack { stream_id: "PA_a|x\r\na=y z".to_owned(), ..send(1, true) });
+    let offer = client.create_offer(&local("c"));
+    let answer = server.handle_offer(&offer, &local("s"), &[]).unwrap();
+    assert!(answer.sdp.contains("a=msid:PA_a|x__a=y_z TR_1\r\n"));
+}
+
+/// Each bound holds at its value and one past it.
+#[test]
+fn what_a_description_can_grow_is_bounded() {
+    let head = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
+    let section = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n";
+    let lines = |line: fn(usize) -> String, count: usize| -> String {
+        (0..count).map(|index| line(index) + "\r\n").collect()
+    };
+    type Line = fn(usize) -> String;
+    let in_section: [(usize, Line); 8] = [
+        (text::MAX_CANDIDATES, |_| "a=candidate:1 1 udp 1 127.0.0.1 1 typ host".into()),
+        (text::MAX_EXTENSIONS, |index| format!("a=extmap:{} urn:x", index % 255 + 1)),
+        (text::MAX_SSRC_LINES, |index| format!("a=ssrc:{index} cname:x")),
+        (text::MAX_SSRC_GROUPS, |_| "a=ssrc-group:FID 1 2".into()),
+        (text::MAX_RIDS, |_| "a=rid:q send".into()),
+        (text::MAX_FINGERPRINTS, |_| "a=fingerprint:sha-256 AB:CD".into()),
+        (text::MAX_FEEDBACK, |_| "a=rtcp-fb:111 nack".into()),
+        (text::MAX_FEEDBACK, |_| "a=rtcp-fb:* nack".into()),
+    ];
+    for (limit, line) in in_section {
+        let text = |count| format!("{head}{section}{}", lines(line, count));
+        assert!(SessionDescription::parse(&text(limit)).is_ok(), "{}", line(0));
+        assert!(SessionDescription::parse(&text(limit + 1)).is_err(), "{}", line(0));
+    }
+    let sections = |count| -> String {
+        let media = |index| format!("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:{index}\r\n");
+        head.to_owned() + &(0..count).map(media).collect::<String>()
+    };
+    assert!(SessionDescription::parse(&sections(text::MAX_SECTIONS)).is_ok());
+    assert!(SessionDescription::parse(&sections(text::MAX_SECTIONS + 1)).is_err());
+    let long = |length| format!("{head}a={}\r\n", "x".repeat(length - 2));
+    assert!(SessionDescription::parse(&long(text::MAX_LINE_BYTES)).is_ok());
+    assert!(SessionDescription::parse(&long(text::MAX_LINE_BYTES + 1)).is_err());
+    let huge = format!("{head}{}", "b=x\r\n".repeat(text::MAX_SDP_BYTES / 5));
+    assert!(SessionDescription::parse(&huge).is_err());
+    let formats = |count: usize| -> String {
+        let numbers: Vec<_> = (0..count).map(|number| number.to_string()).collect();
+        format!("{head}m=audio 9 UDP/TLS/RTP/SAVPF {}\r\na=mid:0\r\n", numbers.join(" "))
+    };
+    assert!(SessionDescription::parse(&formats(text::MAX_FORMATS)).is_ok());
+    assert!(SessionDescription::parse(&formats(text::MAX_FORMATS + 1)).is_err());
+}
