@@ -1,20 +1,14 @@
-//! Header extensions: which ones each kind of section keeps.
+//! Header extensions: which ones a section keeps.
 
 use parlor_model::ExtensionIds;
+pub(crate) use parlor_rtp::extension::{
+    ABS_CAPTURE_TIME_URI as ABS_CAPTURE_TIME, ABS_SEND_TIME_URI as ABS_SEND_TIME,
+    AUDIO_LEVEL_URI as AUDIO_LEVEL, DEPENDENCY_DESCRIPTOR_URI as DEPENDENCY_DESCRIPTOR,
+    MID_URI as MID, REPAIRED_RID_URI as REPAIRED_RID, RID_URI as RID,
+    TRANSPORT_CC_URI as TRANSPORT_CC,
+};
 
 use crate::text::ExtensionMap;
-
-pub(crate) const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
-pub(crate) const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
-pub(crate) const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
-pub(crate) const TRANSPORT_CC: &str =
-    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-pub(crate) const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
-pub(crate) const ABS_CAPTURE_TIME: &str =
-    "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
-pub(crate) const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
-pub(crate) const DEPENDENCY_DESCRIPTOR: &str =
-    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 
 /// The extensions of `offered` that are in `wanted`, each once, with the offerer's ids.
 pub(crate) fn keep(offered: &[ExtensionMap], wanted: &[&str]) -> Vec<ExtensionMap> {
@@ -29,18 +23,9 @@ pub(crate) fn keep(offered: &[ExtensionMap], wanted: &[&str]) -> Vec<ExtensionMa
 pub(crate) fn ids(extensions: &[ExtensionMap]) -> ExtensionIds {
     let mut ids = ExtensionIds::default();
     for extension in extensions {
-        let slot = match extension.uri.as_str() {
-            MID => &mut ids.mid,
-            RID => &mut ids.rid,
-            REPAIRED_RID => &mut ids.repaired_rid,
-            TRANSPORT_CC => &mut ids.transport_cc,
-            ABS_SEND_TIME => &mut ids.abs_send_time,
-            ABS_CAPTURE_TIME => &mut ids.abs_capture_time,
-            AUDIO_LEVEL => &mut ids.audio_level,
-            DEPENDENCY_DESCRIPTOR => &mut ids.dependency_descriptor,
-            _ => continue,
-        };
-        slot.get_or_insert(extension.id);
+        if let Some(slot) = parlor_rtp::extension::id_slot(&mut ids, &extension.uri) {
+            slot.get_or_insert(extension.id);
+        }
     }
     ids
 }

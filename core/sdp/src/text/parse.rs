@@ -51,6 +51,9 @@ impl SessionDescription {
         }
         let mut reader = Reader::default();
         for (index, line) in text.lines().enumerate() {
+            if line.starts_with("m=") {
+                reader.end_section()?;
+            }
             reader.line(index, line).map_err(|fault| SdpError::Line { line: index + 1, fault })?;
         }
         reader.finish()
@@ -109,7 +112,6 @@ impl Reader {
 
     fn media(&mut self, value: &str) -> Result<(), Fault> {
         const FAULT: Fault = "m= needs media, port, protocol and formats";
-        self.end_section()?;
         if self.session.media.len() >= MAX_SECTIONS {
             return Err("too many media sections");
         }
@@ -181,11 +183,13 @@ impl Reader {
         Ok(())
     }
 
-    fn end_section(&mut self) -> Result<(), Fault> {
+    fn end_section(&mut self) -> Result<(), SdpError> {
         let Some(mut section) = self.section.take() else { return Ok(()) };
-        let mid = section.mid.ok_or("the section before this line has no a=mid")?;
+        let index = self.session.media.len();
+        let fault = |fault| SdpError::Section { index, fault };
+        let mid = section.mid.ok_or(fault("has no a=mid"))?;
         if self.session.media.iter().any(|other| other.mid == mid) {
-            return Err("the section before this line repeats the a=mid of another");
+            return Err(fault("repeats the a=mid of another"));
         }
         section.media.mid = mid;
         section.media.direction = section.direction.unwrap_or(self.session_direction);
@@ -198,7 +202,7 @@ impl Reader {
     }
 
     fn finish(mut self) -> Result<SessionDescription, SdpError> {
-        self.end_section().map_err(SdpError::Description)?;
+        self.end_section()?;
         if !self.seen_origin {
             return Err(SdpError::Description("there is no o= line"));
         }
