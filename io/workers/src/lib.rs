@@ -1,1 +1,56 @@
-//! To be written.
+//! The media threads: each owns one [`parlor_sfu::Shard`] and its sockets, and carries.
+//!
+//! A worker sleeps until a datagram comes, a deadline of its shard is due, or the control
+//! thread has pushed a command. Then it brings all that to the shard, takes away what the shard
+//! has to send and to tell, and sleeps again. What it never does: decide anything about media,
+//! share state with another thread, lock, allocate for a packet, or log one.
+//!
+//! Control and workers talk over two rings each ([`parlor_ring`]):
+//!
+//! * [`WorkerHandle::send`] takes commands. When the ring is full they queue in the handle, in
+//!   order and up to a bound ([`MAX_QUEUED_COMMANDS`]); lossy messages do not queue.
+//! * [`WorkerHandle::poll_event`] yields events. When that ring is full they stay in the shard,
+//!   and the worker tries again.
+//! * The function given to [`Workers::start`] is called from the worker's thread when it is worth
+//!   polling: once for many events, also when queued commands fit again, and when a worker has
+//!   died, which [`WorkerHandle::poll_event`] then says.
+//!
+//! ```no_run
+//! use parlor_workers::{Announced, Workers, WorkersConfig};
+//! use std::sync::mpsc;
+//!
+//! let (wake, woken) = mpsc::sync_channel(1);
+//! let mut workers = Workers::start(
+//!     WorkersConfig {
+//!         first_port: 7882,
+//!         listen: vec!["0.0.0.0".parse()?],
+//!         announced: vec![Announced::new("192.0.2.7".parse()?)],
+//!         identity: parlor_transport::DtlsIdentity::generate()?,
+//!         seeds: vec![[1; 32], [2; 32]], // two workers
+//!     },
+//!     move || _ = wake.try_send(()),
+//! )?;
+//! while woken.recv().is_ok() {
+//!     for worker in workers.iter_mut() {
+//!         while let Some(event) = worker.poll_event()? {
+//!             println!("worker {}: {event:?}", worker.id());
+//!         }
+//!     }
+//! }
+//! workers.stop()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod addresses;
+mod config;
+mod handle;
+mod worker;
+
+pub use addresses::Announced;
+pub use config::{StartError, WorkersConfig};
+pub use handle::{
+    MAX_QUEUED_COMMANDS, SendCommandError, WorkerGone, WorkerHandle, WorkerPanicked, Workers,
+};
+pub use worker::WorkerCounters;

@@ -1,0 +1,74 @@
+//! What the workers are started with, and why they may not start.
+
+use crate::addresses::{Addresses, Announced};
+use parlor_net::UdpSocket;
+use parlor_transport::DtlsIdentity;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+/// What [`crate::Workers::start`] needs to know.
+#[derive(Clone, Debug)]
+pub struct WorkersConfig {
+    /// UDP port of the first worker; each further one has the next. 0 draws free ports.
+    pub first_port: u16,
+    /// The addresses to listen on. A wildcard address is all of its family.
+    pub listen: Vec<IpAddr>,
+    /// The addresses that become candidates.
+    pub announced: Vec<Announced>,
+    /// The certificate of all peers.
+    pub identity: DtlsIdentity,
+    /// The randomness of each shard; as many workers as there are seeds.
+    pub seeds: Vec<[u8; 32]>,
+}
+
+/// Why the workers could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port is taken, or an address is not ours.
+    #[error("cannot receive media on UDP {address}: {source}")]
+    Bind {
+        /// Address and port.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A candidate would lead nowhere.
+    #[error("{0} would be announced to clients, but no address is listened on that serves it")]
+    NotListening(IpAddr),
+    /// The ports run past 65535.
+    #[error("{workers} workers from UDP port {first_port} on need ports beyond 65535")]
+    PortRange {
+        /// The first.
+        first_port: u16,
+        /// How many.
+        workers: usize,
+    },
+    /// No thread or no descriptor could be had.
+    #[error("cannot start a media thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl WorkersConfig {
+    /// The sockets of one worker, and what its candidates are.
+    pub(crate) fn open(&self, worker: usize) -> Result<(Vec<UdpSocket>, Addresses), StartError> {
+        let port = match self.first_port {
+            0 => Some(0),
+            first => u16::try_from(worker).ok().and_then(|offset| first.checked_add(offset)),
+        };
+        let port = port.ok_or(StartError::PortRange {
+            first_port: self.first_port,
+            workers: self.seeds.len(),
+        })?;
+        let mut sockets = Vec::with_capacity(self.listen.len());
+        for ip in &self.listen {
+            let address = SocketAddr::new(*ip, port);
+            let socket = UdpSocket::bind(address);
+            sockets.push(socket.map_err(|source| StartError::Bind { address, source })?);
+        }
+        let local = sockets.iter().map(UdpSocket::local_address).collect();
+        let addresses = Addresses::new(local, &self.announced).map_err(StartError::NotListening)?;
+        Ok((sockets, addresses))
+    }
+}

@@ -1,0 +1,357 @@
+//! The media thread's side.
+
+use crate::{addresses::Addresses, handle::COMMAND_RING};
+use parlor_net::{NetCounters, Poll, RecvBatch, Run, UdpSocket};
+use parlor_ring::{Wakeup, ring};
+use parlor_sfu::{
+    Counters, SendBatch, Shard,
+    command::{MediaCommand, MediaEvent},
+};
+use std::{
+    iter,
+    os::fd::AsFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Commands carried out in one turn, so that a burst of them does not hold up media.
+const COMMANDS_PER_TURN: usize = 64;
+
+/// Datagrams that the shard hands over at once.
+const FLUSH_DATAGRAMS: usize = 256;
+
+/// Times that it is asked for more in one turn, before we read again.
+const FLUSHES_PER_TURN: usize = 8;
+
+const _: () = assert!(COMMAND_RING >= 4 * COMMANDS_PER_TURN, "see `take_commands`");
+
+/// How long one flush waits when the send buffer is full, before it drops.
+const SEND_PATIENCE: Duration = Duration::from_millis(10);
+
+/// How long events wait in the shard before we try again to hand them over.
+const EVENT_RETRY: Duration = Duration::from_millis(2);
+
+/// How long we leave the sockets alone after one failed to read.
+const RECEIVE_RETRY: Duration = Duration::from_millis(10);
+
+/// What travels to a worker.
+#[derive(Debug)]
+pub(crate) enum ToWorker {
+    Media(MediaCommand),
+    ReportCounters,
+    #[cfg(test)]
+    Panic,
+    #[cfg(test)]
+    Wait(std::sync::mpsc::Receiver<()>),
+}
+
+/// What travels back.
+#[derive(Debug)]
+pub(crate) enum FromWorker {
+    Event(MediaEvent),
+    Counters(Box<WorkerCounters>),
+}
+
+/// What a worker has done and has not done, by cause.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct WorkerCounters {
+    /// Its sockets together.
+    pub net: NetCounters,
+    /// Its shard.
+    pub shard: Counters,
+    /// Times that it woke and looked at everything.
+    pub turns: u64,
+    /// Turns that ended with events that the control thread had left no room for.
+    pub turns_with_events_waiting: u64,
+    /// Reads that failed for a reason of our own machine.
+    pub receive_failures: u64,
+    /// Datagrams from an address of ours that no socket serves.
+    pub send_unroutable: u64,
+}
+
+pub(crate) struct Worker {
+    shard: Shard,
+    sockets: Vec<UdpSocket>,
+    addresses: Addresses,
+    commands: ring::Receiver<ToWorker>,
+    events: ring::Sender<FromWorker>,
+    notify: Arc<dyn Fn() + Send + Sync>,
+    wakeup: Wakeup,
+    poll: Poll,
+    received: RecvBatch,
+    to_send: SendBatch,
+    counters: WorkerCounters,
+    /// The command ring has been half full and is not yet half empty.
+    behind: bool,
+    report_due: bool,
+}
+
+/// Why a turn is to be followed by the next.
+#[derive(Clone, Copy, Default)]
+struct Outlook {
+    /// There is more to do at once.
+    more: bool,
+    events_waiting: bool,
+    receive_failed: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        shard: Shard,
+        sockets: Vec<UdpSocket>,
+        addresses: Addresses,
+        commands: ring::Receiver<ToWorker>,
+        events: ring::Sender<FromWorker>,
+        notify: Arc<dyn Fn() + Send + Sync>,
+        wakeup: Wakeup,
+    ) -> Self {
+        Self {
+            shard,
+            sockets,
+            addresses,
+            commands,
+            events,
+            notify,
+            wakeup,
+            poll: Poll::new(),
+            received: RecvBatch::new(),
+            to_send: SendBatch::new(FLUSH_DATAGRAMS),
+            counters: WorkerCounters::default(),
+            behind: false,
+            report_due: false,
+        }
+    }
+
+    /// Until the control thread drops its end of the command ring.
+    pub(crate) fn run(mut self) -> WorkerCounters {
+        loop {
+            // Before the last look at the ring: what was pushed before closing is then seen.
+            let closing = self.commands.is_closed();
+            let outlook = self.turn(Instant::now());
+            if closing && !outlook.more {
+                return self.totals();
+            }
+            if !closing {
+                self.sleep(outlook);
+            }
+        }
+    }
+
+    fn turn(&mut self, now: Instant) -> Outlook {
+        self.counters.turns += 1;
+        let commands_left = self.take_commands(now);
+        let receive_failed = self.receive(now);
+        if self.shard.poll_timeout().is_some_and(|at| at <= now) {
+            self.shard.handle_timeout(now);
+        }
+        let unsent = self.flush(now);
+        let events_waiting = self.hand_over_events();
+        Outlook { more: commands_left || unsent, events_waiting, receive_failed }
+    }
+
+    /// Whether there may be more of them.
+    fn take_commands(&mut self, now: Instant) -> bool {
+        let waiting = self.commands.len();
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.commands.pop() {
+                Some(ToWorker::Media(command)) => self.shard.handle_command(now, command),
+                Some(ToWorker::ReportCounters) => self.report_due = true,
+                #[cfg(test)]
+                Some(ToWorker::Panic) => panic!("told to"),
+                #[cfg(test)]
+                Some(ToWorker::Wait(held)) => drop(held.recv()),
+                None => break,
+            }
+        }
+        // The control thread queues commands when it finds the ring full, and sleeps. The ring
+        // can not have been full without our seeing it half full, so this wakes it in time.
+        self.behind |= waiting >= COMMAND_RING / 2;
+        let left = self.commands.len();
+        if self.behind && left < COMMAND_RING / 2 {
+            self.behind = false;
+            (self.notify)();
+        }
+        left > 0
+    }
+
+    /// Reads one batch of each socket that has something. Whether that failed.
+    fn receive(&mut self, now: Instant) -> bool {
+        let Self { shard, sockets, addresses, poll, received, counters, .. } = self;
+        let mut failed = false;
+        for (index, socket) in sockets.iter_mut().enumerate() {
+            if !poll.is_ready(index + 1) {
+                continue;
+            }
+            let read = socket.recv(received, |local, remote, datagram| {
+                shard.handle_datagram(now, addresses.incoming(index, local), remote, datagram);
+            });
+            if let Err(error) = read {
+                failed = true;
+                counters.receive_failures += 1;
+                if counters.receive_failures.is_power_of_two() {
+                    let (address, count) = (socket.local_address(), counters.receive_failures);
+                    tracing::error!(%address, count, "cannot read datagrams: {error}");
+                }
+            }
+        }
+        failed
+    }
+
+    /// Sends what the shard has. Whether there may be more.
+    fn flush(&mut self, now: Instant) -> bool {
+        for _ in 0..FLUSHES_PER_TURN {
+            self.to_send.clear();
+            let more = self.shard.flush(now, &mut self.to_send);
+            self.send();
+            if !more {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn send(&mut self) {
+        if self.to_send.is_empty() {
+            return;
+        }
+        let Self { sockets, addresses, to_send, counters, .. } = self;
+        for (index, socket) in sockets.iter_mut().enumerate() {
+            let own = to_send.runs().filter_map(|run| match addresses.outgoing(run.local) {
+                Some((socket, local)) if socket == index => Some(Run {
+                    local,
+                    remote: run.remote,
+                    bytes: run.bytes,
+                    segment_bytes: run.segment_bytes,
+                }),
+                _ => None,
+            });
+            socket.send(own, SEND_PATIENCE);
+        }
+        let unroutable = to_send.runs().filter(|run| addresses.outgoing(run.local).is_none());
+        counters.send_unroutable +=
+            unroutable.map(|run| run.datagrams().count() as u64).sum::<u64>();
+    }
+
+    /// Whether some had no room.
+    fn hand_over_events(&mut self) -> bool {
+        let mut pushed = false;
+        while !self.events.is_full() {
+            let next = if self.report_due {
+                self.report_due = false;
+                FromWorker::Counters(Box::new(self.totals()))
+            } else if let Some(event) = self.shard.poll_event() {
+                FromWorker::Event(event)
+            } else {
+                break;
+            };
+            pushed |= self.events.try_push(next).is_ok();
+        }
+        if pushed {
+            (self.notify)();
+        }
+        let full = self.events.is_full();
+        self.counters.turns_with_events_waiting += u64::from(full);
+        full
+    }
+
+    fn sleep(&mut self, outlook: Outlook) {
+        self.wakeup.park();
+        // The look after parking: what was pushed before the waker saw us parked.
+        let timeout = if outlook.more || !self.commands.is_empty() || self.commands.is_closed() {
+            Some(Duration::ZERO)
+        } else {
+            let now = Instant::now();
+            let due = self.shard.poll_timeout().map(|at| at.saturating_duration_since(now));
+            let events = outlook.events_waiting.then_some(EVENT_RETRY);
+            let sockets = outlook.receive_failed.then_some(RECEIVE_RETRY);
+            [due, events, sockets].into_iter().flatten().min()
+        };
+        let sockets = self.sockets.iter().map(AsFd::as_fd).filter(|_| !outlook.receive_failed);
+        let waiting = self.poll.wait(iter::once(self.wakeup.as_fd()).chain(sockets), timeout);
+        self.wakeup.unpark();
+        if self.poll.is_ready(0) {
+            self.wakeup.clear();
+        }
+        if let Err(error) = waiting {
+            // The kernel is out of memory. Without a pause this would be a busy loop.
+            tracing::error!("cannot wait for datagrams: {error}");
+            std::thread::sleep(RECEIVE_RETRY);
+        }
+    }
+
+    fn totals(&self) -> WorkerCounters {
+        let mut totals = self.counters;
+        self.sockets.iter().for_each(|socket| totals.net += socket.counters());
+        totals.shard = *self.shard.counters();
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Announced;
+    use parlor_model::{DtlsRole, IceCredentials, PeerId, RemoteTransport};
+    use parlor_ring::wakeup;
+    use parlor_sfu::{ShardConfig, command::LocalTransport};
+    use parlor_transport::DtlsIdentity;
+    use std::{
+        net::{IpAddr, Ipv4Addr},
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    /// Peers that never come up fail by and by, each with an event.
+    #[test]
+    fn events_that_find_no_room_stay_and_come_in_order() {
+        const PEERS: u32 = 7;
+        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let socket = UdpSocket::bind((localhost, 0).into()).unwrap();
+        let local = vec![socket.local_address()];
+        let addresses = Addresses::new(local, &[Announced::new(localhost)]).unwrap();
+        let shard = Shard::new(ShardConfig {
+            identity: DtlsIdentity::generate().unwrap(),
+            local_addresses: addresses.announced(),
+            seed: [1; 32],
+        });
+        let (mut commands, commands_out) = ring::channel(16);
+        let (events, mut events_out) = ring::channel(2);
+        let notified = Arc::new(AtomicUsize::new(0));
+        let count = notified.clone();
+        let notify = Arc::new(move || _ = count.fetch_add(1, Ordering::SeqCst));
+        let (_, wakeup) = wakeup().unwrap();
+        let mut worker =
+            Worker::new(shard, vec![socket], addresses, commands_out, events, notify, wakeup);
+
+        let start = Instant::now();
+        for peer in (0..PEERS).map(PeerId) {
+            let ice = IceCredentials { ufrag: format!("ufrag{peer}"), pwd: "p".repeat(22) };
+            let local = Box::new(LocalTransport { ice, ice_lite: true, opens_channels: false });
+            let open = ToWorker::Media(MediaCommand::OpenPeer { peer, local });
+            commands.try_push(open).unwrap();
+            let remote = Box::new(RemoteTransport {
+                ice: IceCredentials { ufrag: "peer".into(), pwd: "p".repeat(22) },
+                ice_lite: false,
+                fingerprints: vec![],
+                dtls_role: DtlsRole::Server,
+                sctp: None,
+            });
+            let describe = ToWorker::Media(MediaCommand::SetRemote { peer, remote });
+            commands.try_push(describe).unwrap();
+        }
+        assert!(!worker.turn(start).events_waiting);
+        let mut failed = Vec::new();
+        for second in 1..=300 {
+            let outlook = worker.turn(start + Duration::from_secs(second));
+            assert_eq!(outlook.events_waiting, events_out.len() == 2);
+            if let Some(FromWorker::Event(MediaEvent::PeerFailed { peer, .. })) = events_out.pop() {
+                failed.push(peer.0);
+            }
+        }
+        assert_eq!(failed.len(), PEERS as usize);
+        failed.sort_unstable();
+        failed.dedup();
+        assert_eq!(failed.len(), PEERS as usize);
+        assert!(worker.counters.turns_with_events_waiting > 0);
+        assert!(notified.load(Ordering::SeqCst) > 0);
+    }
+}
