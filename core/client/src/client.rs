@@ -93,6 +93,7 @@ pub struct Client {
     sequence: u32,
     next_ping: Option<Instant>,
     has_left: bool,
+    watches_rtcp: bool,
 }
 
 impl Client {
@@ -120,6 +121,7 @@ impl Client {
             sequence: 0,
             next_ping: None,
             has_left: false,
+            watches_rtcp: false,
         }
     }
 
@@ -297,6 +299,17 @@ impl Client {
         counters
     }
 
+    /// Keeps RTCP in the clear for [`Client::poll_rtcp`], which must then be called.
+    pub fn watch_rtcp(&mut self) {
+        self.watches_rtcp = true;
+        self.connections_mut().for_each(|c| c.media.watched_rtcp = Some(VecDeque::new()));
+    }
+
+    /// The next compound packet that passed, and whether it came in.
+    pub fn poll_rtcp(&mut self) -> Option<(bool, Vec<u8>)> {
+        self.connections_mut().find_map(|c| c.media.watched_rtcp.as_mut()?.pop_front())
+    }
+
     fn connections_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
         std::iter::once(&mut self.own)
             .chain(self.subscriber.as_mut().map(|(connection, _)| connection))
@@ -453,6 +466,9 @@ impl Client {
         });
         let local = local_transport(&self.config, self.config.subscriber_address, &connection.ice);
         let (sdp, description) = sdp.handle_offer(&offer.sdp, &local)?;
+        if self.watches_rtcp {
+            connection.media.watched_rtcp.get_or_insert_default();
+        }
         connection.apply(now, &description, &[])?;
         self.request(Request::Answer(proto::SessionDescription {
             r#type: "answer".into(),

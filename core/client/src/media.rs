@@ -106,6 +106,8 @@ pub(crate) struct Media {
     spare: Vec<Vec<u8>>,
     nacks: Vec<SequenceNumber>,
     pub keyframe_requests: VecDeque<KeyframeRequest>,
+    /// RTCP in the clear, for who asked to see it: whether it came in, and the compound packet.
+    pub watched_rtcp: Option<VecDeque<(bool, Vec<u8>)>>,
     pub counters: MediaCounters,
 }
 
@@ -129,6 +131,7 @@ impl Media {
             spare: Vec::new(),
             nacks: Vec::new(),
             keyframe_requests: VecDeque::new(),
+            watched_rtcp: None,
             counters: MediaCounters::default(),
             rng,
         }
@@ -253,7 +256,11 @@ impl Media {
         let (_, srtp) = self.srtp.as_mut()?;
         if is_rtcp(datagram) {
             match srtp.open_rtcp(datagram) {
-                Ok(len) => self.handle_rtcp(now, datagram.get(..len)?),
+                Ok(len) => {
+                    let compound = datagram.get(..len)?;
+                    self.watch(true, compound);
+                    self.handle_rtcp(now, compound);
+                }
                 Err(_) => self.counters.unauthentic += 1,
             }
             return None;
@@ -462,7 +469,14 @@ impl Media {
         compound
     }
 
+    fn watch(&mut self, incoming: bool, compound: &[u8]) {
+        if let Some(watched) = &mut self.watched_rtcp {
+            watched.push_back((incoming, compound.to_vec()));
+        }
+    }
+
     fn send_rtcp(&mut self, mut compound: Vec<u8>) {
+        self.watch(false, &compound);
         let Some((srtp, _)) = &mut self.srtp else { return };
         let len = compound.len();
         compound.resize(len + parlor_srtp::MAX_RTCP_OVERHEAD_BYTES, 0);
