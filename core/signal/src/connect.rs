@@ -112,7 +112,7 @@ impl<'a> Query<'a> {
 
     fn flag(self, name: &str) -> Option<bool> {
         let value = self.get(name);
-        (!value.is_empty()).then(|| matches!(value, "1" | "true"))
+        (!value.is_empty()).then_some(matches!(value, "1" | "true"))
     }
 }
 
@@ -158,7 +158,8 @@ pub fn parse(
     };
     let may_update =
         claims.video.as_ref().is_some_and(|video| video.can_update_own_metadata == Some(true));
-    if !may_update && !(wish.metadata.is_empty() && wish.attributes.is_empty()) {
+    let brings_own = !wish.metadata.is_empty() || !wish.attributes.is_empty();
+    if brings_own && !may_update {
         return Err(refuse(401, NO_PERMISSIONS));
     }
     fill_from_user_agent(&mut wish.client_info, request.user_agent.unwrap_or(""));

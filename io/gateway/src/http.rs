@@ -1,0 +1,321 @@
+//! Routes and answers.
+
+use crate::{Gateway, cors, socket, twirp, websocket::Handshake};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use parlor_node::io::{CallId, Input};
+use parlor_signal::{
+    Claims, ConnectError, ConnectPath,
+    connect::{self, HttpRequest},
+    token,
+};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// Largest body of a request, bytes; LiveKit's `max_api_request_body_size`.
+pub const MAX_BODY_BYTES: usize = 10 << 20;
+/// Largest form that is read before the token is known, bytes.
+const MAX_FORM_BYTES: usize = 64 << 10;
+/// A body must have come by then.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The node answers much earlier; this holds when it is stuck.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+const CLIENT_ADDRESS_HEADERS: [&str; 3] = ["cf-connecting-ip", "x-forwarded-for", "x-real-ip"];
+
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+pub(crate) fn plain(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, text);
+    answer
+}
+
+pub(crate) fn refusal(status: u16, body: String) -> Answer {
+    plain(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body)
+}
+
+fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    answer
+}
+
+fn page_not_found() -> Answer {
+    let mut answer = plain(StatusCode::NOT_FOUND, "404 page not found\n");
+    answer
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+/// A request as far as it is known before its body.
+struct Context {
+    path: String,
+    parameters: Vec<(String, String)>,
+    client_address: String,
+    claims: Option<Claims>,
+}
+
+impl Gateway {
+    /// Answers one request. `permit` counts the connection and lives as long as its WebSocket.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> Answer {
+        let method = request.method().clone();
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        if let Some(headers) = cors::preflight(&method, request.headers()) {
+            let mut answer = empty(StatusCode::NO_CONTENT);
+            *answer.headers_mut() = headers;
+            return answer;
+        }
+        let path = request.uri().path();
+        let path = if path.starts_with("//") { &path[1..] } else { path }.to_owned();
+        let validate = matches!(path.as_str(), "/rtc/validate" | "/rtc/v1/validate");
+        let mut answer = self.dispatch(request, path, peer, permit).await;
+        cors::allow(&method, origin.as_ref(), validate, answer.headers_mut());
+        answer
+    }
+
+    async fn dispatch(
+        &self,
+        mut request: Request<Incoming>,
+        path: String,
+        peer: IpAddr,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> Answer {
+        if request.body().size_hint().lower() > MAX_BODY_BYTES as u64 {
+            return too_large();
+        }
+        let mut parameters = query(&request);
+        if let Err(answer) = read_form(&mut request, &mut parameters).await {
+            return answer;
+        }
+        let claims = match self.authenticate(request.headers(), &parameters) {
+            Ok(claims) => claims,
+            Err(error) => return refusal(error.status, error.body),
+        };
+        let client_address = client_address(request.headers(), peer);
+        let context = Context { path, parameters, client_address, claims };
+        match context.path.as_str() {
+            "/" => plain(StatusCode::OK, "OK"),
+            "/rtc" => self.upgrade(request, context, ConnectPath::Rtc, permit).await,
+            "/rtc/v1" => self.upgrade(request, context, ConnectPath::RtcV1, permit).await,
+            "/rtc/validate" => validate(&request, &context, ConnectPath::Rtc),
+            "/rtc/v1/validate" => validate(&request, &context, ConnectPath::RtcV1),
+            path if twirp::is_service(path) => self.call(request, context).await,
+            path => clean(path).map_or_else(page_not_found, |clean| redirect(&request, &clean)),
+        }
+    }
+
+    fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        parameters: &[(String, String)],
+    ) -> Result<Option<Claims>, ConnectError> {
+        let header = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
+        let parameter = parameters.iter().find(|(name, _)| name == "access_token");
+        let token = token::from_request(header, parameter.map(|(_, value)| value.as_str()))?;
+        let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(token.map(|token| token::verify(token, &self.shared.keys, unix_now)).transpose()?)
+    }
+
+    async fn upgrade(
+        &self,
+        mut request: Request<Incoming>,
+        context: Context,
+        path: ConnectPath,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> Answer {
+        let handshake = match Handshake::of(request.headers()) {
+            None => return empty(StatusCode::NOT_FOUND),
+            Some(None) => return plain(StatusCode::BAD_REQUEST, "Bad Request\n"),
+            Some(Some(handshake)) => handshake,
+        };
+        match parse(&request, &context, path, false) {
+            Ok(wish) => {
+                let upgrade = hyper::upgrade::on(&mut request);
+                socket::open(self, handshake, wish, upgrade, permit).await
+            }
+            Err(error) => refusal(error.status, error.body),
+        }
+    }
+
+    async fn call(&self, request: Request<Incoming>, context: Context) -> Answer {
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let route = match twirp::route(request.method().as_str(), &context.path, content_type) {
+            Ok(route) => route,
+            Err(answer) => return from_twirp(answer),
+        };
+        let body = match read_body(request.into_body(), MAX_BODY_BYTES).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
+        };
+        let request = match route.request(&body) {
+            Ok(request) => request,
+            Err(answer) => return from_twirp(answer),
+        };
+        let call = CallId(self.draw_id());
+        let (answer, answered) = oneshot::channel();
+        self.tables().calls.insert(call, answer);
+        let _forget = ForgetCall(self, call);
+        let claims = context.claims.map(Box::new);
+        let exchange = async {
+            self.tell(Input::Api { call, claims, request }).await;
+            answered.await
+        };
+        match tokio::time::timeout(CALL_TIMEOUT, exchange).await {
+            Ok(Ok(result)) => from_twirp(route.answer(result)),
+            _ => from_twirp(twirp::timed_out()),
+        }
+    }
+}
+
+/// Removes a call when its client is gone or its time is up.
+struct ForgetCall<'a>(&'a Gateway, CallId);
+
+impl Drop for ForgetCall<'_> {
+    fn drop(&mut self) {
+        self.0.tables().calls.remove(&self.1);
+    }
+}
+
+fn from_twirp(twirp: twirp::Answer) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(twirp.body)));
+    *answer.status_mut() = twirp.status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(twirp.content_type));
+    answer
+}
+
+fn validate(request: &Request<Incoming>, context: &Context, path: ConnectPath) -> Answer {
+    match parse(request, context, path, true) {
+        Ok(_) => plain(StatusCode::OK, "success"),
+        Err(error) => refusal(error.status, error.body),
+    }
+}
+
+fn parse(
+    request: &Request<Incoming>,
+    context: &Context,
+    path: ConnectPath,
+    validate: bool,
+) -> Result<parlor_signal::ConnectRequest, ConnectError> {
+    let user_agent =
+        request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let request = HttpRequest {
+        path,
+        validate,
+        query: &context.parameters,
+        user_agent,
+        client_address: &context.client_address,
+    };
+    connect::parse(request, context.claims.as_ref())
+}
+
+fn query(request: &Request<Incoming>) -> Vec<(String, String)> {
+    form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()).into_owned().collect()
+}
+
+/// Parameters of a posted form come before those of the query.
+async fn read_form(
+    request: &mut Request<Incoming>,
+    parameters: &mut Vec<(String, String)>,
+) -> Result<(), Answer> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_form =
+        content_type.is_some_and(|value| value.starts_with(b"application/x-www-form-urlencoded"));
+    if request.method() != Method::POST || !is_form {
+        return Ok(());
+    }
+    let body = read_body(request.body_mut(), MAX_FORM_BYTES).await?;
+    let query = std::mem::take(parameters);
+    *parameters = form_urlencoded::parse(&body).into_owned().chain(query).collect();
+    Ok(())
+}
+
+async fn read_body<B>(body: B, limit_bytes: usize) -> Result<Bytes, Answer>
+where
+    B: Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limited = std::pin::pin!(Limited::new(body, limit_bytes));
+    match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(plain(StatusCode::BAD_REQUEST, "the body could not be read")),
+        Err(_) => Err(plain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+    }
+}
+
+fn too_large() -> Answer {
+    plain(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")
+}
+
+fn client_address(headers: &HeaderMap, peer: IpAddr) -> String {
+    CLIENT_ADDRESS_HEADERS
+        .iter()
+        .filter_map(|name| headers.get(HeaderName::from_static(name))?.to_str().ok())
+        .find(|address| !address.is_empty())
+        .map_or_else(|| peer.to_string(), str::to_owned)
+}
+
+/// The path without empty and dot segments, if it has such; `None` if it is clean.
+fn clean(path: &str) -> Option<String> {
+    let mut segments = Vec::new();
+    let mut changed = false;
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let (inner, slash) = inner.strip_suffix('/').map_or((inner, ""), |inner| (inner, "/"));
+    for segment in inner.split('/') {
+        match segment {
+            "" | "." => changed = true,
+            ".." => {
+                segments.pop();
+                changed = true;
+            }
+            segment => segments.push(segment),
+        }
+    }
+    changed.then(|| format!("/{}{slash}", segments.join("/")))
+}
+
+fn redirect(request: &Request<Incoming>, path: &str) -> Answer {
+    let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
+    let location = format!("{path}{query}");
+    let escaped = location.replace('&', "&amp;").replace('"', "&#34;").replace('<', "&lt;");
+    let mut answer = plain(
+        StatusCode::TEMPORARY_REDIRECT,
+        format!("<a href=\"{escaped}\">Temporary Redirect</a>.\n\n"),
+    );
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, html);
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean;
+
+    #[test]
+    fn only_unclean_paths_are_redirected() {
+        assert_eq!(clean("/rtc//validate").as_deref(), Some("/rtc/validate"));
+        assert_eq!(clean("/a/../../b/./c/").as_deref(), Some("/b/c/"));
+        for path in ["/rtc/", "/rtc/v2", "/nope", "/settings/regions"] {
+            assert_eq!(clean(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Twirp: one POST per method, protobuf or JSON (<https://twitchtv.github.io/twirp/docs/spec_v7.html>).
+
+mod json;
+
+use http::StatusCode;
+use parlor_node::api::{ApiError, ApiRequest, ApiResponse};
+use prost::Message;
+use serde::de::DeserializeOwned;
+
+/// How bodies are encoded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Encoding {
+    Json,
+    Protobuf,
+}
+
+impl Encoding {
+    fn of(content_type: &str) -> Option<Encoding> {
+        match content_type.split(';').next().unwrap_or("").trim() {
+            "application/json" => Some(Encoding::Json),
+            "application/protobuf" => Some(Encoding::Protobuf),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Encoding::Json => "application/json",
+            Encoding::Protobuf => "application/protobuf",
+        }
+    }
+}
+
+/// What goes back: status, content type, body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub content_type: &'static str,
+    pub body: Vec<u8>,
+}
+
+/// A request that a handler exists for.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    decode: fn(Encoding, &[u8]) -> Option<ApiRequest>,
+    encoding: Encoding,
+}
+
+const ROOM_SERVICE: &str = "/twirp/livekit.RoomService/";
+
+/// Whether a path belongs to a service that exists here.
+pub fn is_service(path: &str) -> bool {
+    path.starts_with(ROOM_SERVICE)
+}
+
+/// Finds the handler, or answers `bad_route`.
+pub fn route(method: &str, path: &str, content_type: &str) -> Result<Route, Answer> {
+    let bad_route = |message: String| {
+        Err(error_answer(
+            StatusCode::NOT_FOUND,
+            "bad_route",
+            &message,
+            Some(&format!("{method} {path}")),
+        ))
+    };
+    if method != "POST" {
+        return bad_route(format!("unsupported method {method:?} (only POST is allowed)"));
+    }
+    let decode: fn(Encoding, &[u8]) -> Option<ApiRequest> = match path.strip_prefix(ROOM_SERVICE) {
+        Some("CreateRoom") => |encoding, body| read(encoding, body).map(ApiRequest::CreateRoom),
+        Some("ListRooms") => |encoding, body| read(encoding, body).map(ApiRequest::ListRooms),
+        Some("DeleteRoom") => |encoding, body| read(encoding, body).map(ApiRequest::DeleteRoom),
+        Some("ListParticipants") => {
+            |encoding, body| read(encoding, body).map(ApiRequest::ListParticipants)
+        }
+        Some("GetParticipant") => {
+            |encoding, body| read(encoding, body).map(ApiRequest::GetParticipant)
+        }
+        Some("RemoveParticipant") => {
+            |encoding, body| read(encoding, body).map(ApiRequest::RemoveParticipant)
+        }
+        Some("MutePublishedTrack") => {
+            |encoding, body| read(encoding, body).map(ApiRequest::MutePublishedTrack)
+        }
+        Some("SendData") => |encoding, body| read(encoding, body).map(ApiRequest::SendData),
+        _ => return bad_route(format!("no handler for path {path:?}")),
+    };
+    match Encoding::of(content_type) {
+        Some(encoding) => Ok(Route { decode, encoding }),
+        None => bad_route(format!("unexpected Content-Type: {content_type:?}")),
+    }
+}
+
+impl Route {
+    /// Decodes the body of a request.
+    pub fn request(self, body: &[u8]) -> Result<ApiRequest, Answer> {
+        (self.decode)(self.encoding, body).ok_or_else(|| {
+            let name = match self.encoding {
+                Encoding::Json => "json",
+                Encoding::Protobuf => "protobuf",
+            };
+            let message = format!("the {name} request could not be decoded");
+            error_answer(StatusCode::BAD_REQUEST, "malformed", &message, None)
+        })
+    }
+
+    /// Encodes what the node answered.
+    pub fn answer(self, result: Result<ApiResponse, ApiError>) -> Answer {
+        match result {
+            Ok(response) => self.success(&response),
+            Err(error) => {
+                let status = StatusCode::from_u16(error.code.http_status());
+                let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                error_answer(status, error.code.name(), &error.message, None)
+            }
+        }
+    }
+
+    fn success(self, response: &ApiResponse) -> Answer {
+        let (name, bytes) = match response {
+            ApiResponse::Room(message) => ("Room", message.encode_to_vec()),
+            ApiResponse::Rooms(message) => ("ListRoomsResponse", message.encode_to_vec()),
+            ApiResponse::RoomDeleted(message) => ("DeleteRoomResponse", message.encode_to_vec()),
+            ApiResponse::Participants(message) => {
+                ("ListParticipantsResponse", message.encode_to_vec())
+            }
+            ApiResponse::Participant(message) => ("ParticipantInfo", message.encode_to_vec()),
+            ApiResponse::ParticipantRemoved(message) => {
+                ("RemoveParticipantResponse", message.encode_to_vec())
+            }
+            ApiResponse::TrackMuted(message) => ("MuteRoomTrackResponse", message.encode_to_vec()),
+            ApiResponse::DataSent(message) => ("SendDataResponse", message.encode_to_vec()),
+        };
+        let body = match self.encoding {
+            Encoding::Protobuf => bytes,
+            Encoding::Json => json::write(name, &bytes),
+        };
+        Answer { status: StatusCode::OK, content_type: self.encoding.name(), body }
+    }
+}
+
+fn read<M: Message + Default + DeserializeOwned>(encoding: Encoding, body: &[u8]) -> Option<M> {
+    match encoding {
+        Encoding::Protobuf => M::decode(body).ok(),
+        Encoding::Json => json::read(body),
+    }
+}
+
+/// A Twirp error; always JSON.
+fn error_answer(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    invalid_route: Option<&str>,
+) -> Answer {
+    let mut error = serde_json::json!({ "code": code, "msg": message });
+    if let Some(route) = invalid_route {
+        error["meta"] = serde_json::json!({ "twirp_invalid_route": route });
+    }
+    Answer { status, content_type: Encoding::Json.name(), body: error.to_string().into_bytes() }
+}
+
+/// The answer when the node did not answer in time.
+pub fn timed_out() -> Answer {
+    error_answer(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "unavailable",
+        "the server did not answer in time",
+        None,
+    )
+}
+
+/// Reads the JSON of a response message of `livekit.RoomService`, as clients of this server do.
+pub fn read_json<M: Message + Default + DeserializeOwned>(body: &[u8]) -> Option<M> {
+    json::read(body)
+}
