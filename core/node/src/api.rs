@@ -7,7 +7,7 @@ use livekit_protocol as proto;
 
 /// A method of `livekit.RoomService`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, clippy::large_enum_variant)] // moved once a call, never stored
 pub enum ApiRequest {
     CreateRoom(proto::CreateRoomRequest),
     ListRooms(proto::ListRoomsRequest),

@@ -24,6 +24,7 @@ pub enum Frame {
 
 /// Something that happened outside.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // an API request is moved once, never stored
 pub enum Input {
     /// A client asks for an upgrade. Answered by [`Output::Accept`] or [`Output::Refuse`].
     Connect {
@@ -66,6 +67,7 @@ pub enum Input {
 
 /// Something that must happen outside.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // an API answer is moved once, never stored
 pub enum Output {
     /// Complete the upgrade; frames follow.
     Accept {
