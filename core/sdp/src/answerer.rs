@@ -126,22 +126,14 @@ impl Answerer {
     /// publication of the kind that is nowhere. For tracks announced after the offer; see
     /// [`Answerer::received`] and [`Answerer::description`] then.
     pub fn match_publications(&mut self, publications: &[PublishedTrack]) {
-        let waiting: Vec<usize> = (0..self.sections.len())
-            .filter(|&index| {
-                self.sections
-                    .get(index)
-                    .and_then(|s| s.received.as_ref())
-                    .is_some_and(|received| received.publication.is_none())
-            })
-            .collect();
         for by_cid in [true, false] {
-            for &index in &waiting {
+            for index in 0..self.sections.len() {
                 let found = self.find_publication(index, publications, by_cid);
-                if let Some(received) =
-                    self.sections.get_mut(index).and_then(|section| section.received.as_mut())
-                    && received.publication.is_none()
+                let section = self.sections.get_mut(index);
+                if let (Some(section), Some(found)) = (section, found)
+                    && let Some(received) = &mut section.received
                 {
-                    received.publication = found;
+                    received.publication = Some(found);
                 }
             }
         }
@@ -296,6 +288,7 @@ impl Answerer {
         })
     }
 
+    /// The publication for a section that has none yet.
     fn find_publication(
         &self,
         index: usize,
@@ -303,7 +296,8 @@ impl Answerer {
         by_cid: bool,
     ) -> Option<PublishedTrack> {
         let section = self.sections.get(index)?;
-        let cid = section.received.as_ref()?.cid.as_deref();
+        let received = section.received.as_ref().filter(|r| r.publication.is_none())?;
+        let cid = received.cid.as_deref();
         let bound = || {
             self.sections
                 .iter()

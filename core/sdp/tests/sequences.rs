@@ -398,6 +398,53 @@ fn an_ended_publication_is_not_guessed_for_another_section() {
 }
 
 #[test]
+fn one_offer_is_outstanding_and_later_changes_are_gathered() {
+    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut answer = |server: &mut Offerer, offer: parlor_sdp::Offer| {
+        let (answer, _) = client.handle_offer(&offer.sdp, &local("c")).unwrap();
+        server.handle_answer(offer.id, &answer).unwrap().unwrap()
+    };
+    let first = server.poll_offer(&local("s")).unwrap();
+    for number in 1..=3 {
+        server.add_send(send(number, true));
+        assert_eq!(server.poll_offer(&local("s")), None);
+    }
+    server.remove_send(SubscriptionId(2));
+    assert!(answer(&mut server, first).description.send.is_empty());
+    let second = server.poll_offer(&local("s")).unwrap();
+    assert_eq!((second.id, second.mid_to_track_id.len()), (1, 2));
+    assert_eq!(answer(&mut server, second).description.send.len(), 2);
+    assert_eq!(server.poll_offer(&local("s")), None);
+}
+
+#[test]
+fn freed_sections_of_the_pair_are_offered_inactive_and_then_used_again() {
+    use parlor_sdp::text::Direction;
+    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut round = |server: &mut Offerer| {
+        let offer = server.poll_offer(&local("s")).unwrap();
+        let (answer, _) = client.handle_offer(&offer.sdp, &local("c")).unwrap();
+        server.handle_answer(offer.id, &answer).unwrap().unwrap();
+        let directions = parse(&offer.sdp).media.iter().map(|m| m.direction).collect::<Vec<_>>();
+        let mids = offer.mid_to_track_id.iter().map(|(mid, _)| mid.as_str().to_owned()).collect();
+        (directions, mids)
+    };
+    use Direction::{Inactive, SendRecv};
+    server.add_send(send(1, true));
+    server.add_send(send(2, false));
+    let (_, mids): (_, Vec<String>) = round(&mut server);
+    assert_eq!(mids, ["1", "2"]);
+    server.remove_send(SubscriptionId(1));
+    server.remove_send(SubscriptionId(2));
+    assert_eq!(round(&mut server), (vec![SendRecv, Inactive, Inactive], Vec::new()));
+    server.add_send(send(3, false));
+    let reused = (vec![SendRecv, Inactive, SendRecv], vec!["2".to_owned()]);
+    assert_eq!(round(&mut server), reused);
+}
+
+#[test]
 fn an_ice_restart_supersedes_an_unanswered_offer() {
     let mut server = Offerer::new(1, 1, 7, &ALL_CODECS);
     let mut client = ClientAnswerer::new(2, &ALL_CODECS);
