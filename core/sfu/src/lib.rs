@@ -16,4 +16,6 @@ mod track;
 
 pub use batch::{MAX_RUN_DATAGRAMS, Run, SLOT_BYTES, SendBatch};
 pub use counters::Counters;
+/// The certificate that a [`ShardConfig`] asks for.
+pub use parlor_transport::DtlsIdentity;
 pub use shard::{Shard, ShardConfig};

@@ -2,7 +2,7 @@
 
 use crate::addresses::{Addresses, Announced};
 use parlor_net::UdpSocket;
-use parlor_transport::DtlsIdentity;
+use parlor_sfu::DtlsIdentity;
 use std::{
     io,
     net::{IpAddr, SocketAddr},

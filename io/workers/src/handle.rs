@@ -295,7 +295,7 @@ mod tests {
     use super::*;
     use crate::Announced;
     use parlor_model::PeerId;
-    use parlor_transport::DtlsIdentity;
+    use parlor_sfu::DtlsIdentity;
     use std::{
         net::{IpAddr, Ipv4Addr},
         sync::mpsc::{Receiver, sync_channel},

@@ -25,7 +25,7 @@
 //!         first_port: 7882,
 //!         listen: vec!["0.0.0.0".parse()?],
 //!         announced: vec![Announced::new("192.0.2.7".parse()?)],
-//!         identity: parlor_transport::DtlsIdentity::generate()?,
+//!         identity: parlor_sfu::DtlsIdentity::generate()?,
 //!         seeds: vec![[1; 32], [2; 32]], // two workers
 //!     },
 //!     move || _ = wake.try_send(()),

@@ -293,8 +293,7 @@ mod tests {
     use crate::Announced;
     use parlor_model::{DtlsRole, IceCredentials, PeerId, RemoteTransport};
     use parlor_ring::wakeup;
-    use parlor_sfu::{ShardConfig, command::LocalTransport};
-    use parlor_transport::DtlsIdentity;
+    use parlor_sfu::{DtlsIdentity, ShardConfig, command::LocalTransport};
     use std::{
         net::{IpAddr, Ipv4Addr},
         sync::atomic::{AtomicUsize, Ordering},
