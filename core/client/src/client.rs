@@ -11,7 +11,7 @@ use livekit_protocol::{
 use parlor_model::{Codec, DataChannel, IceCredentials, Mid, Now, Rid, Ssrc, TrackKind};
 use parlor_sdp::{
     LocalTransport,
-    client::{ClientAnswerer, ClientOfferer, LocalTrack},
+    client::{ClientAnswerer, ClientOfferer, ClientReceive, LocalTrack},
 };
 use parlor_transport::{Channel, DtlsIdentity, Transmit, TransportEvent};
 use prost::Message as _;
@@ -273,8 +273,8 @@ impl Client {
     /// Asks for a keyframe of a track that we receive.
     pub fn request_keyframe(&mut self, track_sid: &str) {
         for connection in self.connections_mut() {
-            let mid = connection.received.iter().find(|(_, sid)| *sid == track_sid);
-            if let Some((&mid, _)) = mid {
+            let section = connection.received.iter().find(|s| s.track_id == track_sid);
+            if let Some(mid) = section.map(|section| section.mid) {
                 connection.media.request_keyframe(mid);
             }
         }
@@ -282,7 +282,13 @@ impl Client {
 
     /// The sid of the track in a section, as [`ReceivedRtp`] names it.
     pub fn track_sid(&self, mid: Mid) -> Option<&str> {
-        self.receiving().received.get(&mid).map(String::as_str)
+        let section = self.receiving().received.iter().find(|section| section.mid == mid)?;
+        Some(&section.track_id)
+    }
+
+    /// The tracks that we receive, as negotiated last.
+    pub fn received_tracks(&self) -> &[ClientReceive] {
+        &self.receiving().received
     }
 
     /// The connection on which we receive.
@@ -495,7 +501,7 @@ impl Client {
     }
 
     fn tell_tracks(&mut self) {
-        let tracks = self.receiving().received.values().cloned().collect();
+        let tracks = self.received_tracks().iter().map(|s| s.track_id.clone()).collect();
         self.events.push_back(ClientEvent::Tracks(tracks));
     }
 }

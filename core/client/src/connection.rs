@@ -3,7 +3,7 @@
 use crate::media::{Media, ReceivedRtp};
 use parlor_model::{DataChannel, IceCredentials, Mid, Now};
 use parlor_rtp::{PacketClass, classify};
-use parlor_sdp::client::{ClientDescription, LocalTrack};
+use parlor_sdp::client::{ClientDescription, ClientReceive, LocalTrack};
 use parlor_transport::{
     DtlsIdentity, Transmit, Transport, TransportConfig, TransportError, TransportEvent,
 };
@@ -17,8 +17,8 @@ pub(crate) struct Connection {
     pub transport: Transport,
     pub media: Media,
     pub ice: IceCredentials,
-    /// Sids of the tracks that we receive, by section.
-    pub received: BTreeMap<Mid, String>,
+    /// The tracks that we receive.
+    pub received: Vec<ClientReceive>,
     /// Sections of the tracks that we send, by our id of the track.
     pub sent: BTreeMap<String, Mid>,
     pub is_connected: bool,
@@ -51,7 +51,7 @@ impl Connection {
             transport,
             media: Media::new(now.instant, media_seed),
             ice,
-            received: BTreeMap::new(),
+            received: Vec::new(),
             sent: BTreeMap::new(),
             is_connected: false,
         }
@@ -68,11 +68,7 @@ impl Connection {
             self.transport.add_remote_candidate(now.instant, candidate);
         }
         self.media.set_description(description, tracks);
-        self.received = description
-            .receive
-            .iter()
-            .map(|section| (section.mid, section.track_id.clone()))
-            .collect();
+        self.received = description.receive.clone();
         self.sent = description.send.iter().map(|s| (s.cid.clone(), s.mid)).collect();
         Ok(())
     }
