@@ -105,7 +105,7 @@ impl Client {
             Model::Pair => parlor_sdp::ConnectionModel::Publisher,
         };
         let own_sdp = ClientOfferer::new(rng.next_u64() >> 1, sdp_model, &CODECS);
-        let own = connection(now, &config, &mut rng, true);
+        let own = connection(now, &config, &mut rng, config.local_address, true);
         Self {
             config,
             rng,
@@ -468,7 +468,10 @@ impl Client {
     ) -> Result<(), ClientError> {
         let (connection, sdp) = self.subscriber.get_or_insert_with(|| {
             let sdp = ClientAnswerer::new(self.rng.next_u64() >> 1, &CODECS);
-            (connection(now, &self.config, &mut self.rng, false), sdp)
+            // Of a full and a lite agent the full one controls (RFC 8445 section 6.1.1).
+            let controlling = offer.sdp.contains("\na=ice-lite\r\n");
+            let address = self.config.subscriber_address;
+            (connection(now, &self.config, &mut self.rng, address, controlling), sdp)
         });
         let local = local_transport(&self.config, self.config.subscriber_address, &connection.ice);
         let (sdp, description) = sdp.handle_offer(&offer.sdp, &local)?;
@@ -510,7 +513,13 @@ impl Client {
 const CODECS: [Codec; 6] =
     [Codec::Opus, Codec::Red, Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1];
 
-fn connection(now: Now, config: &ClientConfig, rng: &mut ChaCha12Rng, own: bool) -> Connection {
+fn connection(
+    now: Now,
+    config: &ClientConfig,
+    rng: &mut ChaCha12Rng,
+    local_address: SocketAddr,
+    controlling: bool,
+) -> Connection {
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);
     Connection::new(
@@ -518,10 +527,10 @@ fn connection(now: Now, config: &ClientConfig, rng: &mut ChaCha12Rng, own: bool)
         ConnectionConfig {
             identity: config.identity.clone(),
             ice: IceCredentials { ufrag: letters(rng, 8), pwd: letters(rng, 24) },
-            controlling: own,
+            controlling,
             seed,
-            opens_channels: own,
-            local_address: if own { config.local_address } else { config.subscriber_address },
+            opens_channels: local_address == config.local_address,
+            local_address,
         },
     )
 }

@@ -12,7 +12,7 @@
 //! use parlor_transport::DtlsIdentity;
 //! use std::time::Duration;
 //!
-//! let mut world = World::new(1, DtlsIdentity::generate()?);
+//! let mut world = World::new(1, &DtlsIdentity::generate()?);
 //! let alice = world.invite(Invitation::new("alice", Model::Single));
 //! let bob = world.invite(Invitation::new("bob", Model::Pair));
 //! let now = world.now();

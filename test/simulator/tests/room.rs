@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 static IDENTITY: LazyLock<DtlsIdentity> = LazyLock::new(|| DtlsIdentity::generate().unwrap());
 
 fn world(seed: u64) -> World {
-    World::new(seed, IDENTITY.clone())
+    World::new(seed, &IDENTITY)
 }
 
 fn lossy() -> LinkConfig {
