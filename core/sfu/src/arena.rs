@@ -91,7 +91,6 @@ impl<T> Arena<T> {
         place.value.as_mut().map(|value| (key, value))
     }
 
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }

@@ -192,6 +192,16 @@ impl Shard {
         &self.counters
     }
 
+    /// Whether it holds nothing: no peer, track, subscription, address or farewell.
+    pub fn is_empty(&self) -> bool {
+        self.peers.len() == 0
+            && self.tracks.len() == 0
+            && self.subscriptions.len() == 0
+            && self.addresses.is_empty()
+            && self.ufrags.is_empty()
+            && self.farewells.is_empty()
+    }
+
     fn epoch(&self, now: Instant) -> Instant {
         self.epoch.unwrap_or(now)
     }

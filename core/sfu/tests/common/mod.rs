@@ -1,0 +1,381 @@
+//! A shard and clients made of the same transport, in one thread under virtual time.
+#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+
+pub mod media;
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parlor_checker::{Checker, OutgoingStream};
+use parlor_model::{
+    DataChannel, DtlsRole, IceCredentials, MediaDescription, PeerId, RemoteTransport,
+    SctpParameters, SendSection, Ssrc, SubscriptionId,
+};
+use parlor_rtp::{PacketClass, RtpPacket, classify};
+use parlor_sfu::{
+    Counters, SendBatch, Shard, ShardConfig,
+    command::{LocalTransport, MediaCommand, MediaEvent},
+};
+use parlor_srtp::{SrtpReceiver, SrtpSender};
+use parlor_transport::{DtlsIdentity, Transport, TransportConfig, TransportEvent};
+
+pub const SERVER: &str = "127.0.0.1:7882";
+
+pub fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn credentials(name: &str) -> IceCredentials {
+    IceCredentials { ufrag: name.into(), pwd: format!("{name}-0123456789abcdefghijkl") }
+}
+
+pub struct Client {
+    pub id: PeerId,
+    /// As the server sees it.
+    pub address: SocketAddr,
+    /// As the client sees it.
+    own_address: SocketAddr,
+    pub transport: Transport,
+    srtp: Option<(SrtpReceiver, SrtpSender)>,
+    outbox: VecDeque<Vec<u8>>,
+    /// Decrypted packets, with when they came.
+    pub received: Vec<(Instant, Vec<u8>)>,
+    pub received_rtcp: Vec<(Instant, Vec<u8>)>,
+    pub data: Vec<(DataChannel, Vec<u8>)>,
+    pub checker: Checker,
+    /// Datagrams that could not be opened.
+    pub unopened: usize,
+    pub keep_received: bool,
+}
+
+impl Client {
+    pub fn send_rtp(&mut self, packet: &[u8]) {
+        let (_, sender) = self.srtp.as_mut().unwrap();
+        let mut slot = vec![0; packet.len() + 32];
+        slot[..packet.len()].copy_from_slice(packet);
+        let len = sender.seal_rtp(&mut slot, packet.len()).unwrap();
+        slot.truncate(len);
+        self.outbox.push_back(slot);
+    }
+
+    pub fn send_rtcp(&mut self, packet: &[u8]) {
+        let (_, sender) = self.srtp.as_mut().unwrap();
+        let mut slot = vec![0; packet.len() + 32];
+        slot[..packet.len()].copy_from_slice(packet);
+        let len = sender.seal_rtcp(&mut slot, packet.len()).unwrap();
+        slot.truncate(len);
+        self.outbox.push_back(slot);
+    }
+
+    pub fn send_raw(&mut self, datagram: &[u8]) {
+        self.outbox.push_back(datagram.to_vec());
+    }
+
+    /// A packet as it would leave, sealed, for tests that send it from elsewhere.
+    pub fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
+        self.send_rtp(packet);
+        self.outbox.pop_back().unwrap()
+    }
+
+    fn handle_datagram(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]) {
+        let mut datagram = datagram.to_vec();
+        match classify(&datagram) {
+            PacketClass::Stun | PacketClass::Dtls => {
+                self.transport.handle_datagram(now, self.own_address, remote, &datagram);
+                self.take_events();
+            }
+            class => {
+                let Some((receiver, _)) = &mut self.srtp else { return };
+                if class == PacketClass::Rtp {
+                    let Ok(len) = receiver.open_rtp(&mut datagram) else {
+                        self.unopened += 1;
+                        return;
+                    };
+                    datagram.truncate(len);
+                    self.checker.handle_packet(now, &datagram);
+                    if self.keep_received {
+                        self.received.push((now, datagram));
+                    }
+                } else {
+                    let len = receiver.open_rtcp(&mut datagram).unwrap();
+                    datagram.truncate(len);
+                    if self.keep_received {
+                        self.received_rtcp.push((now, datagram));
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.transport.poll_event() {
+            match event {
+                TransportEvent::SrtpKeys(keys) => {
+                    let receiver =
+                        SrtpReceiver::new(keys.profile, &keys.receive.key, &keys.receive.salt);
+                    let sender = SrtpSender::new(keys.profile, &keys.send.key, &keys.send.salt);
+                    self.srtp = Some((receiver.unwrap(), sender.unwrap()));
+                }
+                TransportEvent::Data {
+                    channel: parlor_transport::Channel::Known(channel),
+                    data,
+                    ..
+                } => self.data.push((channel, data)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Packets of an SSRC, parsed.
+    pub fn packets(&self, ssrc: Ssrc) -> Vec<RtpPacket<'_>> {
+        self.received
+            .iter()
+            .map(|(_, bytes)| RtpPacket::parse(bytes).unwrap())
+            .filter(|packet| packet.ssrc() == ssrc)
+            .collect()
+    }
+}
+
+/// Decides whether a sealed datagram from the shard to a client is lost.
+pub type Loss = Box<dyn FnMut(PeerId, &[u8]) -> bool>;
+
+pub struct World {
+    pub now: Instant,
+    pub start: Instant,
+    pub shard: Shard,
+    pub clients: Vec<Client>,
+    pub batch: SendBatch,
+    pub events: Vec<MediaEvent>,
+    pub loss: Loss,
+    identity: DtlsIdentity,
+    client_identity: DtlsIdentity,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let now = Instant::now();
+        let identity = DtlsIdentity::generate().unwrap();
+        Self {
+            now,
+            start: now,
+            shard: Shard::new(ShardConfig {
+                identity: identity.clone(),
+                local_addresses: vec![SERVER.parse().unwrap()],
+                seed: [5; 32],
+            }),
+            clients: Vec::new(),
+            batch: SendBatch::new(64),
+            events: Vec::new(),
+            loss: Box::new(|_, _| false),
+            identity,
+            client_identity: DtlsIdentity::generate().unwrap(),
+        }
+    }
+
+    pub fn command(&mut self, command: MediaCommand) {
+        self.shard.handle_command(self.now, command);
+    }
+
+    pub fn counters(&self) -> Counters {
+        *self.shard.counters()
+    }
+
+    /// Opens a peer and its client; not connected yet.
+    pub fn open(&mut self, id: u32) -> usize {
+        self.open_with_fingerprint_of(id, self.client_identity.clone())
+    }
+
+    pub fn open_with_fingerprint_of(&mut self, id: u32, announced: DtlsIdentity) -> usize {
+        let (ours, theirs) = (format!("server{id}"), format!("client{id}"));
+        let id = PeerId(id);
+        let address = SocketAddr::from(([127, 0, 0, 1], 20_000 + id.0 as u16));
+        let sctp = Some(SctpParameters { port: 5000, max_message_size_bytes: 262_144 });
+        self.command(MediaCommand::OpenPeer {
+            peer: id,
+            local: Box::new(LocalTransport {
+                ice: credentials(&ours),
+                ice_lite: true,
+                opens_channels: true,
+            }),
+        });
+        self.command(MediaCommand::SetRemote {
+            peer: id,
+            remote: Box::new(RemoteTransport {
+                ice: credentials(&theirs),
+                ice_lite: false,
+                fingerprints: vec![announced.fingerprint().clone()],
+                dtls_role: DtlsRole::Server,
+                sctp,
+            }),
+        });
+        let mut transport = Transport::new(
+            self.now,
+            TransportConfig {
+                identity: self.client_identity.clone(),
+                ice: credentials(&theirs),
+                ice_lite: false,
+                ice_controlling: true,
+                seed: [id.0 as u8; 32],
+                open_channels: vec![],
+                local_addresses: vec![address],
+            },
+        );
+        let remote = RemoteTransport {
+            ice: credentials(&ours),
+            ice_lite: true,
+            fingerprints: vec![self.identity.fingerprint().clone()],
+            dtls_role: DtlsRole::Client,
+            sctp,
+        };
+        transport.set_remote(self.now, remote).unwrap();
+        transport
+            .add_remote_candidate(self.now, "candidate:1 1 udp 2130706431 127.0.0.1 7882 typ host");
+        self.clients.push(Client {
+            id,
+            address,
+            own_address: address,
+            transport,
+            srtp: None,
+            outbox: VecDeque::new(),
+            received: Vec::new(),
+            received_rtcp: Vec::new(),
+            data: Vec::new(),
+            checker: Checker::default(),
+            unopened: 0,
+            keep_received: true,
+        });
+        self.clients.len() - 1
+    }
+
+    pub fn connect(&mut self, id: u32) -> usize {
+        let client = self.open(id);
+        let peer = PeerId(id);
+        self.run_until(ms(5000), |world| {
+            world.saw(|event| *event == MediaEvent::PeerConnected { peer })
+                && world.clients[client].srtp.is_some()
+        });
+        client
+    }
+
+    pub fn saw(&self, mut wanted: impl FnMut(&MediaEvent) -> bool) -> bool {
+        self.events.iter().any(|event| wanted(event))
+    }
+
+    /// Lets time pass in steps of a millisecond until a condition holds.
+    pub fn run_until(&mut self, most: Duration, mut done: impl FnMut(&Self) -> bool) {
+        let end = self.now + most;
+        while !done(self) {
+            assert!(self.now < end, "timed out; events {:?}; {:?}", self.events, self.counters());
+            self.now += ms(1);
+            self.exchange();
+        }
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += ms(1);
+            self.exchange();
+        }
+    }
+
+    /// Carries all datagrams until nobody has any more to say at this time.
+    pub fn exchange(&mut self) {
+        let server: SocketAddr = SERVER.parse().unwrap();
+        let now = self.now;
+        if self.shard.poll_timeout().is_some_and(|at| at <= now) {
+            self.shard.handle_timeout(now);
+        }
+        for client in &mut self.clients {
+            client.transport.handle_timeout(now);
+            client.take_events();
+        }
+        loop {
+            let mut quiet = true;
+            let mut buffer = [0; 2000];
+            for client in &mut self.clients {
+                while let Some(sent) = client.transport.poll_transmit(&mut buffer) {
+                    quiet = false;
+                    let datagram = &mut buffer[..sent.len];
+                    self.shard.handle_datagram(now, server, client.address, datagram);
+                }
+                while let Some(mut datagram) = client.outbox.pop_front() {
+                    quiet = false;
+                    self.shard.handle_datagram(now, server, client.address, &mut datagram);
+                }
+            }
+            loop {
+                let more = self.shard.flush(now, &mut self.batch);
+                for run in self.batch.runs() {
+                    quiet = false;
+                    assert_eq!(run.local, server);
+                    let client =
+                        self.clients.iter_mut().find(|client| client.address == run.remote);
+                    let Some(client) = client else { continue };
+                    for datagram in run.datagrams() {
+                        if !(self.loss)(client.id, datagram) {
+                            client.handle_datagram(now, server, datagram);
+                        }
+                    }
+                }
+                self.batch.clear();
+                if !more {
+                    break;
+                }
+            }
+            while let Some(event) = self.shard.poll_event() {
+                self.events.push(event);
+            }
+            if quiet {
+                break;
+            }
+        }
+    }
+
+    pub fn set_media(&mut self, client: usize, media: MediaDescription) {
+        for section in &media.send {
+            self.clients[client].checker.allow(OutgoingStream {
+                ssrc: section.ssrc,
+                rtx_ssrc: section.rtx_ssrc,
+                codecs: section.codecs.clone(),
+            });
+        }
+        let peer = self.clients[client].id;
+        self.command(MediaCommand::SetMedia { peer, media: Box::new(media) });
+    }
+
+    pub fn publish(&mut self, client: usize, sections: Vec<parlor_model::ReceiveSection>) {
+        self.set_media(client, MediaDescription { receive: sections, send: vec![] });
+    }
+
+    pub fn subscribe(&mut self, client: usize, sections: Vec<SendSection>) {
+        self.set_media(client, MediaDescription { receive: vec![], send: sections });
+    }
+
+    pub fn stop(&mut self, client: usize, subscription: u32, ssrc: Ssrc) {
+        self.command(MediaCommand::StopSubscription { subscription: SubscriptionId(subscription) });
+        self.clients[client].checker.revoke(ssrc);
+    }
+
+    /// The network gives a client another address, which the client does not see.
+    pub fn rebind(&mut self, client: usize, address: SocketAddr) {
+        self.clients[client].address = address;
+    }
+
+    pub fn send_data(&mut self, peers: &[usize], channel: DataChannel, data: &[u8]) {
+        let peers = peers.iter().map(|client| self.clients[*client].id).collect();
+        self.command(MediaCommand::SendData { channel, data: Bytes::copy_from_slice(data), peers });
+    }
+
+    /// What every test ends with.
+    pub fn assert_clean(&self) {
+        for client in &self.clients {
+            assert_eq!(client.checker.violations(), [], "{}", client.id);
+            assert_eq!(client.unopened, 0, "{}", client.id);
+        }
+    }
+}
