@@ -173,6 +173,42 @@ impl World {
         index
     }
 
+    /// Opens a signal socket that never says anything, and never offers.
+    pub fn connect_in_silence(&mut self, identity: &str, room: &str) -> SessionId {
+        self.calls += 1;
+        let session = SessionId((1 << 32) + self.calls);
+        let claims = join_claims(identity, room);
+        let query = [("protocol".to_owned(), "17".to_owned())];
+        let request = connect::HttpRequest {
+            path: connect::ConnectPath::Rtc,
+            validate: false,
+            query: &query,
+            user_agent: None,
+            client_address: "10.2.0.1",
+        };
+        let request = connect::parse(request, Some(&claims)).expect("the request is good");
+        self.node.handle(self.now, Input::Connect { session, request: Box::new(request) });
+        self.settle();
+        session
+    }
+
+    /// Brings a message of a guest's signal socket before the server, as it is.
+    pub fn say(&mut self, guest: usize, frame: Frame) {
+        let session = self.guests[guest].session;
+        self.node.handle(self.now, Input::Frame { session, frame });
+        self.settle();
+    }
+
+    /// Brings a datagram before the server that seems to come from this address.
+    pub fn inject(&mut self, from: SocketAddr, mut datagram: Vec<u8>) {
+        self.shard.handle_datagram(self.now.instant, SERVER, from, &mut datagram);
+    }
+
+    /// Where the server sees a guest's first socket.
+    pub fn address(&self, guest: usize) -> SocketAddr {
+        self.guests[guest].addresses[0].1
+    }
+
     /// Changes a guest's links.
     pub fn set_links(&mut self, guest: usize, up: LinkConfig, down: LinkConfig) {
         self.guests[guest].up.set_config(up);
@@ -525,15 +561,7 @@ fn node_config(identity: &DtlsIdentity) -> NodeConfig {
 
 fn connect_request(client: &mut Client, invitation: &Invitation) -> connect::ConnectRequest {
     let (path, query) = client.connect_url();
-    let grant =
-        VideoGrant { room_join: true, room: invitation.room.clone(), ..VideoGrant::default() };
-    let claims = Claims {
-        iss: "devkey".into(),
-        sub: invitation.identity.clone(),
-        exp: Some(UNIX_START.as_secs() + 3600),
-        video: Some(grant),
-        ..Claims::default()
-    };
+    let claims = join_claims(&invitation.identity, &invitation.room);
     let request = connect::HttpRequest {
         path: if path == "/rtc" { connect::ConnectPath::Rtc } else { connect::ConnectPath::RtcV1 },
         validate: false,
@@ -542,6 +570,17 @@ fn connect_request(client: &mut Client, invitation: &Invitation) -> connect::Con
         client_address: "10.1.0.1",
     };
     connect::parse(request, Some(&claims)).expect("the client's request is good")
+}
+
+fn join_claims(identity: &str, room: &str) -> Claims {
+    let grant = VideoGrant { room_join: true, room: room.to_owned(), ..VideoGrant::default() };
+    Claims {
+        iss: "devkey".into(),
+        sub: identity.to_owned(),
+        exp: Some(UNIX_START.as_secs() + 3600),
+        video: Some(grant),
+        ..Claims::default()
+    }
 }
 
 fn response_json(bytes: &[u8]) -> Vec<u8> {
