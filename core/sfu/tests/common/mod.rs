@@ -4,7 +4,7 @@
 pub mod media;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -50,6 +50,7 @@ pub struct Client {
     /// Datagrams that could not be opened.
     pub unopened: usize,
     pub keep_received: bool,
+    last_sequences: BTreeMap<Ssrc, u16>,
 }
 
 impl Client {
@@ -81,6 +82,17 @@ impl Client {
         self.outbox.pop_back().unwrap()
     }
 
+    /// A compound RTCP packet as it would leave, sealed.
+    pub fn seal_rtcp(&mut self, packet: &[u8]) -> Vec<u8> {
+        self.send_rtcp(packet);
+        self.outbox.pop_back().unwrap()
+    }
+
+    /// The sequence number of an SSRC that came last.
+    pub fn last_sequence(&self, ssrc: Ssrc) -> Option<u16> {
+        self.last_sequences.get(&ssrc).copied()
+    }
+
     fn handle_datagram(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]) {
         let mut datagram = datagram.to_vec();
         match classify(&datagram) {
@@ -97,6 +109,8 @@ impl Client {
                     };
                     datagram.truncate(len);
                     self.checker.handle_packet(now, &datagram);
+                    let packet = RtpPacket::parse(&datagram).unwrap();
+                    self.last_sequences.insert(packet.ssrc(), packet.sequence_number().0);
                     if self.keep_received {
                         self.received.push((now, datagram));
                     }
@@ -247,6 +261,7 @@ impl World {
             checker: Checker::default(),
             unopened: 0,
             keep_received: true,
+            last_sequences: BTreeMap::new(),
         });
         self.clients.len() - 1
     }
