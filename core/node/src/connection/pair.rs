@@ -27,7 +27,8 @@ pub(crate) struct Pair {
 pub(crate) struct Subscriber {
     pub(crate) offerer: Offerer,
     pub(crate) peer: Peer,
-    unanswered: Option<Instant>,
+    /// The id of the offer that waits for its answer, and since when.
+    unanswered: Option<(u32, Instant)>,
     /// Whether there was a reason to offer: the primary connection is offered at once, another
     /// one with the first subscription.
     needed: bool,
@@ -65,7 +66,7 @@ impl Subscriber {
             return Vec::new();
         }
         let Some(offer) = self.offerer.poll_offer(&self.peer.local) else { return Vec::new() };
-        self.unanswered = Some(now.instant);
+        self.unanswered = Some((offer.id, now.instant));
         let tracks = offer.mid_to_track_id.into_iter().map(|(mid, track)| (mid.to_string(), track));
         let description = response::session_description("offer", offer.sdp, offer.id, tracks);
         let mut messages = vec![Message::Offer(description)];
@@ -78,7 +79,12 @@ impl Subscriber {
         cx: &mut Outside,
         answer: &SessionDescription,
     ) -> Result<Option<Negotiated>, Mismatch> {
-        let applied = self.offerer.handle_answer(answer.id, &answer.sdp).map_err(Mismatch)?;
+        // Native clients leave the id out; no offer of ours has the id 0.
+        let id = match (answer.id, self.unanswered) {
+            (0, Some((unanswered, _))) => unanswered,
+            (id, _) => id,
+        };
+        let applied = self.offerer.handle_answer(id, &answer.sdp).map_err(Mismatch)?;
         let Some(applied) = applied else { return Ok(None) };
         self.unanswered = None;
         self.peer.set_remote(cx, applied.remote);
@@ -91,6 +97,6 @@ impl Subscriber {
     }
 
     pub(crate) fn unanswered_since(&self) -> Option<Instant> {
-        self.unanswered
+        self.unanswered.map(|(_, since)| since)
     }
 }

@@ -1,0 +1,296 @@
+//! A [`Node`] with hand-made clients, for tests.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use livekit_protocol as proto;
+use parlor_model::{Codec, Fingerprint, Now, PeerId, ShardId};
+use parlor_node::{
+    Node, NodeConfig,
+    api::{ApiError, ApiRequest, ApiResponse},
+    io::{CallId, Frame, Input, Output, SessionId},
+};
+use parlor_sfu::command::{MediaCommand, MediaEvent};
+use parlor_signal::{Claims, ConnectPath, ConnectRequest, ConnectionModel, token::VideoGrant};
+use prost::Message as _;
+use proto::{signal_request::Message as Request, signal_response::Message};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+pub struct Options {
+    pub pair: bool,
+    pub offer: Option<proto::SessionDescription>,
+    pub reconnect: bool,
+    pub max_participants: u32,
+    pub grant: VideoGrant,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pair: false,
+            offer: Some(offer(1)),
+            reconnect: false,
+            max_participants: 0,
+            grant: VideoGrant { room_join: true, ..Default::default() },
+        }
+    }
+}
+
+#[derive(Default)]
+struct Socket {
+    identity: String,
+    said: Vec<Message>,
+    closed: bool,
+    refused: Option<(u16, String)>,
+}
+
+pub struct World {
+    pub node: Node,
+    pub now: Now,
+    /// What media threads were told.
+    pub commands: Vec<MediaCommand>,
+    /// What clients were told in text.
+    pub texts: Vec<String>,
+    /// Everything that came out.
+    pub log: Vec<String>,
+    pub replies: Vec<Result<ApiResponse, ApiError>>,
+    sockets: BTreeMap<SessionId, Socket>,
+    peers: BTreeMap<String, PeerId>,
+    joining: String,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let config = NodeConfig {
+            api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect(),
+            region: String::new(),
+            ice_servers: Vec::new(),
+            room: Default::default(),
+            codecs: vec![Codec::Opus, Codec::Red, Codec::Vp8, Codec::H264],
+            shards: vec![(ShardId(0), vec!["192.0.2.1:7882".parse().unwrap()])],
+            fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
+            ice_lite: true,
+            enable_remote_unmute: false,
+            limits: Default::default(),
+        };
+        Self {
+            node: Node::new(config, [3; 32]),
+            now: Now { instant: Instant::now(), unix: Duration::from_secs(1_800_000_000) },
+            commands: Vec::new(),
+            texts: Vec::new(),
+            log: Vec::new(),
+            replies: Vec::new(),
+            sockets: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            joining: String::new(),
+        }
+    }
+
+    /// Lets a client ask to come in. It offers at once unless the options say otherwise.
+    pub fn join(&mut self, room: &str, identity: &str, options: Options) -> SessionId {
+        let session = SessionId(self.sockets.len() as u64 + 1);
+        let grant = VideoGrant { room: room.into(), ..options.grant };
+        let claims = Claims {
+            iss: "devkey".into(),
+            sub: identity.into(),
+            exp: Some(1_900_000_000),
+            video: Some(grant),
+            room_config: Some(serde_json::json!({ "maxParticipants": options.max_participants })),
+            ..Default::default()
+        };
+        let protocol = 17;
+        let request = ConnectRequest {
+            claims,
+            path: if options.pair { ConnectPath::Rtc } else { ConnectPath::RtcV1 },
+            connection: match options.pair {
+                true => ConnectionModel::Pair,
+                false => ConnectionModel::Single,
+            },
+            client_info: proto::ClientInfo { protocol, ..Default::default() },
+            protocol,
+            client_address: "198.51.100.1".into(),
+            auto_subscribe: true,
+            auto_subscribe_data_track: false,
+            adaptive_stream: false,
+            subscriber_allow_pause: None,
+            disable_ice_lite: false,
+            reconnect: options.reconnect,
+            participant_sid: String::new(),
+            reconnect_reason: proto::ReconnectReason::RrUnknown,
+            metadata: String::new(),
+            attributes: BTreeMap::new(),
+            publisher_offer: options.offer.filter(|_| !options.pair),
+            add_track_requests: Vec::new(),
+            sync_state: None,
+        };
+        let socket = Socket { identity: identity.into(), ..Socket::default() };
+        self.sockets.insert(session, socket);
+        self.joining = identity.into();
+        self.handle(Input::Connect { session, request: Box::new(request) });
+        session
+    }
+
+    /// A client with one connection, whose media is up.
+    pub fn join_active(&mut self, room: &str, identity: &str) -> SessionId {
+        let session = self.join(room, identity, Options::default());
+        let peer = self.peer_of(identity);
+        self.media(MediaEvent::PeerConnected { peer });
+        session
+    }
+
+    pub fn handle(&mut self, input: Input) {
+        self.node.handle(self.now, input);
+        self.drain();
+    }
+
+    pub fn request(&mut self, session: SessionId, message: Request) {
+        let request = proto::SignalRequest { message: Some(message) };
+        let frame = Frame::Binary(request.encode_to_vec().into());
+        self.joining = self.sockets[&session].identity.clone();
+        self.handle(Input::Frame { session, frame });
+    }
+
+    pub fn media(&mut self, event: MediaEvent) {
+        self.handle(Input::Media { shard: ShardId(0), event });
+    }
+
+    pub fn call(
+        &mut self,
+        grant: Option<VideoGrant>,
+        request: ApiRequest,
+    ) -> Result<ApiResponse, ApiError> {
+        let claims =
+            grant.map(|grant| Box::new(Claims { video: Some(grant), ..Default::default() }));
+        self.handle(Input::Api { call: CallId(1), claims, request });
+        self.replies.pop().unwrap()
+    }
+
+    /// Lets time pass, from deadline to deadline.
+    pub fn pass(&mut self, duration: Duration) {
+        let end = self.now.instant + duration;
+        while let Some(due) = self.node.poll_timeout().filter(|due| *due <= end) {
+            let due = due.max(self.now.instant);
+            self.now.unix += due - self.now.instant;
+            self.now.instant = due;
+            self.node.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now.unix += end - self.now.instant;
+        self.now.instant = end;
+    }
+
+    pub fn said(&self, session: SessionId) -> &[Message] {
+        &self.sockets[&session].said
+    }
+
+    pub fn is_closed(&self, session: SessionId) -> bool {
+        self.sockets[&session].closed
+    }
+
+    pub fn refused(&self, session: SessionId) -> Option<(u16, &str)> {
+        let refused = self.sockets[&session].refused.as_ref();
+        refused.map(|(status, body)| (*status, body.as_str()))
+    }
+
+    /// The first peer connection of the latest session of an identity.
+    pub fn peer_of(&self, identity: &str) -> PeerId {
+        self.peers[identity]
+    }
+
+    pub fn sid_of(&self, session: SessionId) -> String {
+        let Message::Join(join) = &self.said(session)[0] else { panic!("not joined") };
+        join.participant.clone().unwrap().sid
+    }
+
+    pub fn offer_id(&self, session: SessionId) -> Option<u32> {
+        self.said(session).iter().rev().find_map(|message| match message {
+            Message::Offer(offer) => Some(offer.id),
+            _ => None,
+        })
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.node.poll_output() {
+            self.log.push(format!("{output:?}"));
+            match output {
+                Output::Accept { .. } => {}
+                Output::Refuse { session, status, body } => {
+                    self.socket(session).refused = Some((status, body));
+                }
+                Output::Frame { session, frame: Frame::Binary(bytes) } => {
+                    let response = proto::SignalResponse::decode(bytes).unwrap();
+                    assert!(!self.socket(session).closed);
+                    self.socket(session).said.extend(response.message);
+                }
+                Output::Frame { frame: Frame::Text(text), .. } => self.texts.push(text),
+                Output::Close { session } => self.socket(session).closed = true,
+                Output::Media { command, .. } => {
+                    if let MediaCommand::OpenPeer { peer, .. } = &command {
+                        self.peers.insert(self.joining.clone(), *peer);
+                    }
+                    self.commands.push(command);
+                }
+                Output::Reply { result, .. } => self.replies.push(result),
+            }
+        }
+    }
+
+    fn socket(&mut self, session: SessionId) -> &mut Socket {
+        self.sockets.get_mut(&session).unwrap()
+    }
+}
+
+/// The offer of a client that can receive two sounds and a video, and publishes nothing.
+pub fn offer(id: u32) -> proto::SessionDescription {
+    offer_with(id, &[])
+}
+
+/// The same from a client that publishes sounds under these ids.
+pub fn offer_with(id: u32, cids: &[&str]) -> proto::SessionDescription {
+    let mut sections = vec![
+        section("audio", 0, "recvonly", ""),
+        section("audio", 1, "recvonly", ""),
+        section("video", 2, "recvonly", ""),
+    ];
+    sections.push(
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:3\r\n\
+         a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=setup:actpass\r\n\
+         a=sctp-port:5000\r\na=max-message-size:262144\r\n"
+            .to_owned(),
+    );
+    let published = ["mic"].iter().enumerate();
+    for (index, cid) in published {
+        let mid = 4 + index;
+        let direction = if cids.contains(cid) { "sendonly" } else { "inactive" };
+        let msid = if cids.contains(cid) { format!("a=msid:- {cid}\r\n") } else { String::new() };
+        sections.push(section("audio", mid, direction, &msid));
+    }
+    let mids: Vec<String> = (0..sections.len()).map(|mid| mid.to_string()).collect();
+    let fingerprint = ["AB"; 32].join(":");
+    let sdp = format!(
+        "v=0\r\no=- 1 {id} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {}\r\n\
+         a=fingerprint:sha-256 {fingerprint}\r\n{}",
+        mids.join(" "),
+        sections.concat()
+    );
+    proto::SessionDescription { r#type: "offer".into(), sdp, id, ..Default::default() }
+}
+
+fn section(kind: &str, mid: usize, direction: &str, more: &str) -> String {
+    let (formats, maps) = match kind {
+        "audio" => (
+            "111 63",
+            "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n",
+        ),
+        _ => (
+            "96 97",
+            "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n",
+        ),
+    };
+    format!(
+        "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
+         a={direction}\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n\
+         a=setup:actpass\r\na=rtcp-mux\r\n{maps}{more}"
+    )
+}
