@@ -5,13 +5,11 @@
 //! where it goes. The sender's own values of those fields are cut out rather than overruled by
 //! a later one, so that no decoder, whether it takes the first or the last, sees a forged name.
 
+use crate::wire::{Fields, NotProtobuf, Value, put_bytes, put_varint};
 use bytes::Bytes;
 use livekit_protocol as proto;
 use parlor_model::DataChannel;
-use prost::{
-    Message,
-    encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint},
-};
+use prost::Message;
 
 /// Largest data message in bytes; descriptions announce `a=max-message-size:65535`.
 pub const MAX_PACKET_BYTES: usize = 65_535;
@@ -70,6 +68,12 @@ pub enum MalformedPacket {
     NotProtobuf,
     #[error("names more than {MAX_DESTINATIONS} destinations")]
     TooManyDestinations,
+}
+
+impl From<NotProtobuf> for MalformedPacket {
+    fn from(_: NotProtobuf) -> Self {
+        Self::NotProtobuf
+    }
 }
 
 /// Who a packet comes from, as the server knows it.
@@ -334,94 +338,16 @@ fn string(text: &[u8]) -> Result<String, MalformedPacket> {
     String::from_utf8(text.to_vec()).map_err(|_| MalformedPacket::NotProtobuf)
 }
 
-fn put_varint(out: &mut Vec<u8>, number: u32, value: u64) {
-    encode_key(number, WireType::Varint, out);
-    encode_varint(value, out);
-}
-
-fn put_bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(value.len() as u64, out);
-    out.extend_from_slice(value);
-}
-
 fn put_text(out: &mut Vec<u8>, number: u32, value: &str) {
     if !value.is_empty() {
         put_bytes(out, number, value.as_bytes());
     }
 }
 
-struct Field<'a> {
-    number: u32,
-    value: Value<'a>,
-    /// Key and value as they stand.
-    raw: &'a [u8],
-}
-
-enum Value<'a> {
-    Varint(u64),
-    Bytes(&'a [u8]),
-    Fixed,
-}
-
-/// The fields of one protobuf message, in order. Ends after the first error.
-struct Fields<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    fn read(&mut self) -> Result<Field<'a>, MalformedPacket> {
-        let start = self.rest;
-        let bad = |_| MalformedPacket::NotProtobuf;
-        let (number, wire_type) = decode_key(&mut self.rest).map_err(bad)?;
-        let value = match wire_type {
-            WireType::Varint => Value::Varint(decode_varint(&mut self.rest).map_err(bad)?),
-            WireType::LengthDelimited => {
-                let length = decode_varint(&mut self.rest).map_err(bad)?;
-                let length = usize::try_from(length).map_err(|_| MalformedPacket::NotProtobuf)?;
-                let (value, rest) =
-                    self.rest.split_at_checked(length).ok_or(MalformedPacket::NotProtobuf)?;
-                self.rest = rest;
-                Value::Bytes(value)
-            }
-            wire_type => {
-                prost::encoding::skip_field(
-                    wire_type,
-                    number,
-                    &mut self.rest,
-                    DecodeContext::default(),
-                )
-                .map_err(bad)?;
-                Value::Fixed
-            }
-        };
-        let raw = &start[..start.len() - self.rest.len()];
-        Ok(Field { number, value, raw })
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<Field<'a>, MalformedPacket>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let field = self.read();
-        if field.is_err() {
-            self.rest = &[];
-        }
-        Some(field)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::encoding::{WireType, encode_key};
 
     const ALICE: Sender<'static> =
         Sender { sid: "PA_alice", identity: "alice", hidden: false, agent: false };

@@ -1,5 +1,6 @@
 //! WebSocket messages: protobuf, or protobuf JSON for clients that speak text.
 
+use crate::wire::{Fields, Value, put_bytes};
 use bytes::Bytes;
 use livekit_protocol as proto;
 use prost::Message;
@@ -60,15 +61,60 @@ impl Encoder {
 
     /// The binary message.
     pub fn binary(&mut self) -> Bytes {
-        self.binary.get_or_insert_with(|| self.response.encode_to_vec().into()).clone()
+        self.binary
+            .get_or_insert_with(|| sorted(&self.response.encode_to_vec(), &RESPONSE_MAPS).into())
+            .clone()
     }
 
     /// The text message.
     pub fn text(&mut self) -> String {
         self.text
-            .get_or_insert_with(|| serde_json::to_string(&self.response).unwrap_or_default())
+            .get_or_insert_with(|| {
+                // By way of a value, whose maps are sorted.
+                serde_json::to_value(&self.response).unwrap_or_default().to_string()
+            })
             .clone()
     }
+}
+
+/// Where a message has maps. They are hash maps, whose entries come in an order that differs
+/// from run to run, while the same inputs are to give the same outputs.
+enum Maps {
+    /// The field is a map.
+    Here(u32),
+    /// The field is a message that has maps.
+    In(u32, &'static [Maps]),
+}
+
+const PARTICIPANT_MAPS: [Maps; 1] = [Maps::Here(15)];
+const DESCRIPTION_MAPS: [Maps; 1] = [Maps::Here(4)];
+const RESPONSE_MAPS: [Maps; 5] = [
+    Maps::In(1, &[Maps::In(2, &PARTICIPANT_MAPS), Maps::In(3, &PARTICIPANT_MAPS)]),
+    Maps::In(2, &DESCRIPTION_MAPS),
+    Maps::In(3, &DESCRIPTION_MAPS),
+    Maps::In(5, &[Maps::In(1, &PARTICIPANT_MAPS)]),
+    Maps::In(22, &[Maps::In(7, &[Maps::Here(3)])]),
+];
+
+/// The same message with the entries of its maps in order.
+fn sorted(message: &[u8], maps: &[Maps]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len());
+    let mut entries: Vec<&[u8]> = Vec::new();
+    for field in Fields::of(message).flatten() {
+        let map = maps.iter().find(|map| match map {
+            Maps::Here(number) | Maps::In(number, _) => *number == field.number,
+        });
+        match (map, field.value) {
+            (Some(Maps::Here(_)), _) => entries.push(field.raw),
+            (Some(Maps::In(number, maps)), Value::Bytes(inner)) => {
+                put_bytes(&mut out, *number, &sorted(inner, maps));
+            }
+            _ => out.extend_from_slice(field.raw),
+        }
+    }
+    entries.sort_unstable();
+    out.extend(entries.into_iter().flatten());
+    out
 }
 
 #[cfg(test)]
@@ -88,6 +134,51 @@ mod tests {
             proto::SignalResponse::decode(encoder.binary()).unwrap().message,
             Some(signal_response::Message::PongResp(pong))
         );
+    }
+
+    #[test]
+    fn maps_are_written_in_one_order() {
+        let participant = || proto::ParticipantInfo {
+            identity: "alice".into(),
+            attributes: (0..20).map(|n| (format!("key{n}"), "value".to_owned())).collect(),
+            client_protocol: 2,
+            ..Default::default()
+        };
+        let description = || proto::SessionDescription {
+            id: 3,
+            mid_to_track_id: (0..20).map(|n| (n.to_string(), format!("TR_{n}"))).collect(),
+            ..Default::default()
+        };
+        let messages = || {
+            let join = proto::JoinResponse {
+                participant: Some(participant()),
+                other_participants: vec![participant(), participant()],
+                ..Default::default()
+            };
+            let update = proto::UpdateParticipantMetadata {
+                attributes: participant().attributes,
+                ..Default::default()
+            };
+            let response = proto::RequestResponse {
+                request: Some(proto::request_response::Request::UpdateMetadata(update)),
+                ..Default::default()
+            };
+            let participants = vec![participant()];
+            [
+                signal_response::Message::Join(join),
+                signal_response::Message::Answer(description()),
+                signal_response::Message::Offer(description()),
+                signal_response::Message::Update(proto::ParticipantUpdate { participants }),
+                signal_response::Message::RequestResponse(response),
+            ]
+        };
+        for (one, other) in messages().into_iter().zip(messages()) {
+            let (mut a, mut b) = (Encoder::new(one.clone()), Encoder::new(other));
+            assert_eq!(a.binary(), b.binary());
+            assert_eq!(a.text(), b.text());
+            let decoded = proto::SignalResponse::decode(a.binary()).unwrap();
+            assert_eq!(decoded.message, Some(one));
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod frame;
 pub mod request;
 pub mod response;
 pub mod token;
+mod wire;
 
 pub use connect::{ConnectError, ConnectPath, ConnectRequest, ConnectionModel};
 pub use token::{ApiKeys, Claims, TokenError};
