@@ -22,6 +22,16 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rtcp", targets::rtcp),
     ("payload", targets::payload),
     ("red", targets::red),
+    ("dependency_descriptor", targets::dependency_descriptor),
+    ("srtp", targets::srtp),
+    ("sdp", targets::sdp),
+    ("offer", targets::offer),
+    ("datagram", targets::datagram),
+    ("dcep", targets::dcep),
+    ("signal", targets::signal),
+    ("join_request", targets::join_request),
+    ("data_packet", targets::data_packet),
+    ("token", targets::token),
 ];
 
 /// The target with this name.
