@@ -1,1 +1,59 @@
-fn main() {}
+//! `parlor`: the server and its tools in one binary.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod addresses;
+mod control;
+mod room;
+mod serve;
+mod token;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(version, about = "A real-time media server that speaks LiveKit's protocol")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(serve::Arguments),
+    /// Make access tokens.
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Look at rooms, create and delete them.
+    #[command(subcommand)]
+    Room(room::Command),
+}
+
+/// Why a command failed, in words for the person who typed it.
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Token(command) => token::run(&command),
+        Command::Room(command) => room::run(&command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("parlor: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

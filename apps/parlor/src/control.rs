@@ -1,0 +1,121 @@
+//! The control thread: it owns the [`Node`] and brings it what the gateway and the media threads
+//! have, one input at a time.
+
+use parlor_gateway::Gateway;
+use parlor_model::Now;
+use parlor_node::{
+    Node,
+    io::{Input, Output},
+};
+use parlor_workers::{SendCommandError, WorkerGone, WorkerPanicked, Workers};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// Most inputs that wait for the node; who has more waits itself.
+pub const MAILBOX: usize = 1024;
+/// Inputs that are handled before the media threads are looked at again.
+const BATCH: usize = 64;
+
+/// Why the control thread ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ControlError {
+    #[error(transparent)]
+    Worker(#[from] WorkerGone),
+    #[error(transparent)]
+    Panicked(#[from] WorkerPanicked),
+    #[error("cannot wait for timers: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// All that the control thread holds.
+pub struct Control {
+    /// The server's state.
+    pub node: Node,
+    /// The media threads.
+    pub workers: Workers,
+    /// Where the node's answers go.
+    pub gateway: Gateway,
+    /// What the gateway and the signal handler have for the node.
+    pub inputs: mpsc::Receiver<Input>,
+    /// A media thread has news.
+    pub media: Arc<Notify>,
+}
+
+fn now() -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { instant: Instant::now(), unix }
+}
+
+impl Control {
+    /// Runs until `stop` comes, or a media thread dies. Blocks; give it a thread of its own.
+    pub fn run(mut self, stop: oneshot::Receiver<()>) -> Result<(), ControlError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let result = runtime.block_on(self.exchange(stop));
+        match (result, self.workers.stop()) {
+            (_, Err(panicked)) => Err(panicked.into()),
+            (result, Ok(_)) => result,
+        }
+    }
+
+    async fn exchange(&mut self, mut stop: oneshot::Receiver<()>) -> Result<(), ControlError> {
+        loop {
+            let deadline = self.node.poll_timeout();
+            tokio::select! {
+                _ = &mut stop => return Ok(()),
+                () = self.media.notified() => {}
+                Some(input) = self.inputs.recv() => self.node.handle(now(), input),
+                () = sleep_until(deadline) => {}
+            }
+            for _ in 0..BATCH {
+                let Ok(input) = self.inputs.try_recv() else { break };
+                self.node.handle(now(), input);
+            }
+            let now = now();
+            if self.node.poll_timeout().is_some_and(|deadline| deadline <= now.instant) {
+                self.node.handle_timeout(now);
+            }
+            self.take_events()?;
+            self.act()?;
+        }
+    }
+
+    fn take_events(&mut self) -> Result<(), ControlError> {
+        for worker in self.workers.iter_mut() {
+            let shard = worker.id();
+            while let Some(event) = worker.poll_event()? {
+                self.node.handle(now(), Input::Media { shard, event });
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self) -> Result<(), ControlError> {
+        while let Some(output) = self.node.poll_output() {
+            let Output::Media { shard, command } = output else {
+                self.gateway.deliver(output);
+                continue;
+            };
+            let Some(worker) = self.workers.get_mut(shard) else {
+                tracing::error!(%shard, "a command for a media thread that does not exist");
+                continue;
+            };
+            match worker.send(command) {
+                Ok(()) => {}
+                Err(SendCommandError::Gone(gone)) => return Err(gone.into()),
+                Err(full @ SendCommandError::Full(_)) => tracing::error!(%full, "command dropped"),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
