@@ -24,7 +24,8 @@ pub const CHECKING_FAILURE: Duration = Duration::from_secs(30);
 /// Most candidates that a peer may name until ICE restarts.
 pub const MAX_REMOTE_CANDIDATES: usize = 64;
 
-/// Most addresses that a peer may send checks from until ICE restarts.
+/// Most addresses that a peer may send checks from, and most that it may say to see us at, until
+/// ICE restarts.
 pub const MAX_REMOTE_ADDRESSES: usize = 256;
 
 /// A path that has carried no check for so long yields to another that the peer nominates.
@@ -75,6 +76,8 @@ pub(crate) struct Ice {
     remote_is_fresh: bool,
     remote_candidates: usize,
     remote_addresses: Vec<SocketAddr>,
+    /// Where the peer has seen us.
+    mapped_addresses: Vec<SocketAddr>,
     state: IceState,
     path: Option<Path>,
     path_priority: Option<u32>,
@@ -98,11 +101,7 @@ impl Ice {
         agent.set_ice_lite(lite);
         agent.set_controlling(controlling);
         agent.set_control_tie_breaker(tie_breaker);
-        for address in &local_addresses {
-            if let Ok(candidate) = Candidate::host(*address, "udp") {
-                agent.add_local_candidate(candidate);
-            }
-        }
+        add_hosts(&mut agent, &local_addresses);
         Self {
             agent,
             local_addresses,
@@ -110,6 +109,7 @@ impl Ice {
             remote_is_fresh: false,
             remote_candidates: 0,
             remote_addresses: Vec::new(),
+            mapped_addresses: Vec::new(),
             state: IceState::New,
             path: None,
             path_priority: None,
@@ -184,9 +184,11 @@ impl Ice {
     }
 
     fn flush(&mut self, local: IceCreds) {
-        self.agent.ice_restart(local, true);
+        self.agent.ice_restart(local, false);
+        add_hosts(&mut self.agent, &self.local_addresses);
         self.remote_candidates = 0;
         self.remote_addresses.clear();
+        self.mapped_addresses.clear();
         self.moving_to = None;
         self.last_check = None;
     }
@@ -228,6 +230,12 @@ impl Ice {
             nominates: message.use_candidate(),
         });
         let answers_us = message.is_successful_binding_response();
+        let mapped = message.mapped_address().filter(|_| answers_us);
+        let is_new = |mapped: &SocketAddr| !self.mapped_addresses.contains(mapped);
+        let new_mapped = mapped.filter(is_new);
+        if new_mapped.is_some() && self.mapped_addresses.len() >= MAX_REMOTE_ADDRESSES {
+            return false;
+        }
         let is_settled = self.agent.remote_credentials().is_some();
         let packet = StunPacket {
             proto: Protocol::Udp,
@@ -241,6 +249,7 @@ impl Ice {
         if !is_known {
             self.remote_addresses.push(path.remote);
         }
+        self.mapped_addresses.extend(new_mapped);
         if let Some(check) = check.filter(|_| is_settled) {
             self.remote_is_fresh = false;
             self.handle_check(now, check);
@@ -337,6 +346,14 @@ impl Ice {
         if self.state != state {
             self.state = state;
             self.outputs.push_back(IceOutput::State(state));
+        }
+    }
+}
+
+fn add_hosts(agent: &mut IceAgent, addresses: &[SocketAddr]) {
+    for address in addresses {
+        if let Ok(candidate) = Candidate::host(*address, "udp") {
+            agent.add_local_candidate(candidate);
         }
     }
 }

@@ -36,8 +36,9 @@ const MAX_RTO_MS: u64 = 2_000;
 /// Stands for the peer where `sctp-proto` wants an address: DTLS has only one peer.
 const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 
-/// Where chunks begin in a packet, and the one that ends our part of the handshake.
+/// Where chunks begin in a packet, and the two that tell how far a handshake is.
 const CHUNK_OFFSET: usize = 12;
+const INIT: u8 = 1;
 const COOKIE_ECHO: u8 = 10;
 
 pub(crate) enum SctpOutput {
@@ -84,6 +85,8 @@ struct Stream {
 pub(crate) struct Sctp {
     endpoint: Endpoint,
     association: Option<(AssociationHandle, Association, Clock)>,
+    /// The tag of our own INIT.
+    initiate_tag: Option<u32>,
     /// We have answered the peer's part of the handshake: its own initiative comes too late.
     cookie_echoed: bool,
     established: bool,
@@ -99,7 +102,8 @@ pub(crate) struct Sctp {
 
 impl Sctp {
     /// DTLS is up. Its client takes the initiative; its server waits for it, and every known
-    /// implementation takes it. Should both, the later association wins.
+    /// implementation takes it. Should both, the higher initiate tag wins; a peer that keeps to
+    /// RFC 9260 section 5.2.1 is content with either.
     pub fn new(
         now: Instant,
         role: DtlsRole,
@@ -129,6 +133,7 @@ impl Sctp {
         let mut sctp = Self {
             endpoint: Endpoint::new(Arc::new(config), Some(Arc::new(server))),
             association: None,
+            initiate_tag: None,
             cookie_echoed: false,
             established: false,
             lost: false,
@@ -183,7 +188,7 @@ impl Sctp {
     }
 
     pub fn handle_datagram(&mut self, now: Instant, datagram: Vec<u8>) {
-        if self.lost {
+        if self.lost || self.initiate_tag > initiate_tag(&datagram) && is_init(&datagram) {
             return;
         }
         let their_now = self.association.as_ref().map_or(now, |(_, _, clock)| clock.theirs(now));
@@ -192,6 +197,7 @@ impl Sctp {
                 if self.association.is_none() || !(self.established || self.cookie_echoed) {
                     let clock = Clock { ours: now, theirs: their_now };
                     self.association = Some((handle, association, clock));
+                    self.initiate_tag = None;
                     self.datagrams.clear();
                 }
                 // Whatever comes of it, one is enough: the endpoint keeps state for each.
@@ -275,6 +281,9 @@ impl Sctp {
         while let Some(transmit) = association.poll_transmit(clock.theirs(now)) {
             let Payload::RawEncode(packets) = transmit.payload else { continue };
             for packet in packets {
+                if is_init(&packet) {
+                    self.initiate_tag = initiate_tag(&packet);
+                }
                 self.cookie_echoed |= packet.get(CHUNK_OFFSET) == Some(&COOKIE_ECHO);
                 self.datagrams.push_back(packet);
             }
@@ -442,6 +451,15 @@ impl Sctp {
             self.outputs.push_back(SctpOutput::Closed(stream.channel));
         }
     }
+}
+
+fn is_init(packet: &[u8]) -> bool {
+    packet.get(CHUNK_OFFSET) == Some(&INIT)
+}
+
+/// The tag in an INIT (RFC 9260 section 3.3.2).
+fn initiate_tag(packet: &[u8]) -> Option<u32> {
+    packet.get(CHUNK_OFFSET + 4..)?.first_chunk().copied().map(u32::from_be_bytes)
 }
 
 fn set_reliability(

@@ -48,7 +48,7 @@ pub struct End {
 
 impl End {
     pub fn new(now: Instant, name: &str, at: &str, options: Options) -> End {
-        let identity = DtlsIdentity::generate().unwrap();
+        let identity = options.identity.unwrap_or_else(|| DtlsIdentity::generate().unwrap());
         let fingerprint = identity.fingerprint().clone();
         let transport = Transport::new(
             now,
@@ -101,6 +101,7 @@ pub struct Options {
     pub lite: bool,
     pub controlling: bool,
     pub open: Vec<ChannelConfig>,
+    pub identity: Option<DtlsIdentity>,
 }
 
 pub fn livekit_channels() -> Vec<ChannelConfig> {

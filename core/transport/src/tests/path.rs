@@ -207,3 +207,40 @@ fn a_restart_that_nobody_answers_fails_in_time() {
     pair.run_for(CONSENT_DISCONNECT + CONSENT_FAILURE + Duration::from_secs(1));
     assert_eq!(pair.server.transport.ice_state(), IceState::Failed);
 }
+
+/// A server that answers each check with another mapped address.
+#[test]
+fn where_the_peer_sees_us_is_bounded() {
+    use crate::ice::{Ice, Path};
+    use is::stun::StunMessage;
+    use is::{DefaultSha1HmacProvider, Sha1HmacProvider};
+
+    let mut now = std::time::Instant::now();
+    let (client, server) = (address(CLIENT), address(SERVER));
+    let mut ice = Ice::new(credentials("client"), false, true, 7, vec![client]);
+    ice.set_remote(now, &credentials("server"));
+    assert!(ice.add_remote_candidate(now, "candidate:1 1 udp 1 10.0.0.1 7882 typ host"));
+    let hmac = |key: &[u8], parts: &[&[u8]]| DefaultSha1HmacProvider.sha1_hmac(key, parts);
+    let mut answers = vec![];
+    let mut port = 0;
+    let begin = now;
+    while answers.len() < MAX_REMOTE_ADDRESSES + 3 && now < begin + Duration::from_secs(3600) {
+        while let Some((_, check)) = ice.poll_transmit() {
+            port += 1;
+            let mapped = std::net::SocketAddr::from(([10, 8, 8, 8], port));
+            let check = StunMessage::parse(&check).unwrap();
+            let reply = StunMessage::binding_reply(check.trans_id(), mapped);
+            let mut out = [0; 200];
+            let pwd = credentials("server").pwd;
+            let len = reply.to_bytes(Some(pwd.as_bytes()), &mut out, hmac).unwrap();
+            let path = Path { local: client, remote: server };
+            answers.push(ice.handle_datagram(now, path, &out[..len]));
+        }
+        now += Duration::from_millis(50);
+        ice.handle_timeout(now);
+    }
+    assert!(answers.len() > MAX_REMOTE_ADDRESSES);
+    let accepted = answers.iter().take_while(|accepted| **accepted).count();
+    assert_eq!(accepted, MAX_REMOTE_ADDRESSES);
+    assert!(!answers[accepted..].contains(&true));
+}

@@ -291,13 +291,77 @@ fn the_number_of_channels_is_bounded() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_times() {
-    let run = || {
-        let mut pair = Pair::usual();
-        pair.connect();
-        pair.exchange(DataChannel::Reliable);
-        pair.run_for(Duration::from_secs(20));
-        pair.trace.iter().map(|(at, from, _)| (*at, *from)).collect::<Vec<_>>()
+fn a_simulation_repeats_in_time() {
+    let seeded = |seed| {
+        let identity = DtlsIdentity::generate().unwrap();
+        let (certificate, key) = (identity.certificate_der(), identity.private_key_der());
+        DtlsIdentity::from_der(certificate.to_vec(), key.to_vec(), Some(seed)).ok()
     };
-    assert_eq!(run(), run());
+    let (of_client, of_server) = (seeded(1), seeded(2));
+    let run = |loss_percent, random| {
+        let client = Options {
+            controlling: true,
+            open: livekit_channels(),
+            identity: of_client.clone(),
+            ..Default::default()
+        };
+        let server = Options { lite: true, identity: of_server.clone(), ..Default::default() };
+        let mut pair = Pair::new(client, server, DtlsRole::Client);
+        (pair.loss_percent, pair.random) = (loss_percent, random);
+        pair.connect();
+        for n in 0..20 {
+            pair.client.transport.send_data(pair.now, DataChannel::Reliable, &[n; 3000]).unwrap();
+            let _ = pair.server.transport.send_data(pair.now, DataChannel::Lossy, &[n; 100]);
+            pair.run_for(Duration::from_millis(100));
+        }
+        pair.run_for(Duration::from_secs(20));
+        pair.trace.iter().map(|(at, from_client, _)| (*at, *from_client)).collect::<Vec<_>>()
+    };
+    for random in 1..10 {
+        assert_eq!(run(0, random), run(0, random));
+        assert_eq!(run(15, random), run(15, random));
+    }
+}
+
+/// Both ends take the initiative, as pion and libwebrtc do.
+#[test]
+fn two_associations_that_cross_become_one() {
+    use crate::sctp::{Sctp, SctpOutput};
+    use parlor_model::SctpParameters;
+    let parameters = SctpParameters { port: 5000, max_message_size_bytes: 65_535 };
+    let mut now = std::time::Instant::now();
+    for delay_ms in [0, 5, 10, 15, 20, 25, 40] {
+        let mut ends =
+            [Some(Sctp::new(now, DtlsRole::Client, parameters, livekit_channels())), None];
+        let started = now;
+        let mut flying: Vec<(std::time::Instant, usize, Vec<u8>)> = vec![];
+        let mut open = [0, 0];
+        while now < started + Duration::from_secs(5) {
+            if ends[1].is_none() && now >= started + Duration::from_millis(delay_ms) {
+                ends[1] = Some(Sctp::new(now, DtlsRole::Client, parameters, vec![]));
+            }
+            for from in 0..2 {
+                let Some(end) = &mut ends[from] else { continue };
+                end.handle_timeout(now);
+                while let Some(packet) = end.poll_transmit() {
+                    flying.push((now + Duration::from_millis(10), 1 - from, packet.to_vec()));
+                }
+                while let Some(output) = end.poll_output() {
+                    match output {
+                        SctpOutput::Open(_) => open[from] += 1,
+                        SctpOutput::Lost => panic!("lost with a delay of {delay_ms} ms"),
+                        _ => {}
+                    }
+                }
+            }
+            now += Duration::from_millis(5);
+            let due = flying.extract_if(.., |(at, ..)| *at <= now).collect::<Vec<_>>();
+            for (_, to, packet) in due {
+                if let Some(end) = &mut ends[to] {
+                    end.handle_datagram(now, packet);
+                }
+            }
+        }
+        assert_eq!(open, [3, 3], "with a delay of {delay_ms} ms");
+    }
 }
