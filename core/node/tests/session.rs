@@ -379,6 +379,8 @@ fn mute_subscribe_unsubscribe_and_unpublish() {
     world.request(bob, Request::Offer(offer(3)));
     world.request(bob, update(true));
     assert_eq!(world.node.counts().subscriptions, 1);
+    let permitted = |m: &&Message| matches!(m, Message::SubscriptionPermissionUpdate(_));
+    assert_eq!(world.said(bob).iter().filter(permitted).count(), 2, "told again");
     world.request(bob, Request::Offer(offer(4)));
     assert_eq!(world.said(alice).iter().filter(|m| **m == subscribed).count(), 1, "told once");
 

@@ -114,6 +114,10 @@ impl Room {
             subscription.desired && member.info.permissions.can_subscribe && published && present;
         let permitted = publisher.policy.permits(&member.info, track);
         let publisher = subscription.publisher.clone();
+        if !subscription.desired {
+            // Told anew when the track is wanted again.
+            subscription.permitted = None;
+        }
         if wanted && subscription.permitted != Some(permitted) {
             subscription.permitted = Some(permitted);
             self.events.push_back(Event::SubscriptionPermission {
