@@ -162,7 +162,6 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
 
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut end = end;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
