@@ -44,6 +44,8 @@ pub struct Track {
     pub streams: Vec<Stream>,
     pub routes: Vec<Route>,
     pub muted: bool,
+    /// Where the numbers of a new stream begin: above all that subscriptions have seen.
+    next_cycle: u64,
 }
 
 impl Track {
@@ -59,6 +61,7 @@ impl Track {
             streams: Vec::new(),
             routes: Vec::new(),
             muted: false,
+            next_cycle: 1,
         }
     }
 
@@ -67,6 +70,7 @@ impl Track {
         let clock_rate =
             section.codecs.first().map_or(90_000, |binding| binding.codec.clock_rate());
         let mut old = std::mem::take(&mut self.streams);
+        self.next_cycle = cycle_after(&old, self.next_cycle);
         if self.publisher != Some(publisher) {
             old.clear();
         }
@@ -82,7 +86,7 @@ impl Track {
                     stream.rtx_ssrc = announced.rtx_ssrc.or(stream.rtx_ssrc);
                     stream
                 }
-                None => Stream::new(announced, section.kind, clock_rate),
+                None => Stream::new(announced, section.kind, clock_rate, self.next_cycle),
             };
             self.streams.push(stream);
         }
@@ -102,6 +106,7 @@ impl Track {
     pub fn unpublish(&mut self) {
         self.publisher = None;
         self.mid = None;
+        self.next_cycle = cycle_after(&self.streams, self.next_cycle);
         self.streams.clear();
         self.forget_sources();
     }
@@ -161,6 +166,10 @@ impl Track {
             }
         }
     }
+}
+
+fn cycle_after(streams: &[Stream], least: u64) -> u64 {
+    streams.iter().map(Stream::cycle_after).fold(least, u64::max)
 }
 
 /// Whether packets still come, or would if any of the track did.

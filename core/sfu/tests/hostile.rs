@@ -7,8 +7,8 @@ mod common;
 use std::net::SocketAddr;
 
 use common::{SERVER, World, media::*, ms};
-use parlor_model::{Codec, DataChannel, PeerId, Ssrc};
-use parlor_sfu::command::{MediaCommand, MediaEvent, PeerFailure};
+use parlor_model::{Codec, DataChannel, PeerId, Ssrc, SubscriptionId};
+use parlor_sfu::command::{MediaCommand, MediaEvent, PeerFailure, SubscriptionSettings};
 use parlor_transport::DtlsIdentity;
 
 fn opus() -> Vec<parlor_model::CodecBinding> {
@@ -254,4 +254,68 @@ fn two_hundred_peers_that_never_connect_leave_nothing_behind() {
         world.command(MediaCommand::ClosePeer { peer: PeerId(id) });
     }
     assert!(world.shard.is_empty());
+}
+
+#[test]
+fn what_a_peer_is_owed_is_bounded() {
+    const MAX_QUEUED: u64 = 4096;
+    let (mut world, alice, bob, mut microphone) = call();
+    let before = world.counters();
+    let address = world.clients[alice].address;
+    for _ in 0..MAX_QUEUED + 100 {
+        let next = microphone.next();
+        let sealed = world.clients[alice].seal(&next);
+        inject(&mut world, address, &sealed);
+    }
+    assert_eq!(world.counters().unsent_queue_full - before.unsent_queue_full, 100);
+    world.run(ms(1));
+    let after = world.counters();
+    // The history of so slow a sender holds less than that; what is gone is counted too.
+    let left = after.rtp_sent - before.rtp_sent;
+    assert_eq!(left + after.unsent_history - before.unsent_history, MAX_QUEUED);
+    assert!(left >= 100);
+    speak(&mut world, alice, &mut microphone, 10);
+    assert!(heard(&world, bob) > 10);
+    world.assert_clean();
+}
+
+#[test]
+fn what_is_told_ahead_is_bounded_and_the_newest_counts() {
+    const MAX_AHEAD: u32 = 16_384;
+    let (mut world, alice, bob, mut microphone) = call();
+    let settings = SubscriptionSettings { enabled: false, ..SubscriptionSettings::default() };
+    for id in 1000..=1000 + MAX_AHEAD {
+        let subscription = SubscriptionId(id);
+        world.command(MediaCommand::SetSubscription { subscription, settings });
+    }
+    for id in 100_000..=100_000 + MAX_AHEAD {
+        world.command(MediaCommand::StopSubscription { subscription: SubscriptionId(id) });
+    }
+    let mut received = Vec::new();
+    for id in [1000, 1001, 100_000, 100_001] {
+        world.subscribe(bob, vec![audio_subscription("0", id, 10, 1000, opus())]);
+        let before = heard(&world, bob);
+        speak(&mut world, alice, &mut microphone, 3);
+        received.push(heard(&world, bob) - before);
+    }
+    assert_eq!(received, [3, 0, 3, 0]);
+    world.assert_clean();
+}
+
+#[test]
+fn a_peer_that_moves_and_moves_has_few_addresses() {
+    let (mut world, alice, bob, mut microphone) = call();
+    let first = world.clients[alice].address;
+    for port in 0..12 {
+        world.rebind(alice, SocketAddr::from(([127, 0, 0, 1], 33_000 + port)));
+        world.run(ms(7000));
+    }
+    let before = heard(&world, bob);
+    speak(&mut world, alice, &mut microphone, 5);
+    assert_eq!(heard(&world, bob), before + 5);
+    let refused = world.counters().dropped_unknown_address;
+    let next = microphone.next();
+    let sealed = world.clients[alice].seal(&next);
+    inject(&mut world, first, &sealed);
+    assert_eq!(world.counters().dropped_unknown_address, refused + 1, "its first is forgotten");
 }

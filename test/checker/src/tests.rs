@@ -85,7 +85,7 @@ fn stream() -> Vec<Vp8> {
             starts: true,
             picture_id: (0x7ffc + number) & 0x7fff,
             tl0: 252u8.wrapping_add(number.div_ceil(2) as u8),
-            temporal: if number % 2 == 0 { 1 } else { 0 },
+            temporal: u8::from(number.is_multiple_of(2)),
             content: number as u8 * 2,
         };
         let second =

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parlor_model::RtpTimestamp;
 
-use crate::receive::history::PacketFacts;
+use crate::{receive::history::PacketFacts, track::MAX_STREAMS};
 
 /// How far a timestamp that follows from the sources' clocks may be from what the passed time
 /// tells before the passed time is taken.
@@ -85,12 +85,14 @@ pub struct Munger {
     next: u64,
     segment: Option<Segment>,
     last: Option<Last>,
+    /// The number after the highest that was forwarded of each source.
+    next_source: [u64; MAX_STREAMS],
 }
 
 impl Munger {
     /// The first packet leaves as `first`.
     pub fn new(first: u64, clock_rate: u32) -> Self {
-        Self { clock_rate, next: first, segment: None, last: None }
+        Self { clock_rate, next: first, segment: None, last: None, next_source: [0; MAX_STREAMS] }
     }
 
     /// The number after the highest that has left.
@@ -101,6 +103,11 @@ impl Munger {
     /// The stream that is forwarded, or was last.
     pub fn stream(&self) -> Option<u8> {
         self.segment.map(|segment| segment.stream)
+    }
+
+    /// Whether a source may begin at this number: nothing of it goes back.
+    pub fn may_start(&self, stream: u8, number: u64) -> bool {
+        self.next_source.get(usize::from(stream)).is_some_and(|next| number >= *next)
     }
 
     /// Begins to forward a source at this packet.
@@ -181,6 +188,9 @@ impl Munger {
         };
         if munged.number >= self.next {
             self.next = munged.number + 1;
+            if let Some(next) = self.next_source.get_mut(usize::from(stream)) {
+                *next = facts.number + 1;
+            }
             let vp8 = match facts.vp8 {
                 Some(_) => munged.vp8,
                 None => self.last.map_or(munged.vp8, |last| last.vp8),

@@ -194,6 +194,11 @@ impl History {
         self.entry(number).map(|entry| &entry.facts)
     }
 
+    /// The highest number so far.
+    pub fn highest(&self) -> u64 {
+        self.highest
+    }
+
     fn entry(&self, number: u64) -> Option<&Entry> {
         self.entries.get(self.slot(number))?.as_ref().filter(|entry| entry.facts.number == number)
     }

@@ -81,7 +81,8 @@ pub struct Incoming<'a> {
 }
 
 impl Stream {
-    pub fn new(announced: &Announced, kind: TrackKind, clock_rate: u32) -> Self {
+    /// `first_cycle` lies above all numbers of streams that stood in its place before.
+    pub fn new(announced: &Announced, kind: TrackKind, clock_rate: u32, first_cycle: u64) -> Self {
         let bounds = match kind {
             TrackKind::Audio => AUDIO_BOUNDS,
             TrackKind::Video => VIDEO_BOUNDS,
@@ -98,10 +99,15 @@ impl Stream {
             alive_since: None,
             last_packet: None,
             clock_rate,
-            extender: Extender::default(),
+            extender: Extender::new(first_cycle),
             renumber: Renumber::default(),
             reception: Reception::default(),
         }
+    }
+
+    /// A cycle of 2^16 above all its numbers.
+    pub fn cycle_after(&self) -> u64 {
+        self.extender.cycle_after()
     }
 
     /// Another SSRC has taken over: nothing of the one before is asked for any more, and numbers

@@ -6,9 +6,16 @@ use parlor_model::SequenceNumber;
 const MAX_SEGMENTS: usize = 32;
 
 /// Extends 16-bit sequence numbers by their distance to the highest one seen.
-#[derive(Default)]
 pub struct Extender {
     highest: Option<u64>,
+    first_cycle: u64,
+}
+
+impl Default for Extender {
+    /// Leaves one cycle of room for packets that were overtaken by the first.
+    fn default() -> Self {
+        Self::new(1)
+    }
 }
 
 /// Where a packet stands in its stream.
@@ -21,13 +28,17 @@ pub enum Order {
 }
 
 impl Extender {
+    /// The first number lies in this cycle of 2^16.
+    pub fn new(first_cycle: u64) -> Self {
+        Self { highest: None, first_cycle }
+    }
+
     /// The extended number of a packet and where it stands. A number that would lie before the
     /// beginning of counting is `None`.
     #[inline]
     pub fn extend(&mut self, sequence: SequenceNumber) -> Option<(u64, Order)> {
         let Some(highest) = self.highest else {
-            // One cycle of room for packets that were overtaken by the first.
-            let first = (1 << 16) + u64::from(sequence.0);
+            let first = (self.first_cycle << 16) + u64::from(sequence.0);
             self.highest = Some(first);
             return Some((first, Order::Newest { missing: 0 }));
         };
@@ -53,10 +64,14 @@ impl Extender {
 
     /// Begins anew with another source, above all numbers given out.
     pub fn restart(&mut self, sequence: SequenceNumber) -> u64 {
-        let cycle = self.highest.map_or(1, |highest| (highest >> 16) + 2);
-        let number = (cycle << 16) + u64::from(sequence.0);
+        let number = (self.cycle_after() << 16) + u64::from(sequence.0);
         self.highest = Some(number);
         number
+    }
+
+    /// A cycle above all numbers given out.
+    pub fn cycle_after(&self) -> u64 {
+        self.highest.map_or(self.first_cycle, |highest| (highest >> 16) + 2)
     }
 
     /// The highest extended number.

@@ -21,6 +21,8 @@ use crate::{
 
 /// How often transport-wide feedback is sent.
 pub(super) const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
+/// Most packets after a keyframe's beginning that came before it.
+const MAX_REPLAY: u64 = 128;
 /// How often layers are chosen anew.
 pub(super) const LAYER_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -128,7 +130,8 @@ impl Shard {
         let received = stream.receive(now, &incoming, &track.extensions);
         let (number, keyframe) = match received {
             Received::Stored { number, keyframe, gap, lost_track } => {
-                if lost_track && !track.muted {
+                let is_watched = |route: &Route| route.current == Some(source.stream);
+                if lost_track && track.routes.iter().any(is_watched) {
                     stream.keyframe.request(now, stream.layer);
                 }
                 self.note_needs(key, source, gap);
@@ -198,48 +201,67 @@ impl Shard {
             return;
         }
         let Track { streams, routes, .. } = track;
+        let Some(stream) = streams.get(usize::from(source.stream)) else { return };
+        // A keyframe whose beginning is repaired late brings along what has come of it since.
+        let newest = stream.history.highest();
+        let may_start = keyframe && newest - number <= MAX_REPLAY;
+        let mut waits = false;
         for route in routes.iter_mut().filter(|route| route.active) {
             let starts = route.current != Some(source.stream);
-            if starts && !(keyframe && accepts(route, streams, source.stream)) {
+            if starts && !(may_start && accepts(route, streams, source.stream)) {
+                waits |= route.target == Some(source.stream);
                 continue;
             }
             let Some(subscription) = self.subscriptions.get_mut(route.subscription) else {
                 continue;
             };
-            let queued = owe(now, now_ms, streams, source.stream, number, route, subscription);
-            match queued {
-                Ok(queued) => {
-                    let Some(peer) = self.peers.get_mut(route.peer) else { continue };
-                    if !subscription.started {
-                        subscription.started = true;
-                        let subscription = subscription.id;
-                        self.events.push_back(MediaEvent::SubscriptionStarted { subscription });
-                    }
-                    enqueue(peer, queued, &mut self.counters);
-                    if !peer.is_ready {
-                        peer.is_ready = true;
-                        self.ready.push_back(route.peer);
-                    }
-                }
-                Err(unforwarded) => *unforwarded.counter(&mut self.counters) += 1,
+            if starts && !subscription.munger.may_start(source.stream, number) {
+                waits = true;
+                self.counters.unforwarded_late += 1;
+                continue;
             }
+            let Some(peer) = self.peers.get_mut(route.peer) else { continue };
+            let last = if starts { newest } else { number };
+            let mut owed = false;
+            for number in number..=last {
+                match owe(now, now_ms, streams, source.stream, number, route, subscription) {
+                    Ok(queued) => {
+                        enqueue(peer, queued, &mut self.counters);
+                        owed = true;
+                    }
+                    Err(Unforwarded::Absent) => {}
+                    Err(Unforwarded::Late) => self.counters.unforwarded_late += 1,
+                    Err(Unforwarded::Codec) => self.counters.unforwarded_codec += 1,
+                }
+            }
+            if owed && !subscription.started {
+                subscription.started = true;
+                let subscription = subscription.id;
+                self.events.push_back(MediaEvent::SubscriptionStarted { subscription });
+                // How to play it in sync is told with the first packet, where it is known.
+                bring_forward(&mut peer.deadlines.report, now);
+                self.timers.set(route.peer.index(), peer.next_deadline());
+            }
+            if owed && !peer.is_ready {
+                peer.is_ready = true;
+                self.ready.push_back(route.peer);
+            }
+        }
+        if keyframe && waits {
+            if let Some(stream) = streams.get_mut(usize::from(source.stream)) {
+                stream.keyframe.request(now, stream.layer);
+            }
+            self.want_keyframes(source.track);
         }
     }
 }
 
 /// Why a subscription does not get a packet.
 enum Unforwarded {
+    /// It has not come.
+    Absent,
     Late,
     Codec,
-}
-
-impl Unforwarded {
-    fn counter(self, counters: &mut Counters) -> &mut u64 {
-        match self {
-            Unforwarded::Late => &mut counters.unforwarded_late,
-            Unforwarded::Codec => &mut counters.unforwarded_codec,
-        }
-    }
 }
 
 /// Gives a packet its numbers in a subscription and remembers it there.
@@ -256,7 +278,7 @@ fn owe(
     let facts = streams
         .get(usize::from(stream))
         .and_then(|stream| stream.history.facts(number))
-        .ok_or(Unforwarded::Late)?;
+        .ok_or(Unforwarded::Absent)?;
     subscription.codec(facts.codec_index).ok_or(Unforwarded::Codec)?;
     if route.current != Some(stream) {
         let reference = in_clock_of(streams, subscription.munger.stream(), stream, facts.timestamp);

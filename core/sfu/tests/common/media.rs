@@ -164,6 +164,31 @@ impl AudioSource {
     }
 }
 
+/// What a video payload says about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Content {
+    pub ssrc: u32,
+    pub frame: u32,
+    pub at: u8,
+}
+
+impl Content {
+    fn to_bytes(self) -> [u8; 9] {
+        let mut bytes = [0; 9];
+        bytes[..4].copy_from_slice(&self.ssrc.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.frame.to_be_bytes());
+        bytes[8] = self.at;
+        bytes
+    }
+
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        let len = Descriptor::parse(payload)?.len;
+        let bytes = payload.get(len + 1..len + 10)?;
+        let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        Some(Self { ssrc: word(0), frame: word(4), at: bytes[8] })
+    }
+}
+
 /// VP8 frames at 30 a second; one layer of a camera.
 pub struct VideoSource {
     pub ssrc: u32,
@@ -214,6 +239,9 @@ impl VideoSource {
                 let len = descriptor.write(&mut payload).unwrap();
                 // The P bit of the frame header: 0 in a keyframe.
                 payload[len] = if keyframe && at == 0 { 0 } else { 1 };
+                // Which packet of which frame of which source it is.
+                let name = Content { ssrc: self.ssrc, frame: self.frames, at: at as u8 };
+                payload[len + 1..len + 10].copy_from_slice(&name.to_bytes());
                 let number = transport.to_be_bytes();
                 let mut extensions: Vec<(u8, &[u8])> = vec![(MID_ID, self.mid.as_bytes())];
                 if self.transport_sequence {

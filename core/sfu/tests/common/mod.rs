@@ -276,8 +276,8 @@ impl World {
         client
     }
 
-    pub fn saw(&self, mut wanted: impl FnMut(&MediaEvent) -> bool) -> bool {
-        self.events.iter().any(|event| wanted(event))
+    pub fn saw(&self, wanted: impl FnMut(&MediaEvent) -> bool) -> bool {
+        self.events.iter().any(wanted)
     }
 
     /// Lets time pass in steps of a millisecond until a condition holds.
