@@ -1,0 +1,499 @@
+//! The estimator: all of it behind one face.
+
+use crate::{
+    acknowledged::AcknowledgedRate,
+    alr::ApplicationLimit,
+    delay::{DelayDetector, Usage},
+    fallback::ReportEstimate,
+    loss::LossBound,
+    probe::{ProbeInputs, ProbeResult, Prober},
+    rate::RateControl,
+    sent::{PacketKind, PacketResult, ProbeCluster, SentHistory},
+};
+use parlor_model::Bitrate;
+use parlor_rtp::rtcp::{ReportBlock, TransportFeedback};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// The estimate is never below this, in bits a second.
+pub const ESTIMATE_MIN_BPS: u64 = 20_000;
+/// The estimate is never above this, in bits a second.
+pub const ESTIMATE_MAX_BPS: u64 = 1_000_000_000;
+/// Media leaves at up to this times the estimate, so that the pacer's queue empties.
+const PACING_FACTOR: f64 = 1.25;
+/// As [`PACING_FACTOR`] while there is a queue at the bottleneck.
+const PACING_FACTOR_QUEUE: f64 = 0.9;
+const QUEUE_MS: f64 = 50.0;
+/// A gradient without at least this queue is noise.
+const QUEUE_LEAST_MS: f64 = 12.0;
+/// No probe while the queue is longer.
+const QUEUE_PROBE_MAX_MS: f64 = 40.0;
+/// Loss with a queue this long is the queue's end: no need to wait for the gradient.
+const QUEUE_FULL_MS: f64 = 60.0;
+const FULL_LOST_LEAST: u32 = 4;
+const FULL_LOSS: f64 = 0.15;
+const AFTER_DECREASE_US: i64 = 600_000;
+/// Feedback older than this no longer outranks reports, in microseconds.
+const FEEDBACK_LIFETIME_US: i64 = 5_000_000;
+const SILENCE_US: i64 = 1_000_000;
+const SILENCE_STEP_US: i64 = 500_000;
+const SILENCE_FACTOR: f64 = 0.7;
+/// Fewer packets under way may be the end of a stream, whose loss no feedback tells.
+const SILENCE_PACKETS: u64 = 10;
+const RTT_START_US: i64 = 100_000;
+
+/// What the estimate last followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// Nothing is known yet.
+    Start,
+    /// Steady delay: it grows, or stays.
+    Steady,
+    /// A queue that grew.
+    Delay,
+    /// Loss that followed the rate.
+    Loss,
+    /// A probe.
+    Probe,
+    /// Feedback that does not come although packets are under way.
+    Silence,
+    /// REMB or receiver reports, for want of transport-wide feedback.
+    Reports,
+}
+
+/// A packet to send now for the sake of a probe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProbePacket {
+    /// The probe.
+    pub cluster: ProbeCluster,
+    /// How large it should be, in bytes.
+    pub size_bytes: usize,
+}
+
+/// All that explains an estimate at one moment. Its `Display` is the explanation.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct EstimatorState {
+    /// The estimate.
+    pub estimate_bps: u64,
+    /// What it last followed.
+    pub cause: Cause,
+    /// What the delay gradient allows.
+    pub delay_bps: u64,
+    /// What loss allows; `None` where it does not limit.
+    pub loss_bps: Option<u64>,
+    /// What arrives.
+    pub acknowledged_bps: Option<u64>,
+    /// What the delay gradient says.
+    pub usage: Usage,
+    /// Time that packets wait in queues, in milliseconds.
+    pub queue_delay_ms: f64,
+    /// The gradient, and what it is compared with, in milliseconds.
+    pub trend_ms: f64,
+    /// What the gradient is compared with, in milliseconds.
+    pub threshold_ms: f64,
+    /// Share of packets lost lately.
+    pub loss: f64,
+    /// Share of packets that the link loses whatever is sent.
+    pub inherent_loss: f64,
+    /// Round trip, the wait for feedback included.
+    pub rtt: Duration,
+    /// Bytes that no feedback has spoken of yet.
+    pub in_flight_bytes: u64,
+    /// Whether less is sent than the estimate allows.
+    pub is_application_limited: bool,
+    /// What would be used if the link carried it.
+    pub wanted_bps: u64,
+    /// The rate of the probe that is being sent.
+    pub probing_bps: Option<u64>,
+    /// The last probe's result.
+    pub last_probe: Option<ProbeResult>,
+}
+
+/// Estimates what the way to one peer carries. See the crate's page.
+#[derive(Debug)]
+pub struct Estimator {
+    epoch: Instant,
+    history: SentHistory,
+    results: Vec<PacketResult>,
+    delay: DelayDetector,
+    rate: RateControl,
+    loss: LossBound,
+    acknowledged: AcknowledgedRate,
+    application: ApplicationLimit,
+    prober: Prober,
+    reports: ReportEstimate,
+    sent: SentRate,
+    rtt_us: i64,
+    feedback_us: Option<i64>,
+    silence_us: i64,
+    wanted_bps: f64,
+    is_starving: bool,
+    estimate_bps: f64,
+    cause: Cause,
+    last_probe: Option<ProbeResult>,
+}
+
+impl Estimator {
+    /// Starts at `start_bps`.
+    pub fn new(now: Instant, start_bps: u64) -> Self {
+        let start_bps = start_bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS) as f64;
+        Self {
+            epoch: now,
+            history: SentHistory::default(),
+            results: Vec::new(),
+            delay: DelayDetector::default(),
+            rate: RateControl::new(start_bps),
+            loss: LossBound::default(),
+            acknowledged: AcknowledgedRate::default(),
+            application: ApplicationLimit::default(),
+            prober: Prober::default(),
+            reports: ReportEstimate::new(start_bps),
+            sent: SentRate::default(),
+            rtt_us: RTT_START_US,
+            feedback_us: None,
+            silence_us: 0,
+            wanted_bps: 0.0,
+            is_starving: false,
+            estimate_bps: start_bps,
+            cause: Cause::Start,
+            last_probe: None,
+        }
+    }
+
+    fn micros(&self, now: Instant) -> i64 {
+        now.saturating_duration_since(self.epoch).as_micros() as i64
+    }
+
+    /// Takes a packet that was sent. `sequence_number` is its transport-wide one, `None` when it
+    /// has none; `size_bytes` is all of it as UDP carries it.
+    ///
+    /// While a probe is under way every numbered packet is a part of it.
+    pub fn on_sent(
+        &mut self,
+        sequence_number: Option<u16>,
+        now: Instant,
+        size_bytes: usize,
+        kind: PacketKind,
+    ) {
+        let now_us = self.micros(now);
+        self.application.on_sent(size_bytes, self.estimate_bps, now_us);
+        self.sent.on_sent(size_bytes, now_us);
+        if let Some(sequence_number) = sequence_number {
+            let cluster = self.prober.cluster();
+            self.history.on_sent(sequence_number, now_us, size_bytes, kind, cluster);
+            self.prober.on_sent(size_bytes, now_us);
+        }
+    }
+
+    /// Takes transport-wide feedback
+    /// (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1).
+    ///
+    /// Returns what it says of each packet for the first time.
+    pub fn on_feedback(
+        &mut self,
+        feedback: &TransportFeedback<'_>,
+        now: Instant,
+    ) -> &[PacketResult] {
+        let now_us = self.micros(now);
+        self.results.clear();
+        self.history.on_feedback(feedback, &mut self.results);
+        if self.results.is_empty() {
+            return &self.results;
+        }
+        self.feedback_us = Some(now_us);
+        self.silence_us = now_us;
+        let mut lost = 0;
+        let mut newest_us = None;
+        for result in &self.results {
+            self.loss.on_packet(result);
+            self.prober.on_packet(result);
+            let Some(arrival_us) = result.arrival_us else {
+                lost += 1;
+                continue;
+            };
+            self.acknowledged.on_packet(arrival_us, result.size_bytes);
+            self.delay.on_packet(result.sent_us, arrival_us);
+            newest_us = newest_us.max(Some(result.sent_us));
+        }
+        if let Some(newest_us) = newest_us {
+            self.rtt_us += (now_us - newest_us - self.rtt_us) / 4;
+        }
+        self.follow_delay(lost, now_us);
+        self.follow_loss(now_us);
+        self.follow_probes(now_us);
+        self.combine();
+        self.begin_probe(now_us);
+        &self.results
+    }
+
+    fn follow_delay(&mut self, lost: u32, now_us: i64) {
+        let queue_ms = self.delay.queue_delay_ms();
+        let is_full = queue_ms > QUEUE_FULL_MS
+            && lost >= FULL_LOST_LEAST
+            && f64::from(lost) / self.results.len() as f64
+                > FULL_LOSS.max(2.5 * self.loss.inherent());
+        let usage = match self.delay.usage() {
+            _ if is_full => Usage::Overusing,
+            Usage::Overusing if queue_ms < QUEUE_LEAST_MS => Usage::Underusing,
+            usage => usage,
+        };
+        let before_bps = self.estimate_bps;
+        let mut acknowledged_bps = self.acknowledged.bps();
+        if usage == Usage::Overusing && queue_ms > QUEUE_LEAST_MS {
+            // The link is full, so that it needs no average: what arrives is what it carries.
+            let latest_bps = self.acknowledged.latest_bps();
+            acknowledged_bps = latest_bps.into_iter().chain(acknowledged_bps).reduce(f64::min);
+        }
+        if self.rate.update(usage, acknowledged_bps, self.rtt_us, now_us) {
+            self.cause = Cause::Delay;
+            self.prober.on_drop(before_bps, self.rate.estimate_bps(), now_us);
+        } else if matches!(self.cause, Cause::Start | Cause::Silence | Cause::Reports) {
+            self.cause = Cause::Steady;
+        }
+    }
+
+    fn follow_loss(&mut self, now_us: i64) {
+        let queue_grows = self.delay.queue_delay_ms() > QUEUE_MS;
+        let before_bps = self.estimate_bps;
+        if self.loss.update(self.rate.estimate_bps(), queue_grows, now_us)
+            && let Some(bound_bps) = self.loss.bound_bps().filter(|bps| *bps < before_bps)
+        {
+            self.cause = Cause::Loss;
+            self.prober.on_drop(before_bps, bound_bps, now_us);
+        }
+    }
+
+    fn follow_probes(&mut self, now_us: i64) {
+        while let Some(result) = self.prober.poll_result(self.rtt_us, now_us) {
+            self.last_probe = Some(result);
+            if self.delay.usage() == Usage::Overusing || result.bps <= self.estimate_bps {
+                continue;
+            }
+            self.prober.on_raised(&result, self.estimate_bps, now_us);
+            self.loss.on_probe(result.bps);
+            if result.bps > self.rate.estimate_bps() {
+                self.rate.set_estimate(result.bps, now_us);
+            }
+            self.cause = Cause::Probe;
+            self.combine();
+        }
+    }
+
+    fn combine(&mut self) {
+        let bound_bps = self.loss.bound_bps().unwrap_or(f64::INFINITY);
+        let bps = self.rate.estimate_bps().min(bound_bps);
+        self.estimate_bps = bps.clamp(ESTIMATE_MIN_BPS as f64, ESTIMATE_MAX_BPS as f64);
+    }
+
+    fn begin_probe(&mut self, now_us: i64) {
+        if !self.may_probe() {
+            return;
+        }
+        let excess_loss = self.loss.recent() - self.loss.inherent();
+        let was_lowered = self.rate.decreased_us();
+        let inputs = ProbeInputs {
+            estimate_bps: self.estimate_bps,
+            wanted_bps: self.wanted_bps,
+            is_starving: self.is_starving,
+            is_application_limited: self.application.is_limited(),
+            is_congested: self.delay.usage() == Usage::Overusing
+                || self.delay.queue_delay_ms() > QUEUE_PROBE_MAX_MS
+                || was_lowered.is_some_and(|at_us| now_us - at_us < AFTER_DECREASE_US)
+                || excess_loss > 0.1,
+        };
+        self.prober.begin(&inputs, now_us);
+    }
+
+    /// The first probe tells whether feedback comes at all; without it there are no others.
+    fn may_probe(&self) -> bool {
+        self.feedback_us.is_some() || !self.prober.has_probed()
+    }
+
+    /// Takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03). It counts only while no
+    /// transport-wide feedback comes.
+    pub fn on_remb(&mut self, bitrate: Bitrate, now: Instant) {
+        let now_us = self.micros(now);
+        let bps = bitrate.0.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS) as f64;
+        self.reports.on_remb(bps, now_us);
+        self.follow_reports(now_us);
+    }
+
+    /// Takes what a receiver report says of one stream, with the round trip where it tells it.
+    /// Loss counts only while no transport-wide feedback comes.
+    pub fn on_receiver_report(
+        &mut self,
+        report: &ReportBlock,
+        rtt: Option<Duration>,
+        now: Instant,
+    ) {
+        let now_us = self.micros(now);
+        if let Some(rtt) = rtt.filter(|_| !self.has_feedback(now_us)) {
+            self.rtt_us = rtt.as_micros().min(10_000_000) as i64;
+        }
+        self.reports.on_report(report, self.sent.bps(), now_us);
+        self.follow_reports(now_us);
+    }
+
+    fn has_feedback(&self, now_us: i64) -> bool {
+        self.feedback_us.is_some_and(|at_us| now_us - at_us < FEEDBACK_LIFETIME_US)
+    }
+
+    fn follow_reports(&mut self, now_us: i64) {
+        if self.has_feedback(now_us) {
+            return;
+        }
+        let bps = self.reports.estimate_bps(now_us);
+        self.estimate_bps = bps.clamp(ESTIMATE_MIN_BPS as f64, ESTIMATE_MAX_BPS as f64);
+        self.cause = Cause::Reports;
+    }
+
+    /// Says what would be used if the link carried it, and whether something is paused for want
+    /// of it. Probes look for no more than this.
+    pub fn set_wanted(&mut self, wanted_bps: u64, is_starving: bool, now: Instant) {
+        self.wanted_bps = wanted_bps.min(ESTIMATE_MAX_BPS) as f64;
+        self.is_starving = is_starving;
+        let now_us = self.micros(now);
+        self.begin_probe(now_us);
+    }
+
+    /// The packet that a probe needs now. Ask again after sending it, and from
+    /// [`Self::poll_timeout`] on.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<ProbePacket> {
+        let cluster = self.prober.cluster()?;
+        let size_bytes = self.prober.packet_bytes(self.micros(now))?;
+        Some(ProbePacket { cluster, size_bytes })
+    }
+
+    /// Does what is due by `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now_us = self.micros(now);
+        if self.silence_due_us().is_some_and(|due_us| due_us <= now_us) {
+            self.silence_us = now_us - SILENCE_US + SILENCE_STEP_US;
+            let bps = (SILENCE_FACTOR * self.estimate_bps).max(ESTIMATE_MIN_BPS as f64);
+            self.rate.set_estimate(bps, now_us);
+            self.estimate_bps = bps;
+            self.cause = Cause::Silence;
+        }
+        self.follow_probes(now_us);
+        self.combine_unless_reported(now_us);
+        self.begin_probe(now_us);
+    }
+
+    fn combine_unless_reported(&mut self, now_us: i64) {
+        if self.has_feedback(now_us) {
+            self.combine();
+        }
+    }
+
+    /// When silence lowers the estimate: a while after the last feedback, while packets that
+    /// should have had some are under way.
+    fn silence_due_us(&self) -> Option<i64> {
+        self.feedback_us?;
+        let is_lowest = self.estimate_bps <= ESTIMATE_MIN_BPS as f64;
+        if is_lowest || self.history.in_flight_packets() < SILENCE_PACKETS {
+            return None;
+        }
+        let sent_us = self.history.oldest_in_flight_us()?;
+        Some(sent_us.max(self.silence_us) + SILENCE_US + 2 * self.rtt_us)
+    }
+
+    /// When to call [`Self::handle_timeout`], then [`Self::poll_probe`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let next_us = self.prober.next_us(self.rtt_us).filter(|_| self.may_probe());
+        let dues_us = [self.prober.packet_due_us(), next_us, self.silence_due_us()];
+        let due_us = dues_us.into_iter().flatten().min()?;
+        Some(self.epoch + Duration::from_micros(u64::try_from(due_us).unwrap_or(0)))
+    }
+
+    /// What the way to the peer carries, in bits a second.
+    pub fn estimate_bps(&self) -> u64 {
+        self.estimate_bps as u64
+    }
+
+    /// How fast the pacer may send, in bits a second.
+    pub fn pacing_bps(&self) -> u64 {
+        let is_queued = self.delay.queue_delay_ms() > QUEUE_MS;
+        let factor = if is_queued { PACING_FACTOR_QUEUE } else { PACING_FACTOR };
+        let probing_bps = self.prober.rate_bps().unwrap_or(0.0);
+        (factor * self.estimate_bps).max(probing_bps) as u64
+    }
+
+    /// Why the estimate is what it is.
+    pub fn state(&self) -> EstimatorState {
+        EstimatorState {
+            estimate_bps: self.estimate_bps(),
+            cause: self.cause,
+            delay_bps: self.rate.estimate_bps() as u64,
+            loss_bps: self.loss.bound_bps().map(|bps| bps as u64),
+            acknowledged_bps: self.acknowledged.bps().map(|bps| bps as u64),
+            usage: self.delay.usage(),
+            queue_delay_ms: self.delay.queue_delay_ms(),
+            trend_ms: self.delay.trend_ms(),
+            threshold_ms: self.delay.threshold_ms(),
+            loss: self.loss.recent(),
+            inherent_loss: self.loss.inherent(),
+            rtt: Duration::from_micros(u64::try_from(self.rtt_us).unwrap_or(0)),
+            in_flight_bytes: self.history.in_flight_bytes(),
+            is_application_limited: self.application.is_limited(),
+            wanted_bps: self.wanted_bps as u64,
+            probing_bps: self.prober.rate_bps().map(|bps| bps as u64),
+            last_probe: self.last_probe,
+        }
+    }
+}
+
+impl fmt::Display for EstimatorState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cause = match self.cause {
+            Cause::Start => "nothing is known yet",
+            Cause::Steady => "the delay is steady",
+            Cause::Delay => "the queue grew",
+            Cause::Loss => "loss followed the rate",
+            Cause::Probe => "a probe passed",
+            Cause::Silence => "feedback is missing",
+            Cause::Reports => "the receiver's reports say so",
+        };
+        write!(f, "{} kbit/s because {cause}", self.estimate_bps / 1000)?;
+        write!(
+            f,
+            "; queue {:.0} ms, loss {:.1} % of which the link's own {:.1} %",
+            self.queue_delay_ms,
+            100.0 * self.loss,
+            100.0 * self.inherent_loss.min(self.loss)
+        )?;
+        if let Some(bps) = self.acknowledged_bps {
+            write!(f, ", {} kbit/s arrive", bps / 1000)?;
+        }
+        if let Some(bps) = self.loss_bps {
+            write!(f, ", loss allows {} kbit/s", bps / 1000)?;
+        }
+        write!(f, ", {} kbit/s wanted", self.wanted_bps / 1000)
+    }
+}
+
+/// How much is sent, over about half a second.
+#[derive(Debug, Default)]
+struct SentRate {
+    started_us: Option<i64>,
+    bytes: u64,
+    bps: Option<f64>,
+}
+
+impl SentRate {
+    fn on_sent(&mut self, size_bytes: usize, now_us: i64) {
+        let started_us = *self.started_us.get_or_insert(now_us);
+        let elapsed_us = now_us - started_us;
+        if elapsed_us >= 500_000 {
+            self.bps = Some(self.bytes as f64 * 8e6 / elapsed_us as f64);
+            self.started_us = Some(now_us);
+            self.bytes = 0;
+        }
+        self.bytes += size_bytes as u64;
+    }
+
+    fn bps(&self) -> Option<f64> {
+        self.bps
+    }
+}

@@ -1,0 +1,155 @@
+//! The estimate for a peer that gives no transport-wide feedback: REMB and receiver reports.
+
+use parlor_rtp::rtcp::ReportBlock;
+
+/// A REMB holds this long, in microseconds.
+const REMB_LIFETIME_US: i64 = 5_000_000;
+const UPDATE_US: i64 = 900_000;
+/// Below this share of loss the estimate grows, above the other it falls.
+const LOSS_LOW: f64 = 0.02;
+const LOSS_HIGH: f64 = 0.1;
+const GROWTH: f64 = 1.08;
+/// Streams whose loss is followed; the reports of more are ignored.
+pub const STREAMS_MAX: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    ssrc: u32,
+    highest: u32,
+    cumulative_lost: i32,
+}
+
+/// Follows REMB (draft-alvestrand-rmcat-remb-03) and the loss in receiver reports
+/// (RFC 3550 section 6.4.1).
+#[derive(Debug)]
+pub struct ReportEstimate {
+    estimate_bps: f64,
+    remb: Option<(i64, f64)>,
+    streams: Vec<Stream>,
+    packets: u32,
+    lost: u32,
+    updated_us: i64,
+}
+
+impl ReportEstimate {
+    /// Starts at `start_bps`.
+    pub fn new(start_bps: f64) -> Self {
+        Self {
+            estimate_bps: start_bps,
+            remb: None,
+            streams: Vec::new(),
+            packets: 0,
+            lost: 0,
+            updated_us: 0,
+        }
+    }
+
+    /// The estimate in bits a second.
+    pub fn estimate_bps(&self, now_us: i64) -> f64 {
+        self.remb_bps(now_us).map_or(self.estimate_bps, |bps| bps.min(self.estimate_bps))
+    }
+
+    fn remb_bps(&self, now_us: i64) -> Option<f64> {
+        self.remb.filter(|(at_us, _)| now_us - at_us < REMB_LIFETIME_US).map(|(_, bps)| bps)
+    }
+
+    /// Takes the receiver's own estimate.
+    pub fn on_remb(&mut self, bps: f64, now_us: i64) {
+        self.remb = Some((now_us, bps));
+        // The receiver sees delay, which reports do not show: it may lead.
+        self.estimate_bps = self.estimate_bps.max(bps);
+    }
+
+    /// Takes a report about one stream. `sent_bps` is what is sent in all.
+    pub fn on_report(&mut self, report: &ReportBlock, sent_bps: Option<f64>, now_us: i64) {
+        self.count(report);
+        if now_us - self.updated_us < UPDATE_US || self.packets == 0 {
+            return;
+        }
+        self.updated_us = now_us;
+        let loss = f64::from(self.lost) / f64::from(self.packets);
+        (self.packets, self.lost) = (0, 0);
+        if loss > LOSS_HIGH {
+            let base_bps = sent_bps.map_or(self.estimate_bps, |bps| bps.min(self.estimate_bps));
+            self.estimate_bps = base_bps * (1.0 - 0.5 * loss);
+        } else if loss < LOSS_LOW {
+            let limit_bps = self
+                .remb_bps(now_us)
+                .or(sent_bps.map(|bps| 1.5 * bps + 10_000.0))
+                .unwrap_or(self.estimate_bps);
+            let grown_bps = GROWTH * self.estimate_bps + 1_000.0;
+            self.estimate_bps = grown_bps.min(limit_bps).max(self.estimate_bps);
+        }
+    }
+
+    fn count(&mut self, report: &ReportBlock) {
+        let now = Stream {
+            ssrc: report.ssrc.0,
+            highest: report.highest_sequence_number,
+            cumulative_lost: report.cumulative_lost,
+        };
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == now.ssrc) else {
+            if self.streams.len() < STREAMS_MAX {
+                self.streams.push(now);
+            }
+            return;
+        };
+        let packets = now.highest.wrapping_sub(stream.highest);
+        let lost = now.cumulative_lost.wrapping_sub(stream.cumulative_lost);
+        *stream = now;
+        // A report that goes back, or jumps, is of a stream that began anew.
+        if packets < 1 << 15 {
+            self.packets = self.packets.saturating_add(packets);
+            let lost = u32::try_from(lost).unwrap_or(0).min(packets);
+            self.lost = self.lost.saturating_add(lost);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parlor_model::Ssrc;
+
+    fn report(highest_sequence_number: u32, cumulative_lost: i32) -> ReportBlock {
+        ReportBlock {
+            ssrc: Ssrc(1),
+            fraction_lost: 0,
+            cumulative_lost,
+            highest_sequence_number,
+            jitter: 0,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        }
+    }
+
+    #[test]
+    fn remb_leads_while_it_is_young() {
+        let mut estimate = ReportEstimate::new(300_000.0);
+        estimate.on_remb(1_000_000.0, 0);
+        assert_eq!(estimate.estimate_bps(1), 1_000_000.0);
+        estimate.on_remb(200_000.0, 1_000_000);
+        assert_eq!(estimate.estimate_bps(1_000_001), 200_000.0);
+    }
+
+    #[test]
+    fn reports_of_loss_lower_and_of_none_raise() {
+        let mut estimate = ReportEstimate::new(300_000.0);
+        estimate.on_report(&report(0, 0), Some(280_000.0), 0);
+        estimate.on_report(&report(100, 0), Some(280_000.0), 1_000_000);
+        assert!(estimate.estimate_bps(0) > 320_000.0);
+        estimate.on_report(&report(200, 40), Some(280_000.0), 2_000_000);
+        assert_eq!(estimate.estimate_bps(0), 280_000.0 * 0.8);
+        estimate.on_report(&report(5, i32::MIN), Some(280_000.0), 3_000_000);
+        assert_eq!(estimate.estimate_bps(0), 280_000.0 * 0.8);
+    }
+
+    #[test]
+    fn streams_are_bounded() {
+        let mut estimate = ReportEstimate::new(300_000.0);
+        for ssrc in 0..STREAMS_MAX as u32 + 1 {
+            estimate.on_report(&ReportBlock { ssrc: Ssrc(ssrc), ..report(0, 0) }, None, 0);
+        }
+        assert_eq!(estimate.streams.len(), STREAMS_MAX);
+    }
+}

@@ -1,0 +1,271 @@
+//! The pacer of one peer: what leaves when.
+//!
+//! It holds handles, not packets. Audio leaves at once; the rest waits for its share of the
+//! pacing rate, by priority, and leaves in bursts of [`BURST`] so that packets of one size can
+//! share a system call. What waited too long is handed back instead of sent.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// Most packets of one priority that wait.
+pub const QUEUE_MAX: usize = 1024;
+/// How much sending is put into one burst.
+pub const BURST: Duration = Duration::from_millis(5);
+/// The queue is emptied within this time, at up to [`RATE_FACTOR_MAX`] times the rate.
+const DRAIN: Duration = Duration::from_millis(250);
+const RATE_FACTOR_MAX: f64 = 1.5;
+
+/// What leaves first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Priority {
+    /// Leaves at once, whatever the rate; it is counted all the same.
+    Audio,
+    /// Media that was asked for again.
+    Retransmission,
+    /// Video for the first time.
+    Video,
+    /// What may as well not be sent.
+    Padding,
+}
+
+impl Priority {
+    const ALL: [Self; 4] = [Self::Audio, Self::Retransmission, Self::Video, Self::Padding];
+
+    /// After this time in the queue it is of no use.
+    pub fn useless_after(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Audio => 200,
+            Self::Retransmission => 300,
+            Self::Video => 800,
+            Self::Padding => 30,
+        })
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paced<T> {
+    /// Send it now.
+    Send(T),
+    /// It waited too long: it is not to be sent. A frame that misses a packet needs a keyframe.
+    Drop(T, Priority),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting<T> {
+    item: T,
+    size_bytes: u32,
+    pushed: Instant,
+}
+
+/// Paces the packets of one peer.
+#[derive(Debug)]
+pub struct Pacer<T> {
+    queues: [VecDeque<Waiting<T>>; 4],
+    queued_bytes: u64,
+    rate_bps: f64,
+    /// What was sent ahead of the rate, in bytes.
+    debt_bytes: f64,
+    updated: Instant,
+    is_bursting: bool,
+}
+
+impl<T: Copy> Pacer<T> {
+    /// Starts at `rate_bps`.
+    pub fn new(now: Instant, rate_bps: u64) -> Self {
+        Self {
+            queues: std::array::from_fn(|_| VecDeque::new()),
+            queued_bytes: 0,
+            rate_bps: rate_bps.max(1) as f64,
+            debt_bytes: 0.0,
+            updated: now,
+            is_bursting: true,
+        }
+    }
+
+    /// Changes the rate, [`crate::Estimator::pacing_bps`].
+    pub fn set_rate(&mut self, rate_bps: u64, now: Instant) {
+        self.pay(now);
+        self.rate_bps = rate_bps.max(1) as f64;
+    }
+
+    /// Queues a packet; hands it back where [`QUEUE_MAX`] of its priority wait.
+    pub fn push(
+        &mut self,
+        now: Instant,
+        item: T,
+        size_bytes: usize,
+        priority: Priority,
+    ) -> Result<(), T> {
+        let queue = &mut self.queues[priority as usize];
+        if queue.len() >= QUEUE_MAX {
+            return Err(item);
+        }
+        let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX);
+        queue.push_back(Waiting { item, size_bytes, pushed: now });
+        self.queued_bytes += u64::from(size_bytes);
+        Ok(())
+    }
+
+    /// The next packet that is due, or has become useless, by `now`.
+    pub fn poll(&mut self, now: Instant) -> Option<Paced<T>> {
+        self.pay(now);
+        for priority in Priority::ALL {
+            let Some(waiting) = self.queues[priority as usize].front() else { continue };
+            if now.saturating_duration_since(waiting.pushed) > priority.useless_after() {
+                let waiting = self.take(priority)?;
+                return Some(Paced::Drop(waiting.item, priority));
+            }
+        }
+        let priority = Priority::ALL
+            .into_iter()
+            .find(|priority| !self.queues[*priority as usize].is_empty())?;
+        if priority != Priority::Audio && !self.may_send() {
+            return None;
+        }
+        let waiting = self.take(priority)?;
+        self.debt_bytes += f64::from(waiting.size_bytes);
+        Some(Paced::Send(waiting.item))
+    }
+
+    fn take(&mut self, priority: Priority) -> Option<Waiting<T>> {
+        let waiting = self.queues[priority as usize].pop_front()?;
+        self.queued_bytes -= u64::from(waiting.size_bytes);
+        Some(waiting)
+    }
+
+    /// A burst begins without debt and ends with that of [`BURST`].
+    fn may_send(&mut self) -> bool {
+        let burst_bytes = self.rate_now_bps() / 8.0 * BURST.as_secs_f64();
+        self.is_bursting =
+            if self.is_bursting { self.debt_bytes < burst_bytes } else { self.debt_bytes <= 0.0 };
+        self.is_bursting
+    }
+
+    /// The rate, raised where the queue would last too long.
+    fn rate_now_bps(&self) -> f64 {
+        let draining_bps = self.queued_bytes as f64 * 8.0 / DRAIN.as_secs_f64();
+        draining_bps.clamp(self.rate_bps, RATE_FACTOR_MAX * self.rate_bps)
+    }
+
+    fn pay(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.updated);
+        self.updated = self.updated.max(now);
+        let paid_bytes = self.rate_now_bps() / 8.0 * elapsed.as_secs_f64();
+        // A nanosecond's worth may be left over from rounding.
+        let left_bytes = self.debt_bytes - paid_bytes;
+        self.debt_bytes = if left_bytes < 0.01 { 0.0 } else { left_bytes };
+    }
+
+    /// When [`Self::poll`] has something next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let next = self.queues.iter().position(|queue| !queue.is_empty())?;
+        let burst_bytes = self.rate_now_bps() / 8.0 * BURST.as_secs_f64();
+        let is_due = next == Priority::Audio as usize
+            || self.debt_bytes <= 0.0
+            || self.is_bursting && self.debt_bytes < burst_bytes;
+        if is_due {
+            return Some(self.updated);
+        }
+        let wait_s = self.debt_bytes * 8.0 / self.rate_now_bps();
+        let useless = Priority::ALL.into_iter().filter_map(|priority| {
+            let waiting = self.queues[priority as usize].front()?;
+            Some(waiting.pushed + priority.useless_after() + Duration::from_micros(1))
+        });
+        let paid = self.updated + Duration::from_secs_f64(wait_s.min(10.0) + 1e-6);
+        useless.chain([paid]).min()
+    }
+
+    /// How long the oldest packet has waited.
+    pub fn oldest_wait(&self, now: Instant) -> Duration {
+        let oldest = self.queues.iter().filter_map(|queue| queue.front()).map(|w| w.pushed).min();
+        oldest.map_or(Duration::ZERO, |pushed| now.saturating_duration_since(pushed))
+    }
+
+    /// Bytes that wait.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn drain<T: Copy>(pacer: &mut Pacer<T>, now: Instant) -> Vec<T> {
+        std::iter::from_fn(|| pacer.poll(now))
+            .map(|paced| match paced {
+                Paced::Send(item) => item,
+                Paced::Drop(..) => panic!("dropped"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn audio_leaves_at_once_and_the_rest_by_priority() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(now, 800_000);
+        pacer.push(now, 'v', 1000, Priority::Video).unwrap();
+        pacer.push(now, 'w', 1000, Priority::Video).unwrap();
+        pacer.push(now, 'p', 200, Priority::Padding).unwrap();
+        pacer.push(now, 'r', 1000, Priority::Retransmission).unwrap();
+        pacer.push(now, 'a', 100, Priority::Audio).unwrap();
+        pacer.push(now, 'b', 100, Priority::Audio).unwrap();
+        assert_eq!(drain(&mut pacer, now), ['a', 'b', 'r']);
+        assert_eq!(drain(&mut pacer, now + 11 * MS), []);
+        assert_eq!(drain(&mut pacer, now + 13 * MS), ['v']);
+    }
+
+    #[test]
+    fn the_rate_holds_over_time_and_bursts_stay_small() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(start, 16_000_000);
+        for n in 0..200 {
+            pacer.push(start, n, 1250, Priority::Video).unwrap();
+        }
+        let mut now = start;
+        let mut largest = 0;
+        let mut sent = 0;
+        while let Some(due) = pacer.poll_timeout() {
+            assert!(due >= now, "time goes on");
+            now = due;
+            let burst = drain(&mut pacer, now).len();
+            largest = largest.max(burst);
+            sent += burst;
+        }
+        assert_eq!(sent, 200);
+        assert_eq!(largest, 8, "one GSO run");
+        let ms = (now - start).as_millis();
+        assert!((110..130).contains(&ms), "200 packets of 10 kbit at 16 Mbit/s: {ms} ms");
+    }
+
+    #[test]
+    fn what_waited_too_long_is_handed_back() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(now, 4_000);
+        pacer.push(now, 1, 1000, Priority::Video).unwrap();
+        pacer.push(now, 2, 1000, Priority::Video).unwrap();
+        assert_eq!(pacer.poll(now), Some(Paced::Send(1)));
+        assert_eq!(pacer.poll(now + 700 * MS), None);
+        let due = pacer.poll_timeout().unwrap();
+        assert!(due <= now + 801 * MS);
+        assert_eq!(pacer.poll(due), Some(Paced::Drop(2, Priority::Video)));
+        assert_eq!((pacer.queued_bytes(), pacer.poll_timeout()), (0, None));
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(now, 8_000);
+        for n in 0..QUEUE_MAX {
+            pacer.push(now, n, 10, Priority::Video).unwrap();
+        }
+        assert_eq!(pacer.push(now, 9999, 10, Priority::Video), Err(9999));
+        pacer.push(now, 9999, 10, Priority::Audio).unwrap();
+        assert_eq!(pacer.poll(now), Some(Paced::Send(9999)));
+    }
+}

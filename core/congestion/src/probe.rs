@@ -1,0 +1,413 @@
+//! Probing: sending more than media for a moment to see whether it passes.
+
+use crate::sent::{PacketResult, ProbeCluster};
+
+/// How long a probe lasts, in microseconds.
+const DURATION_US: i64 = 25_000;
+/// A probe lasts this long where short ones have deceived, in microseconds.
+const DURATION_MAX_US: i64 = 400_000;
+const PACKETS_LEAST: u32 = 5;
+const PACKET_BYTES: std::ops::RangeInclusive<f64> = 150.0..=1200.0;
+/// A probe that could not be sent in this time is given up, in microseconds.
+const SEND_TIMEOUT_US: i64 = 500_000;
+/// A packet that was asked for and not sent is asked for again, in microseconds.
+const ASK_AGAIN_US: i64 = 10_000;
+/// Probes whose results are awaited at once.
+const AWAITED: usize = 4;
+/// The first probe asks for this times the estimate, those that follow success for twice what
+/// they found.
+const FIRST_FACTOR: f64 = 3.0;
+const NEXT_FACTOR: f64 = 2.0;
+const SUCCESS: f64 = 0.7;
+/// Less than this share arriving makes a probe worthless.
+const RECEIVED_LEAST: f64 = 0.6;
+/// The link was full if packets arrived at less than this share of the rate they were sent at.
+const UNSATURATED: f64 = 0.9;
+/// What is taken of a rate at which the link was full.
+const SATURATED_SHARE: f64 = 0.95;
+const INTERVAL_US: i64 = 2_500_000;
+/// As [`INTERVAL_US`] while something is paused that a probe may bring back.
+const INTERVAL_STARVING_US: i64 = 1_500_000;
+/// As [`INTERVAL_US`] while the link is used nearly as far as it is known to carry.
+const INTERVAL_BUSY_US: i64 = 5_000_000;
+/// After a drop the old rate is asked for again so much later, in microseconds.
+const AFTER_DROP_US: i64 = 1_500_000;
+const AFTER_DROP_SHARE: f64 = 0.85;
+/// A drop so soon after a probe raised the estimate means that the probe deceived.
+const DECEPTION_US: i64 = 3_000_000;
+const TRUST_AGAIN_US: i64 = 30_000_000;
+
+/// What is known when a probe may begin.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeInputs {
+    /// The estimate in bits a second.
+    pub estimate_bps: f64,
+    /// What would be used if the link carried it, in bits a second.
+    pub wanted_bps: f64,
+    /// Whether something is paused for want of bandwidth.
+    pub is_starving: bool,
+    /// Whether less is sent than the estimate allows.
+    pub is_application_limited: bool,
+    /// Whether there is a queue, or loss, that a probe would only make worse.
+    pub is_congested: bool,
+}
+
+/// A probe, being sent or awaited.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    cluster: ProbeCluster,
+    rate_bps: f64,
+    began_us: i64,
+    goal_bytes: f64,
+    packet_bytes: usize,
+    sent_bytes: u64,
+    sent_packets: u32,
+    /// When [`Prober::packet_bytes`] last gave a packet that has not been sent yet.
+    asked_us: Option<i64>,
+    accounted_packets: u32,
+    accounted_bytes: u64,
+    received_packets: u32,
+    received_bytes: u64,
+    first_sent_us: i64,
+    last_sent_us: i64,
+    last_sent_bytes: u64,
+    first_arrival_us: i64,
+    last_arrival_us: i64,
+    first_arrival_bytes: u64,
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ProbeResult {
+    /// What the link carried, in bits a second.
+    pub bps: f64,
+    /// What was asked, in bits a second.
+    pub asked_bps: f64,
+    /// Whether the link was full, so that it carries no more.
+    pub is_saturated: bool,
+}
+
+/// Decides when to probe and at which rate, and reads what comes of it.
+#[derive(Debug)]
+pub struct Prober {
+    sending: Option<Probe>,
+    awaited: [Option<Probe>; AWAITED],
+    last_cluster: u16,
+    next_us: Option<i64>,
+    /// A rate to ask for next, out of turn.
+    follow_up_bps: Option<f64>,
+    duration_us: i64,
+    raised: Option<(i64, f64)>,
+    deceived_us: Option<i64>,
+}
+
+impl Default for Prober {
+    fn default() -> Self {
+        Self {
+            sending: None,
+            awaited: [None; AWAITED],
+            last_cluster: 0,
+            next_us: None,
+            follow_up_bps: None,
+            duration_us: DURATION_US,
+            raised: None,
+            deceived_us: None,
+        }
+    }
+}
+
+impl Prober {
+    /// The rate that is being probed at, in bits a second.
+    pub fn rate_bps(&self) -> Option<f64> {
+        self.sending.map(|probe| probe.rate_bps)
+    }
+
+    /// The probe that what is sent now is a part of.
+    pub fn cluster(&self) -> Option<ProbeCluster> {
+        self.sending.map(|probe| probe.cluster)
+    }
+
+    /// When [`Self::poll_result`] and [`Self::begin`] may have something to do, in microseconds.
+    pub fn next_us(&self, rtt_us: i64) -> Option<i64> {
+        if let Some(probe) = self.sending {
+            return Some(probe.began_us + SEND_TIMEOUT_US + 1);
+        }
+        let awaited = self.awaited.iter().flatten();
+        awaited.map(|probe| probe.last_sent_us + patience_us(rtt_us) + 1).min().or(self.next_us)
+    }
+
+    /// Whether there has been a probe.
+    pub fn has_probed(&self) -> bool {
+        self.last_cluster != 0
+    }
+
+    fn is_awaiting(&self) -> bool {
+        self.sending.is_some() || self.awaited.iter().any(Option::is_some)
+    }
+
+    /// Begins a probe if it is time for one.
+    pub fn begin(&mut self, inputs: &ProbeInputs, now_us: i64) {
+        if self.sending.is_some_and(|probe| now_us - probe.began_us > SEND_TIMEOUT_US) {
+            self.sending = None;
+        }
+        if inputs.wanted_bps <= inputs.estimate_bps {
+            self.next_us = None;
+            return;
+        }
+        let next_us = *self.next_us.get_or_insert(now_us);
+        if now_us < next_us || self.is_awaiting() {
+            return;
+        }
+        if inputs.is_congested {
+            self.next_us = Some(now_us + 200_000);
+            return;
+        }
+        let asked_bps = self.follow_up_bps.take().unwrap_or(FIRST_FACTOR * inputs.estimate_bps);
+        let asked_bps = asked_bps.clamp(inputs.estimate_bps, inputs.wanted_bps);
+        self.start(asked_bps, now_us);
+        let interval_us = if inputs.is_starving {
+            INTERVAL_STARVING_US
+        } else if inputs.is_application_limited {
+            INTERVAL_US
+        } else {
+            INTERVAL_BUSY_US
+        };
+        self.next_us = Some(now_us + interval_us);
+    }
+
+    fn start(&mut self, rate_bps: f64, now_us: i64) {
+        self.last_cluster = self.last_cluster.checked_add(1).unwrap_or(1);
+        let is_trusted = self.deceived_us.is_none_or(|at_us| now_us - at_us > TRUST_AGAIN_US);
+        if is_trusted {
+            self.duration_us = DURATION_US;
+        }
+        let goal_bytes = rate_bps / 8.0 * self.duration_us as f64 / 1e6;
+        let packet_bytes = goal_bytes / f64::from(PACKETS_LEAST);
+        self.sending = Some(Probe {
+            cluster: ProbeCluster(self.last_cluster),
+            rate_bps,
+            began_us: now_us,
+            goal_bytes,
+            packet_bytes: packet_bytes.clamp(*PACKET_BYTES.start(), *PACKET_BYTES.end()) as usize,
+            sent_bytes: 0,
+            sent_packets: 0,
+            asked_us: None,
+            accounted_packets: 0,
+            accounted_bytes: 0,
+            received_packets: 0,
+            received_bytes: 0,
+            first_sent_us: now_us,
+            last_sent_us: now_us,
+            last_sent_bytes: 0,
+            first_arrival_us: i64::MAX,
+            last_arrival_us: i64::MIN,
+            first_arrival_bytes: 0,
+        });
+    }
+
+    /// When the next packet of the probe is due, in microseconds.
+    pub fn packet_due_us(&self) -> Option<i64> {
+        let probe = self.sending?;
+        let sent_us = probe.sent_bytes as f64 * 8e6 / probe.rate_bps;
+        let due_us = probe.first_sent_us + sent_us as i64;
+        Some(probe.asked_us.map_or(due_us, |asked_us| due_us.max(asked_us + ASK_AGAIN_US)))
+    }
+
+    /// Bytes of the packet to send now so that the probe keeps its rate.
+    pub fn packet_bytes(&mut self, now_us: i64) -> Option<usize> {
+        self.packet_due_us().filter(|due_us| *due_us <= now_us)?;
+        let probe = self.sending.as_mut()?;
+        probe.asked_us = Some(now_us);
+        Some(probe.packet_bytes)
+    }
+
+    /// Takes a packet that was sent as part of the probe, whatever it carries.
+    pub fn on_sent(&mut self, size_bytes: usize, now_us: i64) {
+        let Some(probe) = &mut self.sending else { return };
+        if probe.sent_packets == 0 {
+            probe.first_sent_us = now_us;
+        }
+        probe.sent_packets += 1;
+        probe.sent_bytes += size_bytes as u64;
+        probe.last_sent_bytes = size_bytes as u64;
+        probe.last_sent_us = now_us;
+        probe.asked_us = None;
+        let is_enough = probe.sent_bytes as f64 >= probe.goal_bytes;
+        if is_enough && probe.sent_packets > PACKETS_LEAST {
+            let place = self.awaited.iter().position(Option::is_none).unwrap_or(0);
+            self.awaited[place] = self.sending.take();
+        }
+    }
+
+    /// Takes what feedback said of a packet of a probe.
+    pub fn on_packet(&mut self, result: &PacketResult) {
+        let Some(cluster) = result.cluster else { return };
+        let probes = self.awaited.iter_mut().chain([&mut self.sending]).flatten();
+        let Some(probe) = { probes }.find(|probe| probe.cluster == cluster) else { return };
+        let size_bytes = u64::from(result.size_bytes);
+        if !result.was_lost {
+            probe.accounted_packets += 1;
+            probe.accounted_bytes += size_bytes;
+        }
+        let Some(arrival_us) = result.arrival_us else { return };
+        probe.received_packets += 1;
+        probe.received_bytes += size_bytes;
+        if arrival_us < probe.first_arrival_us {
+            probe.first_arrival_us = arrival_us;
+            probe.first_arrival_bytes = size_bytes;
+        }
+        probe.last_arrival_us = probe.last_arrival_us.max(arrival_us);
+    }
+
+    /// The result of a probe that feedback has spoken of in whole, or in most part where the rest
+    /// has had its time.
+    pub fn poll_result(&mut self, rtt_us: i64, now_us: i64) -> Option<ProbeResult> {
+        for place in &mut self.awaited {
+            let Some(probe) = *place else { continue };
+            let is_late = now_us - probe.last_sent_us > patience_us(rtt_us);
+            if probe.accounted_packets < probe.sent_packets && !is_late {
+                continue;
+            }
+            *place = None;
+            if let Some(result) = probe.result() {
+                return Some(result);
+            }
+        }
+        None
+    }
+
+    /// Takes notice that a result raised the estimate from `before_bps`, and asks for more while
+    /// there is more to find.
+    pub fn on_raised(&mut self, result: &ProbeResult, before_bps: f64, now_us: i64) {
+        self.raised = Some((now_us, before_bps));
+        if !result.is_saturated && result.bps > SUCCESS * result.asked_bps {
+            self.follow_up_bps = Some(NEXT_FACTOR * result.bps);
+            self.next_us = Some(now_us);
+        }
+    }
+
+    /// Takes notice that congestion lowered the estimate.
+    pub fn on_drop(&mut self, before_bps: f64, after_bps: f64, now_us: i64) {
+        self.sending = None;
+        let raised = self.raised.filter(|(at_us, _)| now_us - at_us < DECEPTION_US);
+        if let Some((_, bps)) = raised
+            && after_bps < 1.3 * bps
+            && after_bps < 0.75 * before_bps
+        {
+            self.raised = None;
+            self.deceived_us = Some(now_us);
+            self.duration_us = (4 * self.duration_us).min(DURATION_MAX_US);
+            self.next_us = Some(now_us + INTERVAL_BUSY_US);
+            self.follow_up_bps = None;
+        } else if after_bps < 0.8 * before_bps {
+            self.follow_up_bps = Some(AFTER_DROP_SHARE * before_bps);
+            self.next_us = Some(now_us + AFTER_DROP_US);
+        }
+    }
+}
+
+/// How long feedback on a probe may take, in microseconds.
+fn patience_us(rtt_us: i64) -> i64 {
+    2 * rtt_us + 500_000
+}
+
+impl Probe {
+    fn result(&self) -> Option<ProbeResult> {
+        let received_share = self.received_bytes as f64 / self.sent_bytes as f64;
+        let sent_us = self.last_sent_us - self.first_sent_us;
+        let arrival_us = self.last_arrival_us.checked_sub(self.first_arrival_us)?;
+        let is_whole = received_share >= RECEIVED_LEAST && self.received_packets >= 4;
+        if !is_whole || sent_us <= 0 || arrival_us <= 0 || arrival_us > 2_000_000 {
+            return None;
+        }
+        let rate_bps = |bytes: u64, span_us: i64| bytes as f64 * 8e6 / span_us as f64;
+        let sent_bps = rate_bps(self.sent_bytes - self.last_sent_bytes, sent_us);
+        let arrived_bytes = self.received_bytes - self.first_arrival_bytes;
+        // What was lost took its time at the bottleneck, or before it.
+        let arrival_bps = rate_bps(arrived_bytes, arrival_us) / received_share;
+        let is_saturated = arrival_bps < UNSATURATED * sent_bps;
+        let bps = if is_saturated {
+            SATURATED_SHARE * received_share * arrival_bps
+        } else {
+            sent_bps.min(arrival_bps)
+        };
+        Some(ProbeResult { bps, asked_bps: self.rate_bps, is_saturated })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sent::PacketKind;
+
+    const INPUTS: ProbeInputs = ProbeInputs {
+        estimate_bps: 300_000.0,
+        wanted_bps: 2_000_000.0,
+        is_starving: false,
+        is_application_limited: true,
+        is_congested: false,
+    };
+
+    /// Sends the probe that is due over a link of `capacity_bps`.
+    fn run(prober: &mut Prober, mut now_us: i64, capacity_bps: i64) -> Option<ProbeResult> {
+        let mut free_us = 0;
+        let cluster = prober.cluster();
+        while let Some(due_us) = prober.packet_due_us() {
+            now_us = now_us.max(due_us);
+            let bytes = prober.packet_bytes(now_us).unwrap();
+            prober.on_sent(bytes, now_us);
+            free_us = now_us.max(free_us) + bytes as i64 * 8_000_000 / capacity_bps;
+            prober.on_packet(&PacketResult {
+                sent_us: now_us,
+                arrival_us: Some(free_us),
+                size_bytes: bytes as u16,
+                kind: PacketKind::Padding,
+                cluster,
+                was_lost: false,
+            });
+        }
+        // The last packet left `sending` before its result came.
+        prober.poll_result(100_000, now_us + 1_000_000)
+    }
+
+    #[test]
+    fn a_probe_that_passes_finds_its_own_rate_and_is_followed_by_a_faster_one() {
+        let mut prober = Prober::default();
+        prober.begin(&INPUTS, 0);
+        assert_eq!(prober.rate_bps(), Some(900_000.0));
+        let result = run(&mut prober, 0, 10_000_000).unwrap();
+        assert!(!result.is_saturated);
+        assert!((850_000.0..950_000.0).contains(&result.bps), "{result:?}");
+        prober.on_raised(&result, 300_000.0, 200_000);
+        prober.begin(&ProbeInputs { estimate_bps: 900_000.0, ..INPUTS }, 200_000);
+        assert!(prober.rate_bps().unwrap() > 1_700_000.0);
+    }
+
+    #[test]
+    fn a_probe_that_fills_the_link_finds_its_capacity() {
+        let mut prober = Prober::default();
+        prober.begin(&INPUTS, 0);
+        let result = run(&mut prober, 0, 500_000).unwrap();
+        assert!(result.is_saturated);
+        assert!((450_000.0..510_000.0).contains(&result.bps), "{result:?}");
+    }
+
+    #[test]
+    fn nothing_is_probed_that_nobody_wants_or_that_would_hurt() {
+        let mut prober = Prober::default();
+        prober.begin(&ProbeInputs { wanted_bps: 300_000.0, ..INPUTS }, 0);
+        assert_eq!(prober.rate_bps(), None);
+        prober.begin(&ProbeInputs { is_congested: true, ..INPUTS }, 0);
+        assert_eq!(prober.rate_bps(), None);
+    }
+
+    #[test]
+    fn where_short_probes_deceive_they_become_longer() {
+        let mut prober = Prober::default();
+        prober.begin(&INPUTS, 0);
+        let result = run(&mut prober, 0, 10_000_000).unwrap();
+        prober.on_raised(&result, 300_000.0, 100_000);
+        prober.on_drop(900_000.0, 320_000.0, 1_000_000);
+        assert_eq!(prober.duration_us, 4 * DURATION_US);
+    }
+}

@@ -1,0 +1,332 @@
+//! What was sent under which transport-wide sequence number, and what feedback says about it.
+
+use parlor_rtp::rtcp::{REFERENCE_TICK_US, TransportFeedback};
+
+/// Most packets that wait for feedback; with more, the oldest are forgotten.
+pub const HISTORY_MAX: usize = 8192;
+/// How long a packet waits for feedback before its place may be used again, in microseconds.
+const HISTORY_TIME_US: i64 = 2_000_000;
+const HISTORY_START: usize = 256;
+/// How many times the reference time ticks before it wraps.
+const REFERENCE_WRAP: i64 = 1 << 24;
+
+/// What a packet was sent for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PacketKind {
+    /// Audio, for the first time.
+    Audio,
+    /// Video, for the first time.
+    Video,
+    /// Media that was asked for again.
+    Retransmission,
+    /// Nothing but to be there: padding, or media again that nobody asked for.
+    Padding,
+}
+
+/// The number of a probe: packets sent at one rate to see whether it passes. Never 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProbeCluster(pub u16);
+
+/// What feedback says about one packet, at the first time or when it turns out not to be lost.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PacketResult {
+    /// When it was sent, in microseconds of the sender's clock.
+    pub sent_us: i64,
+    /// When it arrived, in microseconds of the receiver's clock, unwrapped; `None` for lost.
+    pub arrival_us: Option<i64>,
+    /// Size in bytes.
+    pub size_bytes: u16,
+    /// What it was sent for.
+    pub kind: PacketKind,
+    /// The probe that it was a part of.
+    pub cluster: Option<ProbeCluster>,
+    /// Earlier feedback called it lost.
+    pub was_lost: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    /// The number was passed over.
+    NotSent,
+    Outstanding,
+    Lost,
+    Received,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    sent_us: i64,
+    size_bytes: u16,
+    cluster: u16,
+    kind: PacketKind,
+    fate: Fate,
+}
+
+const NOT_SENT: Sent =
+    Sent { sent_us: 0, size_bytes: 0, cluster: 0, kind: PacketKind::Padding, fate: Fate::NotSent };
+
+/// A ring of what was sent, by transport-wide sequence number.
+///
+/// It grows by doubling while packets younger than two seconds fill it, up to [`HISTORY_MAX`].
+#[derive(Debug)]
+pub struct SentHistory {
+    ring: Vec<Sent>,
+    /// The number that the next packet is expected to have, unwrapped.
+    next: u64,
+    /// The oldest number that the ring holds, unwrapped.
+    first: u64,
+    /// The number after the newest that feedback has spoken of, unwrapped.
+    acknowledged: u64,
+    in_flight_bytes: u64,
+    last_reference_ticks: Option<i64>,
+}
+
+impl Default for SentHistory {
+    fn default() -> Self {
+        Self {
+            ring: vec![NOT_SENT; HISTORY_START],
+            next: 0,
+            first: 0,
+            acknowledged: 0,
+            in_flight_bytes: 0,
+            last_reference_ticks: None,
+        }
+    }
+}
+
+impl SentHistory {
+    /// Notes a packet. Numbers that were passed over count as not sent; a number that is not
+    /// ahead of the last one is ignored.
+    pub fn on_sent(
+        &mut self,
+        sequence_number: u16,
+        now_us: i64,
+        size_bytes: usize,
+        kind: PacketKind,
+        cluster: Option<ProbeCluster>,
+    ) {
+        if self.first == self.next {
+            // 2^32 leaves room to count down from, and keeps the low 16 bits.
+            self.next = (1 << 32) + u64::from(sequence_number);
+            self.first = self.next;
+            self.acknowledged = self.next;
+        }
+        let ahead = sequence_number.wrapping_sub(self.next as u16);
+        if ahead >= 1 << 15 {
+            return;
+        }
+        for _ in 0..ahead {
+            self.append(NOT_SENT, now_us);
+        }
+        let size_bytes = u16::try_from(size_bytes).unwrap_or(u16::MAX);
+        let cluster = cluster.map_or(0, |cluster| cluster.0);
+        let fate = Fate::Outstanding;
+        self.append(Sent { sent_us: now_us, size_bytes, cluster, kind, fate }, now_us);
+        self.in_flight_bytes += u64::from(size_bytes);
+    }
+
+    fn append(&mut self, sent: Sent, now_us: i64) {
+        let len = (self.next - self.first) as usize;
+        if len == self.ring.len() {
+            let oldest = self.ring[self.index(self.first)];
+            let is_young =
+                oldest.fate != Fate::NotSent && now_us - oldest.sent_us < HISTORY_TIME_US;
+            if is_young && len < HISTORY_MAX {
+                self.grow();
+            } else {
+                self.settle_until(self.first + 1);
+                self.first += 1;
+            }
+        }
+        let index = self.index(self.next);
+        self.ring[index] = sent;
+        self.next += 1;
+    }
+
+    fn grow(&mut self) {
+        let mut larger = vec![NOT_SENT; self.ring.len() * 2];
+        for number in self.first..self.next {
+            larger[number as usize & (self.ring.len() * 2 - 1)] = self.ring[self.index(number)];
+        }
+        self.ring = larger;
+    }
+
+    fn index(&self, number: u64) -> usize {
+        number as usize & (self.ring.len() - 1)
+    }
+
+    /// Takes what is before `number` out of flight.
+    fn settle_until(&mut self, number: u64) {
+        for settled in self.acknowledged..number {
+            let sent = self.ring[self.index(settled)];
+            self.in_flight_bytes -= u64::from(sent.size_bytes);
+        }
+        self.acknowledged = self.acknowledged.max(number);
+    }
+
+    /// Bytes sent after the newest packet that feedback has spoken of.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
+    }
+
+    /// Packets sent after the newest that feedback has spoken of.
+    pub fn in_flight_packets(&self) -> u64 {
+        self.next - self.acknowledged
+    }
+
+    /// When the oldest packet in flight was sent, in microseconds.
+    pub fn oldest_in_flight_us(&self) -> Option<i64> {
+        let mut numbers = self.acknowledged..self.next;
+        let sent = numbers.find_map(|number| {
+            let sent = self.ring[self.index(number)];
+            (sent.fate != Fate::NotSent).then_some(sent)
+        });
+        sent.map(|sent| sent.sent_us)
+    }
+
+    /// Appends to `out` what `feedback` says for the first time, in order of sequence numbers.
+    ///
+    /// Packets that feedback has spoken of before are left out, unless they were called lost and
+    /// now have arrived. Packets never sent, or too old, are left out too.
+    pub fn on_feedback(&mut self, feedback: &TransportFeedback<'_>, out: &mut Vec<PacketResult>) {
+        if self.first == self.next {
+            return;
+        }
+        let offset_us = self.unwrap_reference(feedback.reference_time_ticks());
+        for (sequence_number, arrival_us) in feedback.arrivals_us().take(HISTORY_MAX) {
+            let newest = self.next - 1;
+            let behind = u64::from((newest as u16).wrapping_sub(sequence_number));
+            if behind >= 1 << 15 || newest - behind < self.first {
+                continue;
+            }
+            let number = newest - behind;
+            self.settle_until(number + 1);
+            let index = self.index(number);
+            let sent = &mut self.ring[index];
+            let fate = if arrival_us.is_some() { Fate::Received } else { Fate::Lost };
+            let is_news = match sent.fate {
+                Fate::NotSent | Fate::Received => false,
+                Fate::Outstanding => true,
+                Fate::Lost => fate == Fate::Received,
+            };
+            if is_news {
+                out.push(PacketResult {
+                    sent_us: sent.sent_us,
+                    arrival_us: arrival_us.map(|arrival_us| arrival_us + offset_us),
+                    size_bytes: sent.size_bytes,
+                    kind: sent.kind,
+                    cluster: (sent.cluster != 0).then_some(ProbeCluster(sent.cluster)),
+                    was_lost: sent.fate == Fate::Lost,
+                });
+                sent.fate = fate;
+            }
+        }
+    }
+
+    /// What to add to arrivals so that they do not wrap, in microseconds.
+    fn unwrap_reference(&mut self, ticks: i32) -> i64 {
+        let ticks = i64::from(ticks);
+        let last = self.last_reference_ticks.unwrap_or(ticks);
+        let half = REFERENCE_WRAP / 2;
+        let step = (ticks - last + half).rem_euclid(REFERENCE_WRAP) - half;
+        let unwrapped = last + step;
+        // Feedback that comes late must not make the next wrap look like one backwards.
+        self.last_reference_ticks = Some(unwrapped.max(last));
+        (unwrapped - ticks) * REFERENCE_TICK_US
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parlor_model::Ssrc;
+    use parlor_rtp::rtcp::{
+        FeedbackSsrcs, Rtcp, TransportFeedbackFields, packets, write_transport_feedback,
+    };
+
+    fn give(
+        history: &mut SentHistory,
+        base: u16,
+        arrivals_us: &[Option<i64>],
+    ) -> Vec<PacketResult> {
+        let fields = TransportFeedbackFields {
+            ssrcs: FeedbackSsrcs { sender: Ssrc(1), media: Ssrc(2) },
+            base_sequence_number: base,
+            feedback_count: 0,
+        };
+        let mut bytes = Vec::new();
+        write_transport_feedback(&mut bytes, &fields, arrivals_us);
+        let Some(Rtcp::TransportFeedback(feedback)) = packets(&bytes).next() else { panic!() };
+        let mut results = Vec::new();
+        history.on_feedback(&feedback, &mut results);
+        results
+    }
+
+    fn send(history: &mut SentHistory, numbers: impl Iterator<Item = u16>) {
+        for (n, number) in numbers.enumerate() {
+            history.on_sent(number, n as i64 * 1000, 100, PacketKind::Video, None);
+        }
+    }
+
+    #[test]
+    fn each_packet_is_told_once_across_the_wrap() {
+        let mut history = SentHistory::default();
+        send(&mut history, (65_530..=65_535).chain(0..4));
+        assert_eq!(history.in_flight_bytes(), 1000);
+        let results = give(&mut history, 65_534, &[Some(0), None, Some(500), None, Some(1000)]);
+        let lost: Vec<_> = results.iter().map(|result| result.arrival_us.is_none()).collect();
+        assert_eq!(lost, [false, true, false, true, false]);
+        assert_eq!(history.in_flight_bytes(), 100);
+        let again = give(&mut history, 65_534, &[Some(0), Some(600), Some(500), None, Some(1000)]);
+        assert_eq!(again.len(), 1, "the one that was late");
+        assert!(again[0].was_lost && again[0].arrival_us == Some(500));
+    }
+
+    #[test]
+    fn arrivals_go_on_when_the_reference_time_wraps() {
+        let mut history = SentHistory::default();
+        send(&mut history, 0..100);
+        let wrap_us = REFERENCE_WRAP * REFERENCE_TICK_US;
+        let before_us = wrap_us / 2 - 64_000;
+        let first = give(&mut history, 0, &[Some(before_us)])[0];
+        let second = give(&mut history, 1, &[Some(before_us + 128_000)])[0];
+        assert_eq!(second.arrival_us.unwrap() - first.arrival_us.unwrap(), 128_000);
+        let late = give(&mut history, 2, &[Some(before_us)])[0];
+        assert_eq!(late.arrival_us, first.arrival_us);
+    }
+
+    #[test]
+    fn feedback_on_what_was_never_sent_or_long_ago_is_nothing() {
+        let mut history = SentHistory::default();
+        assert!(give(&mut history, 0, &[Some(0)]).is_empty());
+        send(&mut history, 10..20);
+        assert!(give(&mut history, 20, &[Some(0)]).is_empty());
+        assert!(give(&mut history, 9, &[Some(0)]).is_empty());
+        history.on_sent(25, 0, 100, PacketKind::Audio, None);
+        assert!(give(&mut history, 22, &[Some(0)]).is_empty());
+        assert_eq!(give(&mut history, 25, &[Some(0)]).len(), 1);
+    }
+
+    #[test]
+    fn the_ring_is_bounded_and_forgets_the_oldest() {
+        let mut history = SentHistory::default();
+        for n in 0..HISTORY_MAX as u32 + 1 {
+            history.on_sent(n as u16, 0, 100, PacketKind::Video, None);
+        }
+        assert_eq!(history.ring.len(), HISTORY_MAX);
+        assert_eq!(history.in_flight_bytes(), 100 * HISTORY_MAX as u64);
+        assert!(give(&mut history, 0, &[Some(0)]).is_empty());
+        assert_eq!(give(&mut history, 1, &[Some(0)]).len(), 1);
+        history.on_sent((HISTORY_MAX + 32_000) as u16, 0, 100, PacketKind::Video, None);
+        assert_eq!(history.in_flight_bytes(), 100);
+    }
+
+    #[test]
+    fn a_slow_stream_keeps_the_ring_small() {
+        let mut history = SentHistory::default();
+        for n in 0..10_000_i64 {
+            history.on_sent(n as u16, n * 20_000, 100, PacketKind::Audio, None);
+        }
+        assert_eq!(history.ring.len(), HISTORY_START);
+    }
+}
