@@ -106,7 +106,7 @@ impl Node {
             ..Default::default()
         };
         let settings = room_settings(&self.outside.config.room, &configuration);
-        self.host(now, &name, settings);
+        self.ensure_room(now, &name, settings);
         self.reschedule(&name);
         let host = self.hosts.get(&name).ok_or_else(no_room)?;
         let room = self.outside.server.room_with_counts(&host.room, &host.turn_password);

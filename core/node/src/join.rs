@@ -4,19 +4,14 @@ use crate::{
     connection::Connection,
     host::Host,
     io::{Output, SessionId},
-    member::{
-        ANSWER_TIMEOUT, HeldData, JOIN_TIMEOUT, Member, SIGNAL_TIMEOUT, TOKEN_REFRESH_INTERVAL,
-    },
+    member::{ANSWER_TIMEOUT, JOIN_TIMEOUT, Member, SIGNAL_TIMEOUT},
     outside::Outside,
     peer::PeerSettings,
 };
 use parlor_model::{DisconnectReason, Now, ParticipantSid};
 use parlor_room::{Command, NewParticipant, Refusal};
 use parlor_signal::{ConnectRequest, ConnectionModel, response::Client};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::time::Instant;
 
 /// Most tracks that a join may announce at once.
 pub const JOIN_TRACKS_MAX: usize = 20;
@@ -56,26 +51,7 @@ impl Host {
                 Connection::pair(cx, now, settings, primary)
             }
         };
-        let member = Member {
-            sid: sid.clone(),
-            session: Some(session),
-            text: false,
-            client,
-            claims: request.claims,
-            connection,
-            joined: now.instant,
-            active: false,
-            last_signal: now.instant,
-            pings: false,
-            refresh_at: now.instant + TOKEN_REFRESH_INTERVAL,
-            publications: BTreeMap::new(),
-            subscriptions: BTreeMap::new(),
-            track_settings: BTreeMap::new(),
-            told_unsupported: BTreeSet::new(),
-            leaves_silently: false,
-            last_sequence: 0,
-            held: HeldData::default(),
-        };
+        let member = Member::new(now, sid.clone(), session, client, request.claims, connection);
         cx.outputs.push_back(Output::Accept { session });
         cx.sessions.insert(session, self.address(&sid));
         self.send_join(cx, &sid, member);

@@ -61,6 +61,36 @@ pub(crate) struct Publication {
 }
 
 impl Member {
+    pub(crate) fn new(
+        now: Now,
+        sid: ParticipantSid,
+        session: SessionId,
+        client: Client,
+        claims: Claims,
+        connection: Connection,
+    ) -> Self {
+        Self {
+            sid,
+            session: Some(session),
+            text: false,
+            client,
+            claims,
+            connection,
+            joined: now.instant,
+            active: false,
+            last_signal: now.instant,
+            pings: false,
+            refresh_at: now.instant + TOKEN_REFRESH_INTERVAL,
+            publications: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            track_settings: BTreeMap::new(),
+            told_unsupported: BTreeSet::new(),
+            leaves_silently: false,
+            last_sequence: 0,
+            held: HeldData::default(),
+        }
+    }
+
     /// The peer over which data reaches it.
     pub(crate) fn data_peer(&self, channel: parlor_model::DataChannel) -> Option<PeerId> {
         let peer = self.connection.primary()?;

@@ -137,13 +137,13 @@ impl Node {
         }
     }
 
-    /// The room of this name, created if there is none.
-    pub(crate) fn host(&mut self, now: Now, name: &RoomName, settings: RoomSettings) -> &mut Host {
-        let shard = self.least_loaded_shard();
-        let outside = &mut self.outside;
-        self.hosts
-            .entry(name.clone())
-            .or_insert_with(|| Host::new(outside, now, name.clone(), settings, shard))
+    /// Creates the room of this name if there is none.
+    pub(crate) fn ensure_room(&mut self, now: Now, name: &RoomName, settings: RoomSettings) {
+        if !self.hosts.contains_key(name) {
+            let shard = self.least_loaded_shard();
+            let host = Host::new(&mut self.outside, now, name.clone(), settings, shard);
+            self.hosts.insert(name.clone(), host);
+        }
     }
 
     fn least_loaded_shard(&self) -> ShardId {
@@ -175,7 +175,7 @@ impl Node {
         });
         let chosen = configuration.unwrap_or_default();
         let settings = crate::calls::room_settings(&self.outside.config.room, &chosen);
-        self.host(now, &name, settings);
+        self.ensure_room(now, &name, settings);
         let mut refusal = None;
         self.with_host(now, &name, |host, outside| {
             refusal = host.join(outside, now, session, request).err();

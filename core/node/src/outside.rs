@@ -172,8 +172,8 @@ impl Outside {
 
     /// Sends a message to a socket in the form that its client speaks.
     pub(crate) fn send(&mut self, session: SessionId, text: bool, encoder: &mut Encoder) {
-        let frame =
-            if text { Frame::Text(encoder.text()) } else { Frame::Binary(encoder.binary()) };
+        let text = if text { encoder.text() } else { None };
+        let frame = text.map_or_else(|| Frame::Binary(encoder.binary()), Frame::Text);
         self.outputs.push_back(Output::Frame { session, frame });
     }
 

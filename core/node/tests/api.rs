@@ -1,4 +1,5 @@
 //! The server API of a [`Node`].
+#![allow(clippy::unwrap_used)]
 
 mod world;
 

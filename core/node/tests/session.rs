@@ -1,4 +1,5 @@
 //! What a [`Node`] does with clients that come, behave well or badly, and go.
+#![allow(clippy::unwrap_used)]
 
 mod world;
 

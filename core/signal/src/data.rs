@@ -117,6 +117,8 @@ impl Packet {
         if bytes.len() > MAX_PACKET_BYTES {
             return Err(MalformedPacket::TooLong);
         }
+        // What is known of a packet has to be well formed: receivers decode it whole.
+        proto::DataPacket::decode(bytes.clone()).map_err(|_| MalformedPacket::NotProtobuf)?;
         let mut packet = Packet {
             bytes: bytes.clone(),
             content: Content::Other,
@@ -484,6 +486,9 @@ mod tests {
     fn junk_and_excess_are_refused() {
         assert_eq!(Packet::read(vec![0xff; 12]), Err(MalformedPacket::NotProtobuf));
         assert_eq!(Packet::read(vec![0x12, 0x05, 0x00]), Err(MalformedPacket::NotProtobuf));
+        let mut bad_text_inside = Vec::new();
+        put_bytes(&mut bad_text_inside, packet_field::CHAT_MESSAGE, &[0x0a, 0x01, 0xff]);
+        assert_eq!(Packet::read(bad_text_inside), Err(MalformedPacket::NotProtobuf));
         let at_bound = |count: usize| {
             let packet = proto::DataPacket {
                 destination_identities: vec!["b".into(); count],
