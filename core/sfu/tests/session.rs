@@ -480,3 +480,28 @@ fn a_subscriber_without_red_gets_the_newest_frame_alone() {
     assert!(redundant.payload().ends_with(b"oldnewest"));
     world.assert_clean();
 }
+
+#[test]
+fn h264_starts_at_its_parameter_sets_and_passes_untouched() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect(1), world.connect(2));
+    world.publish(alice, vec![video_section("1", 11, &[])]);
+    world.subscribe(bob, vec![video_subscription("1", 21, 11, 2000)]);
+    // A slice, then SPS, PPS and IDR as Chromium sends them, then slices.
+    let units: [&[u8]; 6] =
+        [b"\x41one", b"\x67sps", b"\x68pps", b"\x65idr", b"\x41two", b"\x41end"];
+    let frame = [0, 1, 1, 1, 2, 3];
+    for (at, (unit, frame)) in (0u16..).zip(units.iter().zip(frame)) {
+        let marker = [0, 3, 4, 5].contains(&at);
+        let timestamp = frame * 3000;
+        let mid: &[(u8, &[u8])] = &[(MID_ID, b"1")];
+        world.clients[alice].send_rtp(&packet(50, 102, 9 + at, timestamp, marker, mid, unit));
+        world.run(ms(11));
+    }
+    let packets = world.clients[bob].packets(Ssrc(2000));
+    let payloads: Vec<_> = packets.iter().map(|packet| packet.payload()).collect();
+    assert_eq!(payloads, units[1..]);
+    assert!(packets.iter().all(|packet| packet.payload_type().0 == 108));
+    assert_eq!(world.clients[bob].checker.complete_frames(Ssrc(2000)), 3);
+    world.assert_clean();
+}
