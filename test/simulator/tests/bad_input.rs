@@ -36,7 +36,7 @@ fn still_heard(world: &mut World, bob: usize) {
 fn a_million_stun_packets_of_strangers_change_nothing() {
     let (mut world, _, bob) = call();
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let before = world.shard().counters().clone();
+    let before = *world.shard().counters();
     for n in 0..1_000_000_u32 {
         let mut packet = vec![0, 1, 0, 16, 0x21, 0x12, 0xA4, 0x42];
         packet.extend(rng.random::<[u8; 12]>());
