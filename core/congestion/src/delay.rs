@@ -54,7 +54,7 @@ pub struct DelayDetector {
 impl DelayDetector {
     /// Takes a packet that arrived; both times in microseconds, each of its own clock.
     pub fn on_packet(&mut self, sent_us: i64, arrival_us: i64) {
-        self.queue.on_packet(sent_us, arrival_us - sent_us);
+        self.on_disturbed_packet(sent_us, arrival_us);
         let Some(mut current) = self.current else {
             self.current = Some(Group::new(sent_us, arrival_us));
             return;
@@ -83,9 +83,20 @@ impl DelayDetector {
         self.current = Some(Group::new(sent_us, arrival_us));
     }
 
+    /// As [`Self::on_packet`] for a packet whose delay counts but whose gradient does not, because
+    /// a probe disturbed it.
+    pub fn on_disturbed_packet(&mut self, sent_us: i64, arrival_us: i64) {
+        self.queue.on_packet(sent_us, arrival_us - sent_us);
+    }
+
     /// What the gradient says now.
     pub fn usage(&self) -> Usage {
         self.trend.usage
+    }
+
+    /// As [`Self::queue_delay_ms`] of the last packet alone.
+    pub fn last_queue_delay_ms(&self) -> f64 {
+        self.queue.last_ms
     }
 
     /// How long packets wait in queues, from the delay above the least of the last 10 to 15 s,
@@ -235,6 +246,7 @@ struct QueueDelay {
     bucket_started_us: Option<i64>,
     /// Least one-way delay of this bucket and the two before it.
     least_us: [Option<i64>; 3],
+    last_ms: f64,
     smoothed_ms: f64,
 }
 
@@ -249,6 +261,7 @@ impl QueueDelay {
         *least = Some(least.map_or(one_way_us, |least_us| least_us.min(one_way_us)));
         let base_us = self.least_us.iter().flatten().min().copied().unwrap_or(one_way_us);
         let delay_ms = (one_way_us - base_us) as f64 / 1000.0;
+        self.last_ms = delay_ms;
         self.smoothed_ms += 0.25 * (delay_ms - self.smoothed_ms);
     }
 }

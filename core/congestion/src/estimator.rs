@@ -22,21 +22,29 @@ pub const ESTIMATE_MIN_BPS: u64 = 20_000;
 /// The estimate is never above this, in bits a second.
 pub const ESTIMATE_MAX_BPS: u64 = 1_000_000_000;
 /// Media leaves at up to this times the estimate, so that the pacer's queue empties.
-const PACING_FACTOR: f64 = 1.25;
+const PACING_FACTOR: f64 = 1.1;
 /// As [`PACING_FACTOR`] while there is a queue at the bottleneck.
 const PACING_FACTOR_QUEUE: f64 = 0.9;
 const QUEUE_MS: f64 = 50.0;
 /// A gradient without at least this queue is noise.
-const QUEUE_LEAST_MS: f64 = 12.0;
+const QUEUE_LEAST_MS: f64 = 25.0;
+/// As [`QUEUE_LEAST_MS`] where packets are lost: the queue may be short.
+const QUEUE_LEAST_LOSSY_MS: f64 = 8.0;
+const LOSS_NOTED: f64 = 0.01;
 /// No probe while the queue is longer.
 const QUEUE_PROBE_MAX_MS: f64 = 40.0;
 /// Loss with a queue this long is the queue's end: no need to wait for the gradient.
 const QUEUE_FULL_MS: f64 = 60.0;
 const FULL_LOST_LEAST: u32 = 4;
 const FULL_LOSS: f64 = 0.15;
+/// A probe that filled a link which is in use raises the estimate by this at most, in bits a
+/// second: of a link that others use too a probe takes more than its share.
+const FULL_RAISE_BPS: f64 = 150_000.0;
 const AFTER_DECREASE_US: i64 = 600_000;
 /// Feedback older than this no longer outranks reports, in microseconds.
 const FEEDBACK_LIFETIME_US: i64 = 5_000_000;
+/// Without media, and so without feedback, the first probe goes out then, in microseconds.
+const FIRST_PROBE_US: i64 = 500_000;
 const SILENCE_US: i64 = 1_000_000;
 const SILENCE_STEP_US: i64 = 500_000;
 const SILENCE_FACTOR: f64 = 0.7;
@@ -213,8 +221,13 @@ impl Estimator {
                 lost += 1;
                 continue;
             };
-            self.acknowledged.on_packet(arrival_us, result.size_bytes);
-            self.delay.on_packet(result.sent_us, arrival_us);
+            if self.prober.has_disturbed(result.sent_us) {
+                self.delay.on_disturbed_packet(result.sent_us, arrival_us);
+            } else {
+                self.delay.on_packet(result.sent_us, arrival_us);
+            }
+            let queue_ms = self.delay.last_queue_delay_ms();
+            self.acknowledged.on_packet(arrival_us, result.size_bytes, queue_ms);
             newest_us = newest_us.max(Some(result.sent_us));
         }
         if let Some(newest_us) = newest_us {
@@ -234,17 +247,17 @@ impl Estimator {
             && lost >= FULL_LOST_LEAST
             && f64::from(lost) / self.results.len() as f64
                 > FULL_LOSS.max(2.5 * self.loss.inherent());
+        let is_lossy = self.loss.recent() > self.loss.inherent() + LOSS_NOTED;
+        let queue_least_ms = if is_lossy { QUEUE_LEAST_LOSSY_MS } else { QUEUE_LEAST_MS };
         let usage = match self.delay.usage() {
             _ if is_full => Usage::Overusing,
-            Usage::Overusing if queue_ms < QUEUE_LEAST_MS => Usage::Underusing,
+            Usage::Overusing if queue_ms < queue_least_ms => Usage::Underusing,
             usage => usage,
         };
         let before_bps = self.estimate_bps;
         let mut acknowledged_bps = self.acknowledged.bps();
-        if usage == Usage::Overusing && queue_ms > QUEUE_LEAST_MS {
-            // The link is full, so that it needs no average: what arrives is what it carries.
-            let latest_bps = self.acknowledged.latest_bps();
-            acknowledged_bps = latest_bps.into_iter().chain(acknowledged_bps).reduce(f64::min);
+        if usage == Usage::Overusing {
+            acknowledged_bps = self.acknowledged.busy_bps().or(acknowledged_bps);
         }
         if self.rate.update(usage, acknowledged_bps, self.rtt_us, now_us) {
             self.cause = Cause::Delay;
@@ -266,9 +279,16 @@ impl Estimator {
     }
 
     fn follow_probes(&mut self, now_us: i64) {
-        while let Some(result) = self.prober.poll_result(self.rtt_us, now_us) {
+        while let Some(mut result) = self.prober.poll_result(self.rtt_us, now_us) {
             self.last_probe = Some(result);
-            if self.delay.usage() == Usage::Overusing || result.bps <= self.estimate_bps {
+            if result.is_saturated && !self.application.is_limited() {
+                result.bps = result.bps.min(self.estimate_bps + FULL_RAISE_BPS);
+            }
+            if self.delay.usage() == Usage::Overusing {
+                continue;
+            }
+            if result.bps <= self.estimate_bps {
+                self.follow_full_probe(&result, now_us);
                 continue;
             }
             self.prober.on_raised(&result, self.estimate_bps, now_us);
@@ -276,6 +296,22 @@ impl Estimator {
             if result.bps > self.rate.estimate_bps() {
                 self.rate.set_estimate(result.bps, now_us);
             }
+            if result.is_saturated {
+                self.rate.set_capacity(result.bps);
+            }
+            self.cause = Cause::Probe;
+            self.combine();
+        }
+    }
+
+    /// A probe that filled the link below the estimate tells that the estimate is too high, where
+    /// it is not in use.
+    fn follow_full_probe(&mut self, result: &ProbeResult, now_us: i64) {
+        let arriving_bps = self.acknowledged.bps().unwrap_or(0.0);
+        let bps = result.bps.max(arriving_bps);
+        if result.is_saturated && bps < self.rate.estimate_bps() {
+            self.rate.set_estimate(bps, now_us);
+            self.rate.set_capacity(bps);
             self.cause = Cause::Probe;
             self.combine();
         }
@@ -289,6 +325,11 @@ impl Estimator {
 
     fn begin_probe(&mut self, now_us: i64) {
         if !self.may_probe() {
+            return;
+        }
+        if self.feedback_us.is_none() && now_us < FIRST_PROBE_US {
+            // Media is about to tell more gently.
+            self.prober.wait_until(FIRST_PROBE_US);
             return;
         }
         let excess_loss = self.loss.recent() - self.loss.inherent();

@@ -17,7 +17,7 @@ const WINDOW_PACKETS: u32 = 20;
 /// Losses come in bursts, so that packets tell less than as many independent ones would.
 const INDEPENDENCE: f64 = 0.5;
 /// How much likelier (logarithm) too much sending must be, without and with a growing queue.
-const EVIDENCE_QUIET: f64 = 4.0;
+const EVIDENCE_QUIET: f64 = 5.0;
 const EVIDENCE_QUEUE: f64 = 0.5;
 /// Share of losses that is too much to be the link's own unless a lower rate has shown it.
 const INHERENT_MAX: f64 = 0.25;

@@ -6,10 +6,14 @@ use crate::sent::{PacketResult, ProbeCluster};
 const DURATION_US: i64 = 25_000;
 /// A probe lasts this long where short ones have deceived, in microseconds.
 const DURATION_MAX_US: i64 = 400_000;
+/// The queue that a probe may cause if the estimate is all that the link carries, in microseconds.
+const QUEUE_MAX_US: i64 = 60_000;
 const PACKETS_LEAST: u32 = 5;
-const PACKET_BYTES: std::ops::RangeInclusive<f64> = 150.0..=1200.0;
+const PACKET_BYTES: std::ops::RangeInclusive<f64> = 100.0..=1200.0;
 /// A probe that could not be sent in this time is given up, in microseconds.
 const SEND_TIMEOUT_US: i64 = 500_000;
+/// So long after a probe its queue may be felt, in microseconds.
+const AFTERMATH_US: i64 = 150_000;
 /// A packet that was asked for and not sent is asked for again, in microseconds.
 const ASK_AGAIN_US: i64 = 10_000;
 /// Probes whose results are awaited at once.
@@ -18,9 +22,13 @@ const AWAITED: usize = 4;
 /// they found.
 const FIRST_FACTOR: f64 = 3.0;
 const NEXT_FACTOR: f64 = 2.0;
+/// A little more than what is wanted, so that what is found is not a little less.
+const WANTED_FACTOR: f64 = 1.1;
 const SUCCESS: f64 = 0.7;
 /// Less than this share arriving makes a probe worthless.
 const RECEIVED_LEAST: f64 = 0.6;
+/// A probe that took longer to arrive met something else, in microseconds.
+const LENGTH_MAX_US: i64 = 2_000_000;
 /// The link was full if packets arrived at less than this share of the rate they were sent at.
 const UNSATURATED: f64 = 0.9;
 /// What is taken of a rate at which the link was full.
@@ -70,10 +78,33 @@ struct Probe {
     received_bytes: u64,
     first_sent_us: i64,
     last_sent_us: i64,
-    last_sent_bytes: u64,
-    first_arrival_us: i64,
-    last_arrival_us: i64,
-    first_arrival_bytes: u64,
+    /// Of what was received: when it was sent, and arrived, first and last.
+    sent_us: Span,
+    arrival_us: Span,
+}
+
+/// First and last time of something, with the bytes of each.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    first: (i64, u64),
+    last: (i64, u64),
+}
+
+impl Span {
+    const EMPTY: Self = Self { first: (i64::MAX, 0), last: (i64::MIN, 0) };
+
+    fn add(&mut self, at_us: i64, size_bytes: u64) {
+        if at_us < self.first.0 {
+            self.first = (at_us, size_bytes);
+        }
+        if at_us >= self.last.0 {
+            self.last = (at_us, size_bytes);
+        }
+    }
+
+    fn length_us(&self) -> Option<i64> {
+        self.last.0.checked_sub(self.first.0).filter(|length_us| *length_us > 0)
+    }
 }
 
 /// What a probe found.
@@ -93,6 +124,8 @@ pub struct Prober {
     sending: Option<Probe>,
     awaited: [Option<Probe>; AWAITED],
     last_cluster: u16,
+    /// When the last probe was sent, from its first packet to its last.
+    last_sent_us: Option<(i64, i64)>,
     next_us: Option<i64>,
     /// A rate to ask for next, out of turn.
     follow_up_bps: Option<f64>,
@@ -107,6 +140,7 @@ impl Default for Prober {
             sending: None,
             awaited: [None; AWAITED],
             last_cluster: 0,
+            last_sent_us: None,
             next_us: None,
             follow_up_bps: None,
             duration_us: DURATION_US,
@@ -136,6 +170,14 @@ impl Prober {
         awaited.map(|probe| probe.last_sent_us + patience_us(rtt_us) + 1).min().or(self.next_us)
     }
 
+    /// Whether a packet sent then was part of a probe or met what a probe left in the queue, so
+    /// that its delay says nothing about media.
+    pub fn has_disturbed(&self, sent_us: i64) -> bool {
+        let is_near = |(from_us, to_us)| from_us <= sent_us && sent_us < to_us + AFTERMATH_US;
+        let sending = self.sending.iter().any(|probe| probe.first_sent_us <= sent_us);
+        sending || self.last_sent_us.is_some_and(is_near)
+    }
+
     /// Whether there has been a probe.
     pub fn has_probed(&self) -> bool {
         self.last_cluster != 0
@@ -143,6 +185,11 @@ impl Prober {
 
     fn is_awaiting(&self) -> bool {
         self.sending.is_some() || self.awaited.iter().any(Option::is_some)
+    }
+
+    /// Begins none before `at_us`.
+    pub fn wait_until(&mut self, at_us: i64) {
+        self.next_us = Some(at_us);
     }
 
     /// Begins a probe if it is time for one.
@@ -163,8 +210,8 @@ impl Prober {
             return;
         }
         let asked_bps = self.follow_up_bps.take().unwrap_or(FIRST_FACTOR * inputs.estimate_bps);
-        let asked_bps = asked_bps.clamp(inputs.estimate_bps, inputs.wanted_bps);
-        self.start(asked_bps, now_us);
+        let asked_bps = asked_bps.clamp(inputs.estimate_bps, WANTED_FACTOR * inputs.wanted_bps);
+        self.start(asked_bps, inputs.estimate_bps, now_us);
         let interval_us = if inputs.is_starving {
             INTERVAL_STARVING_US
         } else if inputs.is_application_limited {
@@ -175,13 +222,16 @@ impl Prober {
         self.next_us = Some(now_us + interval_us);
     }
 
-    fn start(&mut self, rate_bps: f64, now_us: i64) {
+    fn start(&mut self, rate_bps: f64, estimate_bps: f64, now_us: i64) {
         self.last_cluster = self.last_cluster.checked_add(1).unwrap_or(1);
         let is_trusted = self.deceived_us.is_none_or(|at_us| now_us - at_us > TRUST_AGAIN_US);
         if is_trusted {
             self.duration_us = DURATION_US;
         }
-        let goal_bytes = rate_bps / 8.0 * self.duration_us as f64 / 1e6;
+        let excess_bps = (rate_bps - estimate_bps).max(1.0);
+        let bearable_us = QUEUE_MAX_US as f64 * estimate_bps / excess_bps;
+        let duration_us = (self.duration_us as f64).min(bearable_us);
+        let goal_bytes = rate_bps / 8.0 * duration_us / 1e6;
         let packet_bytes = goal_bytes / f64::from(PACKETS_LEAST);
         self.sending = Some(Probe {
             cluster: ProbeCluster(self.last_cluster),
@@ -198,10 +248,8 @@ impl Prober {
             received_bytes: 0,
             first_sent_us: now_us,
             last_sent_us: now_us,
-            last_sent_bytes: 0,
-            first_arrival_us: i64::MAX,
-            last_arrival_us: i64::MIN,
-            first_arrival_bytes: 0,
+            sent_us: Span::EMPTY,
+            arrival_us: Span::EMPTY,
         });
     }
 
@@ -229,11 +277,11 @@ impl Prober {
         }
         probe.sent_packets += 1;
         probe.sent_bytes += size_bytes as u64;
-        probe.last_sent_bytes = size_bytes as u64;
         probe.last_sent_us = now_us;
         probe.asked_us = None;
         let is_enough = probe.sent_bytes as f64 >= probe.goal_bytes;
         if is_enough && probe.sent_packets > PACKETS_LEAST {
+            self.last_sent_us = Some((probe.first_sent_us, now_us));
             let place = self.awaited.iter().position(Option::is_none).unwrap_or(0);
             self.awaited[place] = self.sending.take();
         }
@@ -252,11 +300,8 @@ impl Prober {
         let Some(arrival_us) = result.arrival_us else { return };
         probe.received_packets += 1;
         probe.received_bytes += size_bytes;
-        if arrival_us < probe.first_arrival_us {
-            probe.first_arrival_us = arrival_us;
-            probe.first_arrival_bytes = size_bytes;
-        }
-        probe.last_arrival_us = probe.last_arrival_us.max(arrival_us);
+        probe.sent_us.add(result.sent_us, size_bytes);
+        probe.arrival_us.add(arrival_us, size_bytes);
     }
 
     /// The result of a probe that feedback has spoken of in whole, or in most part where the rest
@@ -314,17 +359,20 @@ fn patience_us(rtt_us: i64) -> i64 {
 impl Probe {
     fn result(&self) -> Option<ProbeResult> {
         let received_share = self.received_bytes as f64 / self.sent_bytes as f64;
-        let sent_us = self.last_sent_us - self.first_sent_us;
-        let arrival_us = self.last_arrival_us.checked_sub(self.first_arrival_us)?;
         let is_whole = received_share >= RECEIVED_LEAST && self.received_packets >= 4;
-        if !is_whole || sent_us <= 0 || arrival_us <= 0 || arrival_us > 2_000_000 {
+        let sent_span_us = self.sent_us.length_us()?;
+        let arrival_span_us = self.arrival_us.length_us()?;
+        if !is_whole || arrival_span_us > LENGTH_MAX_US {
             return None;
         }
-        let rate_bps = |bytes: u64, span_us: i64| bytes as f64 * 8e6 / span_us as f64;
-        let sent_bps = rate_bps(self.sent_bytes - self.last_sent_bytes, sent_us);
-        let arrived_bytes = self.received_bytes - self.first_arrival_bytes;
-        // What was lost took its time at the bottleneck, or before it.
-        let arrival_bps = rate_bps(arrived_bytes, arrival_us) / received_share;
+        // What was lost took its time at the bottleneck too. The last packet was sent, and the
+        // first arrived, at an end of its span: its bytes do not count there.
+        let rate_bps = |end_bytes: u64, span_us: i64| {
+            self.received_bytes.saturating_sub(end_bytes) as f64 * 8e6
+                / (span_us as f64 * received_share)
+        };
+        let sent_bps = rate_bps(self.sent_us.last.1, sent_span_us);
+        let arrival_bps = rate_bps(self.arrival_us.first.1, arrival_span_us);
         let is_saturated = arrival_bps < UNSATURATED * sent_bps;
         let bps = if is_saturated {
             SATURATED_SHARE * received_share * arrival_bps

@@ -4,11 +4,16 @@ use crate::delay::Usage;
 
 /// What is left of the acknowledged rate after overuse.
 const DECREASE: f64 = 0.85;
-/// Growth in a second while the capacity is not known.
-const GROWTH_PER_SECOND: f64 = 1.08;
+/// Growth in a second while the capacity is not known: a share of the estimate, but no more than
+/// this. Flows that share a link become equal because the small ones grow as fast as the large;
+/// a capacity that is far away is found by probes.
+const GROWTH_PER_SECOND: f64 = 0.2;
+const GROWTH_MAX_BPS: f64 = 80_000.0;
 /// The estimate grows no further than this times the acknowledged rate, plus a little.
 const ACKNOWLEDGED_FACTOR: f64 = 1.5;
 const ACKNOWLEDGED_EXTRA_BPS: f64 = 10_000.0;
+/// The estimate is in use where this share of it arrives.
+const USED_SHARE: f64 = 0.85;
 const FRAMES_PER_SECOND: f64 = 30.0;
 const PACKET_BITS_MAX: f64 = 1200.0 * 8.0;
 const GROWTH_LEAST_BPS: f64 = 4_000.0;
@@ -61,6 +66,12 @@ impl RateControl {
         self.updated_us = Some(now_us);
     }
 
+    /// Takes notice that the link was full at `capacity_bps`.
+    pub fn set_capacity(&mut self, capacity_bps: f64) {
+        self.capacity = Capacity::default();
+        self.capacity.on_overuse(capacity_bps);
+    }
+
     /// Follows `usage`. `acknowledged_bps` is what arrives, `rtt_us` the round trip.
     /// Returns whether the estimate was lowered.
     pub fn update(
@@ -98,9 +109,17 @@ impl RateControl {
             let response_s = rtt_us as f64 / 1e6 + 0.1;
             self.estimate_bps + (packet_bits / response_s).max(GROWTH_LEAST_BPS) * elapsed_s
         } else {
-            self.estimate_bps * libm::pow(GROWTH_PER_SECOND, elapsed_s)
+            let grown_bps = (GROWTH_PER_SECOND * self.estimate_bps).min(GROWTH_MAX_BPS);
+            self.estimate_bps + grown_bps * elapsed_s
         };
-        let limit_bps = ACKNOWLEDGED_FACTOR * acknowledged_bps + ACKNOWLEDGED_EXTRA_BPS;
+        let mut limit_bps = ACKNOWLEDGED_FACTOR * acknowledged_bps + ACKNOWLEDGED_EXTRA_BPS;
+        if let Some(capacity_bps) = self.capacity.estimate_bps {
+            // What is not used cannot show that more would pass: that takes a probe.
+            let is_used = acknowledged_bps > USED_SHARE * self.estimate_bps;
+            let spread_bps =
+                if is_used { 1.5 * self.capacity.spread_bps(capacity_bps) } else { 0.0 };
+            limit_bps = limit_bps.min(capacity_bps + spread_bps);
+        }
         self.estimate_bps = grown_bps.min(limit_bps).max(self.estimate_bps);
     }
 

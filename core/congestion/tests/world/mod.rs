@@ -43,7 +43,7 @@ pub struct Second {
     pub media_bytes: u64,
     pub frames: u32,
     pub queue_ms_max: f64,
-    pub audio_queue_ms: Vec1,
+    pub audio_queue_ms: Mean,
     pub estimate_bps: u64,
     pub layer: Option<u8>,
     pub dropped: u32,
@@ -51,7 +51,7 @@ pub struct Second {
 
 /// Sum and count.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Vec1 {
+pub struct Mean {
     pub sum: f64,
     pub count: u32,
 }
@@ -78,7 +78,11 @@ pub struct Flow {
     pub seconds: Vec<Second>,
     allocations: Vec<Allocation>,
     pub wants: u8,
+    /// Sends as much as the estimate allows, without layers.
+    pub is_elastic: bool,
     active_from: Instant,
+    seed: u64,
+    pub one_way_us: i64,
 }
 
 pub struct World {
@@ -104,15 +108,25 @@ impl World {
     pub fn new(config: LinkConfig, flows: usize, seed: u64) -> Self {
         let start = Instant::now();
         let back = LinkConfig { delay: config.delay, ..LinkConfig::default() };
-        Self {
+        let one_way_us = config.delay.as_micros() as i64;
+        let mut world = Self {
             start,
             now: start,
             link: Link::new(config.clone(), seed),
             back: Link::new(back, seed + 1),
-            flows: (0..flows).map(|n| Flow::new(start + n as u32 * 7 * MS)).collect(),
+            flows: (0..flows as u64)
+                .map(|n| Flow::new(start + (hash(seed << 8 | n) % 100) as u32 * MS, seed << 8 | n))
+                .collect(),
             config,
             trace: false,
-        }
+        };
+        world.flows.iter_mut().for_each(|flow| flow.one_way_us = one_way_us);
+        world
+    }
+
+    pub fn all_elastic(mut self) -> Self {
+        self.flows.iter_mut().for_each(|flow| flow.is_elastic = true);
+        self
     }
 
     pub fn set_rate(&mut self, rate_bps: u64) {
@@ -184,16 +198,18 @@ impl World {
             }
             flow.next_allocation = now;
         }
-        if self.trace && us % 200_000 == 0 {
-            let flow = &self.flows[0];
+        if self.trace && us % 100_000 == 0 {
+            let flow = &self.flows[self.flows.len() - 1];
             println!("{:6.1} s: {} [{:?}]", us as f64 / 1e6, flow.estimator.state(), flow.sending);
         }
     }
 }
 
 impl Flow {
-    fn new(start: Instant) -> Self {
+    fn new(start: Instant, seed: u64) -> Self {
         Self {
+            seed,
+            one_way_us: 20_000,
             estimator: Estimator::new(start, 300_000),
             pacer: Pacer::new(start, 300_000),
             next_sequence_number: 65_000,
@@ -214,13 +230,14 @@ impl Flow {
             seconds: Vec::new(),
             allocations: Vec::new(),
             wants: 2,
+            is_elastic: false,
             active_from: start,
         }
     }
 
     pub fn begin_at(&mut self, start: Instant) {
         let seconds = std::mem::take(&mut self.seconds);
-        *self = Self { seconds, ..Self::new(start) };
+        *self = Self { seconds, is_elastic: self.is_elastic, ..Self::new(start, self.seed) };
     }
 
     fn produce(&mut self, now: Instant) {
@@ -238,9 +255,13 @@ impl Flow {
                 self.sending = self.target;
             }
             let Some(layer) = self.sending else { continue };
-            let mean = LAYERS_BPS[usize::from(layer)] as usize / 8 / FRAMES_PER_SECOND as usize;
+            let elastic = 0.95 * self.estimator.estimate_bps() as f64 - f64::from(AUDIO_BPS);
+            let elastic = (elastic.max(0.0) / 8.0) as usize / FRAMES_PER_SECOND as usize;
+            let layered = LAYERS_BPS[usize::from(layer)] as usize / 8 / FRAMES_PER_SECOND as usize;
+            let mean = if self.is_elastic { elastic } else { layered };
             // 70 % to 130 % of the mean.
-            let mut bytes = mean * (700 + (hash(self.frame_count) % 601) as usize) / 1000;
+            let mut bytes =
+                mean * (700 + (hash(self.seed << 32 | self.frame_count) % 601) as usize) / 1000;
             if is_key {
                 bytes = mean * KEYFRAME_FACTOR;
             }
@@ -265,6 +286,11 @@ impl Flow {
     }
 
     fn allocate(&mut self, now: Instant) {
+        if self.is_elastic {
+            self.sending = Some(0);
+            self.estimator.set_wanted(20_000_000, false, now);
+            return;
+        }
         let layer = |spatial| Layer { spatial, temporal: 0 };
         let mut bitrates = LayerBitrates::default();
         bitrates[0][0] = Some(AUDIO_BPS);
@@ -341,7 +367,7 @@ impl Flow {
     fn receive(&mut self, datagram: &[u8], arrival_us: i64, second: usize) {
         let number = u16::from_be_bytes([datagram[1], datagram[2]]);
         let sent_us = i64::from_be_bytes(datagram[3..11].try_into().unwrap());
-        let queue_ms = (arrival_us - sent_us) as f64 / 1000.0 - 20.0;
+        let queue_ms = (arrival_us - sent_us - self.one_way_us) as f64 / 1000.0;
         self.delays_ms.push(queue_ms);
         let second = &mut self.seconds[second];
         second.queue_ms_max = second.queue_ms_max.max(queue_ms);
@@ -406,6 +432,21 @@ impl Flow {
         let padding: u64 = seconds.iter().map(|second| second.padding_bytes).sum();
         let media: u64 = seconds.iter().map(|second| second.media_bytes).sum();
         padding as f64 / (padding + media).max(1) as f64
+    }
+
+    /// Mean queueing delay of audio in these seconds, in milliseconds.
+    pub fn audio_queue_ms(&self, seconds: std::ops::Range<usize>) -> f64 {
+        let means = self.seconds[seconds].iter().map(|second| second.audio_queue_ms);
+        let (sum, count) =
+            means.fold((0.0, 0), |(sum, count), mean| (sum + mean.sum, count + mean.count));
+        sum / f64::from(count.max(1))
+    }
+
+    /// Media that went out in these seconds, in bits a second.
+    pub fn media_bps(&self, seconds: std::ops::Range<usize>) -> f64 {
+        let seconds = &self.seconds[seconds];
+        let bytes: u64 = seconds.iter().map(|second| second.media_bytes).sum();
+        bytes as f64 * 8.0 / seconds.len() as f64
     }
 
     /// Mean estimate of these seconds.
