@@ -4,6 +4,7 @@
 
 mod addresses;
 mod control;
+mod load_test;
 mod room;
 mod serve;
 mod token;
@@ -28,6 +29,8 @@ enum Command {
     /// Look at rooms, create and delete them.
     #[command(subcommand)]
     Room(room::Command),
+    /// Put load on a server and report what its participants see.
+    LoadTest(Box<load_test::Arguments>),
 }
 
 /// Why a command failed, in words for the person who typed it.
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Token(command) => token::run(&command),
         Command::Room(command) => room::run(&command),
+        Command::LoadTest(arguments) => load_test::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -176,7 +176,7 @@ fn attribute(text: &str) -> Result<(String, String), String> {
 }
 
 /// `1h30m` and its like.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let fault = || "must look like 30s, 5m, 2h or 1h30m".to_owned();
     let mut rest = text;
     let mut seconds: u64 = 0;

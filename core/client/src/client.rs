@@ -1,7 +1,7 @@
 //! The session of a client: what it says to the server, and what it makes of the answers.
 
 use crate::{
-    ClientEvent, MediaCounters, ReceivedRtp, RtpPayload,
+    ClientEvent, MediaCounters, ReceivedRtp, ReceivedStream, RtpPayload,
     connection::{Connection, ConnectionConfig},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE};
@@ -86,6 +86,8 @@ pub struct Client {
     /// The connection that the server offers, in the pair.
     subscriber: Option<(Connection, ClientAnswerer)>,
     tracks: Vec<LocalTrack>,
+    /// The codec that a track was announced with, by cid: it is sent, whatever the answer prefers.
+    announced_codecs: BTreeMap<String, Codec>,
     /// What publishing found out, by cid.
     published: BTreeMap<String, proto::TrackInfo>,
     signals: VecDeque<Vec<u8>>,
@@ -115,6 +117,7 @@ impl Client {
             offer_id: 0,
             subscriber: None,
             tracks: Vec::new(),
+            announced_codecs: BTreeMap::new(),
             published: BTreeMap::new(),
             signals: VecDeque::new(),
             events: VecDeque::new(),
@@ -204,6 +207,10 @@ impl Client {
             ssrc: Ssrc(self.rng.next_u32()),
             rtx_ssrc: (!audio).then(|| Ssrc(self.rng.next_u32())),
         };
+        let announced = new.announcement.simulcast_codecs.first();
+        if let Some(codec) = announced.and_then(|first| Codec::from_mime_type(&first.codec)) {
+            self.announced_codecs.insert(track.cid.clone(), codec);
+        }
         self.own_sdp.add_track(track.clone());
         self.tracks.push(track);
         self.request(Request::AddTrack(new.announcement));
@@ -215,6 +222,7 @@ impl Client {
         if self.own_sdp.remove_track(cid) {
             self.tracks.retain(|track| track.cid != cid);
             self.published.remove(cid);
+            self.announced_codecs.remove(cid);
             self.negotiate();
         }
     }
@@ -289,6 +297,11 @@ impl Client {
     /// The tracks that we receive, as negotiated last.
     pub fn received_tracks(&self) -> &[ClientReceive] {
         &self.receiving().received
+    }
+
+    /// What arrived on each stream that we receive, but for those without a packet yet.
+    pub fn received_streams(&self) -> impl Iterator<Item = ReceivedStream> {
+        self.receiving().media.received_streams()
     }
 
     /// The connection on which we receive.
@@ -450,7 +463,12 @@ impl Client {
         }
         let again = self.offering == Offering::Out { again: true };
         self.offering = Offering::Idle;
-        let description = self.own_sdp.handle_answer(&answer.sdp)?;
+        let mut description = self.own_sdp.handle_answer(&answer.sdp)?;
+        for section in &mut description.send {
+            if let Some(announced) = self.announced_codecs.get(&section.cid) {
+                section.codecs.sort_by_key(|binding| binding.codec != *announced);
+            }
+        }
         self.own.apply(now, &description, &self.tracks)?;
         if self.config.model == Model::Single {
             self.tell_tracks();

@@ -39,5 +39,5 @@ mod send;
 pub use client::{Client, ClientConfig, ClientError, Model, NewTrack};
 pub use event::ClientEvent;
 pub use media::{KeyframeRequest, MediaCounters, OUTGOING_MAX, ReceivedRtp};
-pub use receive::{MISSING_MAX, NACK_DELAY, NACK_INTERVAL, NACK_TRIES_MAX};
+pub use receive::{MISSING_MAX, NACK_DELAY, NACK_INTERVAL, NACK_TRIES_MAX, ReceivedStream};
 pub use send::{HISTORY_PACKETS, RtpPayload};

@@ -1,7 +1,7 @@
 //! RTP and RTCP of one connection: sealing and opening, retransmission, reports, feedback.
 
 use crate::{
-    receive::ReceiveStream,
+    receive::{ReceiveStream, ReceivedStream},
     send::{RtpPayload, SendStream, SendStreamConfig, Unsealed, ntp_from_unix},
 };
 use parlor_model::{Mid, Now, Rid, SequenceNumber, SrtpKeys, Ssrc};
@@ -354,6 +354,11 @@ impl Media {
                 self.counters.retransmitted += 1;
             }
         }
+    }
+
+    /// What arrived on each stream.
+    pub fn received_streams(&self) -> impl Iterator<Item = ReceivedStream> {
+        self.receivers.values().filter_map(ReceiveStream::received)
     }
 
     /// Asks the server for a keyframe of the track in a section.

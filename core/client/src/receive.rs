@@ -25,6 +25,19 @@ struct Missing {
     tries: u8,
 }
 
+/// What arrived of one stream since it began.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ReceivedStream {
+    /// The section that it comes in.
+    pub mid: Mid,
+    /// Packets that its sequence numbers tell of.
+    pub expected: u64,
+    /// Those that came, also late or as retransmissions.
+    pub received: u64,
+    /// Variation of the time under way (RFC 3550 section 6.4.1).
+    pub jitter: Duration,
+}
+
 #[derive(Debug)]
 pub(crate) struct ReceiveStream {
     pub mid: Mid,
@@ -171,6 +184,17 @@ impl ReceiveStream {
         });
     }
 
+    /// What arrived; `None` before the first packet.
+    pub fn received(&self) -> Option<ReceivedStream> {
+        let jitter_s = self.jitter_ticks / f64::from(self.codec.codec.clock_rate());
+        Some(ReceivedStream {
+            mid: self.mid,
+            expected: self.highest? - self.first + 1,
+            received: self.received,
+            jitter: Duration::from_secs_f64(jitter_s),
+        })
+    }
+
     pub fn handle_sender_report(&mut self, now: Instant, ntp: NtpTime) {
         self.last_report = Some((ntp, now));
     }
@@ -232,6 +256,8 @@ mod tests {
         assert_eq!(lost, [SequenceNumber(65_535)]);
         let report = stream.report(start, Ssrc(1)).unwrap();
         assert_eq!((report.cumulative_lost, report.fraction_lost), (1, 64));
+        let received = stream.received().unwrap();
+        assert_eq!((received.expected, received.received), (4, 3));
     }
 
     #[test]

@@ -45,6 +45,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("io/config", &["core/model"]),
+    (
+        "io/load",
+        &[
+            "core/model",
+            "core/rtp",
+            "core/client",
+            "core/signal",
+            "core/transport",
+            "io/net",
+            "io/ring",
+        ],
+    ),
     ("apps/parlor", &["core/*", "io/*"]),
     ("test/checker", &["core/model", "core/rtp", "core/srtp", "core/sdp", "core/sfu"]),
     ("test/netem", &["core/model"]),
