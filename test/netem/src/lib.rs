@@ -38,6 +38,8 @@ pub struct LinkConfig {
     pub reorders: bool,
     /// Capacity in bits a second; `None` for no limit.
     pub rate_bps: Option<u64>,
+    /// What a token bucket of `rate_bps` lets through at once after a pause, in bytes.
+    pub burst_bytes: usize,
     /// How long the queue before the bottleneck may become; what comes on top is dropped.
     pub queue: Duration,
     /// Which datagrams are lost.
@@ -55,6 +57,7 @@ impl Default for LinkConfig {
             jitter: Duration::ZERO,
             reorders: false,
             rate_bps: None,
+            burst_bytes: 0,
             queue: Duration::from_millis(200),
             loss: Loss::None,
             duplication: 0.0,
@@ -178,14 +181,18 @@ impl<T: Clone> Link<T> {
     /// When the datagram has left the bottleneck; `None` when the queue has no room for it.
     fn enqueue(&mut self, now: Instant, len_bytes: usize) -> Option<Instant> {
         let Some(rate_bps) = self.config.rate_bps else { return Some(now) };
-        let start = self.free_at.map_or(now, |free_at| free_at.max(now));
-        if start - now > self.config.queue {
+        let time = |bytes: usize| {
+            let nanos = (bytes as u128 * 8 * 1_000_000_000) / u128::from(rate_bps.max(1));
+            Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        };
+        let full_since = now.checked_sub(time(self.config.burst_bytes)).unwrap_or(now);
+        let start = self.free_at.map_or(full_since, |free_at| free_at.max(full_since));
+        if start.saturating_duration_since(now) > self.config.queue {
             return None;
         }
-        let nanos = (len_bytes as u128 * 8 * 1_000_000_000) / u128::from(rate_bps.max(1));
-        let end = start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let end = start + time(len_bytes);
         self.free_at = Some(end);
-        Some(end)
+        Some(end.max(now))
     }
 
     fn arrival(&mut self, departure: Instant) -> Instant {
@@ -250,6 +257,21 @@ mod tests {
         assert_eq!(link.poll_timeout(), Some(now + 6 * MS));
         assert_eq!(drain(&mut link, now + 7 * MS).len(), 2);
         assert_eq!(drain(&mut link, now + 100 * MS).len(), 9);
+    }
+
+    #[test]
+    fn a_token_bucket_lets_a_burst_through_at_once() {
+        let config =
+            LinkConfig { rate_bps: Some(8_000_000), burst_bytes: 5000, ..LinkConfig::default() };
+        let mut link = Link::new(config, 1);
+        let start = Instant::now() + 1000 * MS;
+        for (round, now) in [start, start + 100 * MS].into_iter().enumerate() {
+            for n in 0..7_u8 {
+                link.send(now, n, 1000);
+            }
+            assert_eq!(drain(&mut link, now).len(), 5, "round {round}");
+            assert_eq!(drain(&mut link, now + 2 * MS).len(), 2, "round {round}");
+        }
     }
 
     #[test]
