@@ -48,7 +48,7 @@ impl Host {
             ConnectionModel::Single => Connection::single(cx, now, settings),
             ConnectionModel::Pair => {
                 let primary = client.knows_subscriber_primary() && permissions.can_subscribe;
-                Connection::pair(cx, now, settings, primary)
+                Connection::pair(cx, now, settings, &client, primary)
             }
         };
         let member = Member::new(now, sid.clone(), session, client, request.claims, connection);

@@ -57,4 +57,4 @@ mod transport;
 pub use answerer::Answerer;
 pub use error::SdpError;
 pub use negotiation::*;
-pub use offerer::Offerer;
+pub use offerer::{FRESH_SECTIONS_MAX, Offerer};

@@ -1,5 +1,7 @@
 //! The server offers: the subscriber connection of the pair.
 
+use std::collections::VecDeque;
+
 use parlor_model::{Codec, MediaDescription, Mid, SendSection, SubscriptionId, TrackKind};
 
 use crate::{
@@ -13,6 +15,11 @@ use crate::{
     },
     transport::{self, Session},
 };
+
+/// Most sections that are appended only so that no track returns to one that has carried it.
+pub const FRESH_SECTIONS_MAX: usize = 64;
+/// Of how many tracks a section remembers that it carried them, the latest.
+const CARRIED_TRACKS_MAX: usize = 32;
 
 /// The offering side of the subscriber connection of `/rtc`.
 ///
@@ -30,6 +37,8 @@ pub struct Offerer {
     changed: bool,
     outstanding: Option<Outstanding>,
     agreed: Vec<SendSection>,
+    /// No track returns to a section that has carried it, as long as there is room.
+    avoids_returns: bool,
 }
 
 /// One section for a track.
@@ -41,11 +50,20 @@ struct Section {
     refused: bool,
     /// The client has seen it without a track, so that it can carry another.
     clear: bool,
+    /// Ids of tracks that it carried, when returns are to be avoided.
+    carried: VecDeque<String>,
 }
 
 impl Section {
     fn can_take(&self, kind: TrackKind) -> bool {
         self.kind == kind && self.send.is_none() && self.clear && !self.refused
+    }
+
+    fn remember(&mut self, track_id: &str) {
+        if self.carried.len() == CARRIED_TRACKS_MAX {
+            self.carried.pop_front();
+        }
+        self.carried.push_back(track_id.to_owned());
     }
 }
 
@@ -71,7 +89,15 @@ impl Offerer {
             changed: true,
             outstanding: None,
             agreed: Vec::new(),
+            avoids_returns: false,
         }
+    }
+
+    /// From now on a track does not return to a section that has carried it, unless
+    /// [`FRESH_SECTIONS_MAX`] sections are there and none of them is fresh. For clients that
+    /// overlook such a track.
+    pub fn avoid_returns(&mut self) {
+        self.avoids_returns = true;
     }
 
     /// Sends a track from the next offer on. A subscription that is already there is left as it is.
@@ -218,22 +244,38 @@ impl Offerer {
             if self.sections.iter().any(placed) || self.unsupported.contains(&send.subscription) {
                 continue;
             }
-            let full = self.sections.len() + 1 >= MAX_SECTIONS;
-            let free = self.sections.iter_mut().find(|section| section.can_take(send.kind));
-            match free {
-                Some(section) => {
-                    section.send = Some(send.subscription);
-                    section.clear = false;
-                }
-                None if full => {}
-                None => self.sections.push(Section {
+            let Some(place) = self.place_for(send) else { continue };
+            if place == self.sections.len() {
+                self.sections.push(Section {
                     kind: send.kind,
-                    send: Some(send.subscription),
+                    send: None,
                     refused: false,
-                    clear: false,
-                }),
+                    clear: true,
+                    carried: VecDeque::new(),
+                });
+            }
+            let Some(section) = self.sections.get_mut(place) else { continue };
+            section.send = Some(send.subscription);
+            section.clear = false;
+            if self.avoids_returns {
+                section.remember(&send.track_id);
             }
         }
+    }
+
+    /// Index of the section for a track that has none, one past the last to append it.
+    fn place_for(&self, send: &SendTrack) -> Option<usize> {
+        let sections = &self.sections;
+        let fresh = |section: &Section| !section.carried.contains(&send.track_id);
+        let clear = sections.iter().position(|section| section.can_take(send.kind));
+        let clear_and_fresh =
+            sections.iter().position(|section| section.can_take(send.kind) && fresh(section));
+        let full = sections.len() + 1 >= MAX_SECTIONS;
+        let append = (!full).then_some(sections.len());
+        if sections.len() < FRESH_SECTIONS_MAX {
+            return clear_and_fresh.or(append);
+        }
+        clear_and_fresh.or(clear).or(append)
     }
 
     fn offer_section(&self, mid: Mid, section: &Section, send: Option<&SendTrack>) -> MediaSection {

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use common::{ALL_CODECS, audio, fixture, local, parse, published, video};
 use parlor_model::{Mid, Rid, Ssrc, SubscriptionId, TrackId, TrackKind};
 use parlor_sdp::{
-    Answerer, ConnectionModel, Offerer, PublishedTrack, Requirement, SdpError, SendTrack,
+    Answerer, ConnectionModel, FRESH_SECTIONS_MAX, Offerer, PublishedTrack, Requirement, SdpError,
+    SendTrack,
     client::{ClientAnswerer, ClientDescription, ClientOfferer, LocalTrack},
     text::{self, SessionDescription},
 };
@@ -442,6 +443,51 @@ fn freed_sections_of_the_pair_are_offered_inactive_and_then_used_again() {
     server.add_send(send(3, false));
     let reused = (vec![SendRecv, Inactive, SendRecv], vec!["2".to_owned()]);
     assert_eq!(round(&mut server), reused);
+}
+
+/// The section, by its `mid`, in which one track comes, goes and comes again.
+fn sections_of_a_returning_track(server: &mut Offerer, rounds: usize) -> Vec<String> {
+    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut mids = Vec::new();
+    for number in 1..=rounds {
+        // Each subscription is new, the track is the same.
+        let track = SendTrack { track_id: "TR_returning".into(), ..send(number as u32, false) };
+        let subscription = track.subscription;
+        for coming in [true, false] {
+            if coming {
+                server.add_send(track.clone());
+            } else {
+                server.remove_send(subscription);
+            }
+            let offer = server.poll_offer(&local("s")).unwrap();
+            mids.extend(offer.mid_to_track_id.iter().map(|(mid, _)| mid.as_str().to_owned()));
+            let (answer, _) = client.handle_offer(&offer.sdp, &local("c")).unwrap();
+            server.handle_answer(offer.id, &answer).unwrap().unwrap();
+        }
+    }
+    mids
+}
+
+#[test]
+fn a_track_returns_to_its_section_unless_that_is_to_be_avoided() {
+    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    assert_eq!(sections_of_a_returning_track(&mut server, 3), ["1", "1", "1"]);
+    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    server.avoid_returns();
+    assert_eq!(sections_of_a_returning_track(&mut server, 3), ["1", "2", "3"]);
+    // Another track takes what this one has left.
+    server.add_send(SendTrack { track_id: "TR_other".into(), ..send(9, false) });
+    let offer = server.poll_offer(&local("s")).unwrap();
+    assert_eq!(offer.mid_to_track_id[0].0.as_str(), "1");
+}
+
+#[test]
+fn sections_that_avoid_returns_are_bounded() {
+    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    server.avoid_returns();
+    let mids = sections_of_a_returning_track(&mut server, FRESH_SECTIONS_MAX + 2);
+    let last = FRESH_SECTIONS_MAX.to_string();
+    assert_eq!(mids[FRESH_SECTIONS_MAX - 1..], [last.as_str(), "1", "1"]);
 }
 
 #[test]

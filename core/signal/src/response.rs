@@ -57,6 +57,12 @@ impl Client {
         self.protocol >= 6 && !self.firefox
     }
 
+    /// Whether it overlooks a track that comes again in the section that it left: the clients on
+    /// LiveKit's Rust SDK, where the server offers (`dispatched_streams` in its `rtc_session.rs`).
+    pub fn overlooks_returns(&self) -> bool {
+        matches!(self.sdk, Sdk::Rust | Sdk::Python | Sdk::Node | Sdk::Cpp | Sdk::Unity)
+    }
+
     /// The message in the form that this client knows; `None` if it knows none.
     pub fn adapt(&self, message: Message) -> Option<Message> {
         let old_rust = self.sdk == Sdk::Rust && self.protocol < 10;

@@ -13,6 +13,7 @@ pub use offered::CANDIDATES_BEFORE_OFFER_MAX;
 use pair::Pair;
 use parlor_model::{Now, PeerId, SubscriptionId};
 use parlor_sdp::{PublishedTrack, ReceivedSection, SdpError, SendTrack};
+use parlor_signal::response::Client;
 use single::Single;
 use std::time::Instant;
 
@@ -51,9 +52,10 @@ impl Connection {
         cx: &mut Outside,
         now: Now,
         settings: PeerSettings,
+        client: &Client,
         subscriber_primary: bool,
     ) -> Self {
-        Self::Pair(Box::new(Pair::new(cx, now, settings, subscriber_primary)))
+        Self::Pair(Box::new(Pair::new(cx, now, settings, client, subscriber_primary)))
     }
 
     /// Whether the server offers the connection that counts.

@@ -11,7 +11,7 @@ use crate::{
 use livekit_protocol::{SessionDescription, SignalTarget, signal_response::Message};
 use parlor_model::Now;
 use parlor_sdp::{ConnectionModel, Offerer, SendTrack};
-use parlor_signal::response;
+use parlor_signal::response::{self, Client};
 use std::time::Instant;
 
 #[derive(Debug)]
@@ -39,12 +39,17 @@ impl Pair {
         cx: &mut Outside,
         now: Now,
         settings: PeerSettings,
+        client: &Client,
         subscriber_primary: bool,
     ) -> Self {
         let (id, first_offer_id) = (cx.description_id(), cx.first_offer_id());
         let seconds = now.unix.as_secs();
+        let mut offerer = Offerer::new(id, seconds, first_offer_id, &cx.config.codecs);
+        if client.overlooks_returns() {
+            offerer.avoid_returns();
+        }
         let subscriber = Subscriber {
-            offerer: Offerer::new(id, seconds, first_offer_id, &cx.config.codecs),
+            offerer,
             peer: Peer::open(cx, &settings, true),
             unanswered: None,
             needed: subscriber_primary,
