@@ -40,6 +40,7 @@ pub(crate) struct Host {
     pub(crate) turn_password: String,
     pub(crate) nonces: VecDeque<Vec<u8>>,
     sif_trailer: Vec<u8>,
+    pub(crate) announced: crate::webhook::Announced,
     /// Whose connections have to come to carry something else.
     pub(crate) unsettled: BTreeSet<ParticipantSid>,
     /// The deadline under which the node looks after this room.
@@ -56,16 +57,19 @@ impl Host {
     ) -> Self {
         let sid = cx.sid("RM_");
         tracing::info!(room = %name, sid, "room created");
-        Self {
+        let host = Self {
             room: Room::new(name, sid.into(), settings, now),
             shard,
             members: BTreeMap::new(),
             turn_password: cx.secret(TURN_PASSWORD_LENGTH),
             nonces: VecDeque::new(),
             sif_trailer: cx.secret(SIF_TRAILER_LENGTH).into_bytes(),
+            announced: Default::default(),
             unsettled: BTreeSet::new(),
             scheduled: None,
-        }
+        };
+        host.announce_started(cx, now);
+        host
     }
 
     pub(crate) fn secrets(&self) -> RoomSecrets<'_> {
@@ -97,6 +101,7 @@ impl Host {
     }
 
     fn handle_event(&mut self, cx: &mut Outside, now: Now, event: Event) {
+        self.announce(cx, now, &event);
         match event {
             Event::Updated { participants, audience } => {
                 self.send_update(cx, &participants, &audience);

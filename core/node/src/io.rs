@@ -102,6 +102,8 @@ pub enum Output {
         /// What.
         command: MediaCommand,
     },
+    /// Tell the application. Events of one room are in order.
+    Webhook(Box<livekit_protocol::WebhookEvent>),
     /// Answer an API request.
     Reply {
         /// The request.

@@ -42,6 +42,8 @@
 //!     claims: Some(Box::new(claims)),
 //!     request: ApiRequest::CreateRoom(create),
 //! });
+//! let Some(Output::Webhook(event)) = node.poll_output() else { panic!("a room has begun") };
+//! assert_eq!(event.event, "room_started");
 //! let Some(Output::Reply { result: Ok(ApiResponse::Room(room)), .. }) = node.poll_output() else {
 //!     panic!("the call is answered at once");
 //! };
@@ -63,6 +65,7 @@ mod node;
 mod outside;
 mod peer;
 mod requests;
+mod webhook;
 
 pub use calls::NONCE_BYTES;
 pub use config::{Limits, NodeConfig};

@@ -315,7 +315,7 @@ impl World {
                 Output::Frame { session, frame } => self.said(session, frame),
                 Output::Close { session } => self.socket(session).closed = true,
                 Output::Refuse { body, .. } => panic!("refused: {body}"),
-                Output::Accept { .. } | Output::Reply { .. } => {}
+                Output::Accept { .. } | Output::Reply { .. } | Output::Webhook(_) => {}
                 Output::Media { command, .. } => self.command(command, &mut events),
             }
         }

@@ -149,7 +149,7 @@ impl Gateway {
                     let _ = waiting.send(result);
                 }
             }
-            Output::Media { .. } => {}
+            Output::Media { .. } | Output::Webhook(_) => {}
         }
     }
 

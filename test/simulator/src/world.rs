@@ -372,7 +372,7 @@ impl World {
     fn handle_output(&mut self, output: Output) {
         let arrival = self.now.instant + SIGNAL_DELAY;
         match output {
-            Output::Accept { .. } => {}
+            Output::Accept { .. } | Output::Webhook(_) => {}
             Output::Frame { session, frame } => {
                 let Frame::Binary(bytes) = frame else { return };
                 if let Some(guest) = self.guests.iter_mut().find(|g| g.session == session) {

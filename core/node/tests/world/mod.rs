@@ -55,6 +55,7 @@ pub struct World {
     /// Everything that came out.
     pub log: Vec<String>,
     pub replies: Vec<Result<ApiResponse, ApiError>>,
+    pub webhooks: Vec<proto::WebhookEvent>,
     sockets: BTreeMap<SessionId, Socket>,
     peers: BTreeMap<String, PeerId>,
     joining: String,
@@ -81,6 +82,7 @@ impl World {
             texts: Vec::new(),
             log: Vec::new(),
             replies: Vec::new(),
+            webhooks: Vec::new(),
             sockets: BTreeMap::new(),
             peers: BTreeMap::new(),
             joining: String::new(),
@@ -215,6 +217,7 @@ impl World {
             self.log.push(format!("{output:?}"));
             match output {
                 Output::Accept { .. } => {}
+                Output::Webhook(event) => self.webhooks.push(*event),
                 Output::Refuse { session, status, body } => {
                     self.socket(session).refused = Some((status, body));
                 }
