@@ -124,7 +124,9 @@ pub enum MediaEvent {
         /// The peer.
         peer: PeerId,
     },
-    /// The connection has ended for good. The peer still has to be closed by command.
+    /// The connection has ended. The peer still has to be closed by command; after
+    /// [`PeerFailure::ConnectionTimeout`] an ICE restart brings it back instead, with
+    /// [`MediaEvent::PeerConnected`].
     PeerFailed {
         /// The peer.
         peer: PeerId,

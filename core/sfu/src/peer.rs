@@ -89,6 +89,8 @@ pub struct Peer {
     pub ufrags: Vec<String>,
     pub connected: bool,
     pub failed: bool,
+    /// It failed for want of a path: another one would bring it back.
+    pub lost_path: bool,
     pub tracks: Vec<Key<Track>>,
     pub subscriptions: Vec<Key<Subscription>>,
     pub incoming: SsrcTable<Source>,
@@ -120,6 +122,7 @@ impl Peer {
             ufrags: vec![ufrag],
             connected: false,
             failed: false,
+            lost_path: false,
             tracks: Vec::new(),
             subscriptions: Vec::new(),
             incoming: SsrcTable::default(),

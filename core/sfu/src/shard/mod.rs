@@ -285,6 +285,9 @@ impl Shard {
     fn handle_transport_event(&mut self, now: Instant, key: Key<Peer>, event: TransportEvent) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
+        if matches!(event, TransportEvent::Ice(IceState::Checking | IceState::Connected)) {
+            peer.failed &= !peer.lost_path;
+        }
         match event {
             TransportEvent::Ice(IceState::Connected) if peer.srtp.is_some() && !peer.connected => {
                 self.connect(now, key);
@@ -349,13 +352,15 @@ impl Shard {
         self.start_timers(now, key);
     }
 
-    /// The peer is of no use any more; it waits to be closed. Nothing goes to it or comes from it.
+    /// The peer is of no use any more; it waits to be closed, or for an ICE restart where it has
+    /// only lost its path. Nothing goes to it or comes from it.
     fn fail_peer(&mut self, key: Key<Peer>, reason: PeerFailure) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.failed {
             return;
         }
         peer.failed = true;
+        peer.lost_path = reason == PeerFailure::ConnectionTimeout;
         peer.connected = false;
         peer.queue.clear();
         peer.rtcp.clear();
@@ -394,7 +399,8 @@ impl Shard {
 
     fn send_data(&mut self, now: Instant, id: PeerId, channel: DataChannel, data: &[u8]) {
         let peer = self.peer_keys.get(&id).copied().and_then(|key| {
-            self.peers.get_mut(key).filter(|peer| !peer.failed).map(|peer| (key, peer))
+            let peer = self.peers.get_mut(key);
+            peer.filter(|peer| !peer.failed || peer.lost_path).map(|peer| (key, peer))
         });
         let Some((key, peer)) = peer else {
             self.counters.data_dropped_unreachable += 1;
