@@ -41,6 +41,7 @@ pub(crate) struct Host {
     pub(crate) nonces: VecDeque<Vec<u8>>,
     sif_trailer: Vec<u8>,
     pub(crate) announced: crate::webhook::Announced,
+    pub(crate) speakers: crate::speakers::Speakers,
     /// Whose connections have to come to carry something else.
     pub(crate) unsettled: BTreeSet<ParticipantSid>,
     /// The deadline under which the node looks after this room.
@@ -65,6 +66,7 @@ impl Host {
             nonces: VecDeque::new(),
             sif_trailer: cx.secret(SIF_TRAILER_LENGTH).into_bytes(),
             announced: Default::default(),
+            speakers: Default::default(),
             unsettled: BTreeSet::new(),
             scheduled: None,
         };

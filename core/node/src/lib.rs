@@ -65,6 +65,7 @@ mod node;
 mod outside;
 mod peer;
 mod requests;
+mod speakers;
 mod webhook;
 
 pub use calls::NONCE_BYTES;

@@ -112,7 +112,12 @@ impl Node {
     }
 
     /// Does something in a room, with everything that follows.
-    fn with_host(&mut self, now: Now, room: &RoomName, act: impl FnOnce(&mut Host, &mut Outside)) {
+    pub(crate) fn with_host(
+        &mut self,
+        now: Now,
+        room: &RoomName,
+        act: impl FnOnce(&mut Host, &mut Outside),
+    ) {
         let Some(host) = self.hosts.get_mut(room) else { return };
         act(host, &mut self.outside);
         host.settle(&mut self.outside, now);
@@ -246,6 +251,7 @@ impl Node {
                     host.handle_data(outside, now, &participant, channel, data);
                 });
             }
+            MediaEvent::AudioLevels { levels } => self.audio_levels(now, &levels),
             MediaEvent::StreamStarted { track, rid, ssrc, layer } => {
                 let Some((address, track)) = self.outside.tracks.get(&track).cloned() else {
                     return;

@@ -91,6 +91,10 @@ impl<T> Arena<T> {
         place.value.as_mut().map(|value| (key, value))
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.places.iter_mut().filter_map(|place| place.value.as_mut())
+    }
+
     pub fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }

@@ -160,11 +160,25 @@ pub enum MediaEvent {
         /// Its spatial layer.
         layer: u8,
     },
+    /// Tracks whose loudness has changed since it was told last. Comes at most every 400 ms.
+    AudioLevels {
+        /// Their loudness now.
+        levels: Vec<TrackLevel>,
+    },
     /// The subscription has forwarded its first packet.
     SubscriptionStarted {
         /// The subscription.
         subscription: SubscriptionId,
     },
+}
+
+/// How loud a track is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TrackLevel {
+    /// The track.
+    pub track: TrackId,
+    /// Its loudness in eighths, 8 loudest; 0 when nobody speaks.
+    pub eighths: u8,
 }
 
 /// Why a peer connection ended.

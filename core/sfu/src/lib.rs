@@ -65,6 +65,7 @@ mod forward;
 mod peer;
 mod receive;
 mod shard;
+mod speakers;
 mod ssrc;
 mod timers;
 mod track;

@@ -10,7 +10,7 @@ use crate::{
     arena::Key,
     forward::Subscription,
     peer::Peer,
-    receive::{SILENCE, Stream},
+    receive::{SILENCE, Stream, audio_level::LevelMeter},
 };
 
 /// How long a layer must have been alive before it is preferred to a lower one.
@@ -44,6 +44,8 @@ pub struct Track {
     pub streams: Vec<Stream>,
     pub routes: Vec<Route>,
     pub muted: bool,
+    /// How loud it is.
+    pub loudness: LevelMeter,
     /// Where the numbers of a new stream begin: above all that subscriptions have seen.
     next_cycle: u64,
 }
@@ -61,6 +63,7 @@ impl Track {
             streams: Vec::new(),
             routes: Vec::new(),
             muted: false,
+            loudness: LevelMeter::default(),
             next_cycle: 1,
         }
     }
@@ -108,6 +111,7 @@ impl Track {
         self.mid = None;
         self.next_cycle = cycle_after(&self.streams, self.next_cycle);
         self.streams.clear();
+        self.loudness.silence();
         self.forget_sources();
     }
 

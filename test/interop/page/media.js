@@ -66,7 +66,8 @@ export function toneTrack(hz) {
   const destination = new MediaStreamAudioDestinationNode(audio(), { channelCount: 1 });
   oscillator.connect(gain).connect(destination);
   oscillator.start();
-  return destination.stream.getAudioTracks()[0];
+  const [track] = destination.stream.getAudioTracks();
+  return Object.assign(track, { gain });
 }
 
 // Counts the pictures of a track as they are shown and reads their counters.

@@ -44,6 +44,12 @@ function watch() {
     const event = name[0].toLowerCase() + name.slice(1);
     room.on(RoomEvent[name], (participant) => log(event, { identity: participant.identity }));
   }
+  room.on(RoomEvent.ActiveSpeakersChanged, (speakers) => {
+    log("activeSpeakers", { speakers: Object.fromEntries(speakers.map((one) => [one.identity, one.audioLevel])) });
+  });
+  room.on(RoomEvent.ConnectionQualityChanged, (quality, participant) => {
+    log("connectionQuality", { quality, identity: participant.identity });
+  });
   room.on(RoomEvent.ConnectionStateChanged, (state) => log("connectionState", { state }));
   room.on(RoomEvent.SignalReconnecting, () => log("signalReconnecting"));
   room.on(RoomEvent.Reconnecting, () => log("reconnecting"));
@@ -97,10 +103,10 @@ globalThis.participant = {
     for (const [key, { kind, track, meter }] of meters) {
       const statistics = await track.getRTCStatsReport();
       const inbound = [...(statistics?.values() ?? [])].find((entry) => entry.type === "inbound-rtp") ?? {};
-      const { framesDecoded, keyFramesDecoded, freezeCount, packetsLost, packetsReceived } = inbound;
+      const { framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, packetsLost, packetsReceived } = inbound;
       const { concealedSamples, silentConcealedSamples, totalSamplesReceived, pliCount, nackCount } = inbound;
       const codec = statistics?.get(inbound.codecId)?.mimeType;
-      const rtp = { framesDecoded, keyFramesDecoded, freezeCount, packetsLost, packetsReceived, codec };
+      const rtp = { framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, packetsLost, packetsReceived, codec };
       Object.assign(rtp, { concealedSamples, silentConcealedSamples, totalSamplesReceived, pliCount, nackCount });
       reports[key] = { kind, ...meter.report(), rtp };
     }
@@ -155,6 +161,11 @@ globalThis.participant = {
   async mute({ name, muted }) {
     const publication = published.get(name);
     await (muted ? publication.mute() : publication.unmute());
+  },
+
+  // How loud the oscillator of a tone is: 0 is silence, which is sent all the same.
+  setToneGain({ name = "tone", gain }) {
+    published.get(name).track.mediaStreamTrack.gain.gain.value = gain;
   },
 
   setSubscribed({ identity, name, subscribed }) {

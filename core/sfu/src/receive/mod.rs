@@ -1,6 +1,7 @@
 //! The publish side: what is known of one received stream.
 
 pub mod arrivals;
+pub mod audio_level;
 pub mod history;
 pub mod keyframe;
 pub mod nack;

@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use parlor_model::{Mid, Rid, Ssrc};
-use parlor_rtp::{RtpPacket, extension::parse_transport_sequence_number, rtx::parse_rtx};
+use parlor_model::{Mid, Rid, RtpTimestamp, Ssrc};
+use parlor_rtp::{
+    RtpPacket,
+    extension::{AudioLevel, parse_transport_sequence_number},
+    rtx::parse_rtx,
+};
 
 use super::Shard;
 use crate::{
@@ -153,14 +157,26 @@ impl Shard {
         if is_rtx {
             self.counters.repaired += 1;
         }
+        let mut heard = false;
         let Some(track) = self.tracks.get_mut(source.track) else { return };
         let Some(stream) = track.streams.get(usize::from(source.stream)) else { return };
+        let level = stream.history.facts(number).filter(|_| !is_rtx && !track.muted);
+        if let Some(facts) = level
+            && let Some(level) = facts.audio_level.and_then(|byte| AudioLevel::parse(&[byte]))
+        {
+            let timestamp = RtpTimestamp(facts.timestamp);
+            track.loudness.observe(now, level.minus_dbov, timestamp, stream.clock_rate());
+            heard = true;
+        }
         let revived = stream.alive_since != was_alive_since;
         if is_first {
             let (id, rid, layer) = (track.id, stream.rid, stream.layer);
             if let Some(ssrc) = stream.ssrc {
                 self.event(MediaEvent::StreamStarted { track: id, rid, ssrc, layer });
             }
+        }
+        if heard {
+            self.expect_levels(now);
         }
         if revived {
             self.choose_layers(now, source.track);

@@ -250,6 +250,7 @@ impl Shard {
             return;
         }
         track.muted = muted;
+        track.loudness.silence();
         track.forget_sources();
         for stream in &mut track.streams {
             stream.keyframe.stop();

@@ -78,7 +78,7 @@ pub struct Shard {
     rng: ChaCha20Rng,
     epoch: Option<Instant>,
     peers: Arena<Peer>,
-    tracks: Arena<Track>,
+    pub(crate) tracks: Arena<Track>,
     subscriptions: Arena<Subscription>,
     peer_keys: BTreeMap<PeerId, Key<Peer>>,
     track_keys: BTreeMap<TrackId, Key<Track>>,
@@ -94,6 +94,8 @@ pub struct Shard {
     /// The newest stopped subscriptions: a section may still name one.
     stopped: BTreeSet<SubscriptionId>,
     timers: Timers,
+    /// When loudness is told next.
+    pub(crate) levels_due: Option<Instant>,
     ready: VecDeque<Key<Peer>>,
     farewells: VecDeque<Farewell>,
     events: VecDeque<MediaEvent>,
@@ -126,6 +128,7 @@ impl Shard {
             muted_ahead: BTreeSet::new(),
             stopped: BTreeSet::new(),
             timers: Timers::default(),
+            levels_due: None,
             ready: VecDeque::new(),
             farewells: VecDeque::new(),
             events: VecDeque::new(),
@@ -184,7 +187,7 @@ impl Shard {
 
     /// When [`Shard::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        [self.timers.next(), self.levels_due].into_iter().flatten().min()
     }
 
     /// What has been done and left undone.
@@ -418,7 +421,7 @@ impl Shard {
         }
     }
 
-    fn event(&mut self, event: MediaEvent) {
+    pub(crate) fn event(&mut self, event: MediaEvent) {
         self.events.push_back(event);
     }
 

@@ -32,6 +32,7 @@ impl Shard {
             }
         }
         self.due = due;
+        self.tell_levels(now);
     }
 
     fn run_tasks(&mut self, now: Instant, key: Key<Peer>) {
