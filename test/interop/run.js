@@ -11,6 +11,7 @@ const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     server: { type: "string", default: join(here, "../../target/debug/parlor") },
+    player: { type: "string", default: join(here, "../../target/debug/parlor-player") },
     chromium: { type: "string", default: "/usr/bin/chromium" },
     python: { type: "string", default: join(here, "../../.venv/bin/python") },
     full: { type: "boolean", default: false },

@@ -108,7 +108,10 @@ fn run_step(root: &Path, plan: &Plan, step: &str) -> Count {
             command.args(plan.filter.as_deref());
             at_least_status(counted(&mut command))
         }
-        "build" => one(counted(&mut cargo(&["build", "--package", "parlor", "--bin", "parlor"])).1),
+        "build" => {
+            let packages = ["--package", "parlor", "--package", "parlor-player"];
+            one(counted(cargo(&["build", "--bins"]).args(packages)).1)
+        }
         "interop" => interop(root, plan),
         other => failed(&format!("no such step: {other}")),
     }
@@ -123,6 +126,7 @@ fn interop(root: &Path, plan: &Plan) -> Count {
     let mut command = Command::new("node");
     command.arg("run.js").current_dir(root.join("test/interop"));
     command.arg("--server").arg(target.join("debug/parlor"));
+    command.arg("--player").arg(target.join("debug/parlor-player"));
     command.arg("--chromium").arg(&tools.chromium);
     command.arg("--python").arg(&tools.python);
     if plan.full {

@@ -1,10 +1,14 @@
 // What a test is given: servers and participants that end with it, and their logs.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { AccessToken, RoomServiceClient } from "livekit-server-sdk";
 import { Browser } from "./browser.js";
-import { PythonParticipant } from "./python.js";
+import { ProcessParticipant } from "./process.js";
 import { API_KEY, API_SECRET, Server } from "./server.js";
+
+const PYTHON_SCRIPT = fileURLToPath(new URL("../python/participant.py", import.meta.url));
+const RECORDINGS = fileURLToPath(new URL("../media", import.meta.url));
 
 export class Context {
   constructor(options, folder) {
@@ -35,9 +39,13 @@ export class Context {
   }
 
   python(identity) {
-    const python = new PythonParticipant(this.options.python, join(this.folder, `${identity}.log`));
-    this.open.push(python);
-    return python;
+    return this.#process(this.options.python, [PYTHON_SCRIPT], identity);
+  }
+
+  #process(command, args, identity) {
+    const process = new ProcessParticipant(command, args, join(this.folder, `${identity}.log`));
+    this.open.push(process);
+    return process;
   }
 
   // A participant in Chromium that has joined. `options` go to livekit-client's Room.
@@ -56,6 +64,17 @@ export class Context {
     await python.call("connect", { url: server.url, token, options });
     python.identity = identity;
     return python;
+  }
+
+  // A participant with core/client (test/player) that has joined, and plays recorded encodings
+  // once `play` is called.
+  async joinPlayer(server, identity, { room = "room", grant = {}, ...options } = {}) {
+    const player = this.#process(this.options.player, [], identity);
+    const token = await this.token(identity, room, grant);
+    await player.call("connect", { url: server.url, token, options });
+    player.identity = identity;
+    player.play = (what = {}) => player.call("play", { folder: RECORDINGS, microphone: true, camera: true, ...what });
+    return player;
   }
 
   async token(identity, room, grant = {}) {

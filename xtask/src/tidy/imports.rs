@@ -60,6 +60,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("apps/parlor", &["core/*", "io/*"]),
     ("test/checker", &["core/model", "core/rtp", "core/srtp", "core/sdp", "core/sfu"]),
     ("test/netem", &["core/model"]),
+    ("test/player", &["core/*", "test/checker"]),
     ("test/fuzz", &["core/*", "io/*"]),
     ("test/simulator", &["core/*", "test/*"]),
     ("xtask", &[]),

@@ -1,24 +1,22 @@
-// A participant in the Python SDK: one process that takes commands as lines of JSON.
+// A participant in a process of its own that takes commands as lines of JSON.
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 
-const SCRIPT = fileURLToPath(new URL("../python/participant.py", import.meta.url));
 const CALL_DEADLINE_MS = 60_000;
 
-export class PythonParticipant {
-  constructor(python, logPath) {
+export class ProcessParticipant {
+  constructor(command, args, logPath) {
     const log = openSync(logPath, "a");
     const env = { ...process.env, PYTHONUNBUFFERED: "1", RUST_LOG: "livekit=info" };
-    this.child = spawn(python, [SCRIPT], { stdio: ["pipe", "pipe", log], env });
+    this.child = spawn(command, args, { stdio: ["pipe", "pipe", log], env });
     closeSync(log);
     this.waiting = new Map();
     this.next = 1;
     this.child.stdin.on("error", () => {});
     createInterface({ input: this.child.stdout }).on("line", (line) => this.#answer(line));
     this.child.once("exit", (code, signal) => {
-      this.ended = `the Python process ended (${code ?? signal}), see ${logPath}`;
+      this.ended = `the process ended (${code ?? signal}), see ${logPath}`;
       for (const { reject } of this.waiting.values()) reject(new Error(this.ended));
     });
   }
