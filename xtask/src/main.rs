@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bench;
 mod fuzz;
 mod prerequisites;
 mod test;
@@ -15,7 +16,9 @@ usage: cargo xtask tidy
            checks the rules of docs/ARCHITECTURE.md that a machine can check
        cargo xtask test [--full] [--only STEP]... [FILTER]
            runs what CI runs; FILTER selects tests by a part of their name
-           steps: fmt tidy clippy test build interop
+           steps: fmt tidy clippy test bench build interop
+       cargo xtask bench [--check]
+           counts what a forwarded packet costs; --check only holds it to its budgets
        cargo xtask fuzz TARGET [SECONDS]
            runs a target of test/fuzz under libFuzzer, for a minute unless told";
 
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
             Ok(plan) => test::run(&root, &plan),
             Err(error) => usage(&error),
         },
+        Some(("bench", [])) => bench::run(&root, false),
+        Some(("bench", [check])) if check == "--check" => bench::run(&root, true),
         Some(("fuzz", [target])) => fuzz::run(&root, target, "60"),
         Some(("fuzz", [target, seconds])) => fuzz::run(&root, target, seconds),
         Some((other, _)) => usage(&format!("unknown command {other:?}")),

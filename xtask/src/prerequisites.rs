@@ -39,12 +39,27 @@ fn chromium() -> Result<PathBuf, String> {
                 .to_string(),
         );
     }
-    println!("installing Chromium from Debian's packages (apt-get install chromium)");
+    apt_get("chromium")?;
+    Ok(path)
+}
+
+/// Makes sure that valgrind is there, for the instruction counts.
+pub fn valgrind() -> Result<(), String> {
+    if Command::new("valgrind").arg("--version").output().is_ok_and(|out| out.status.success()) {
+        return Ok(());
+    }
+    if !is_root() {
+        return Err("valgrind is missing: run `sudo apt-get install valgrind`".to_string());
+    }
+    apt_get("valgrind")
+}
+
+fn apt_get(package: &str) -> Result<(), String> {
+    println!("installing {package} from Debian's packages (apt-get install {package})");
     command(Command::new("apt-get").args(["update", "--quiet"]))?;
     let mut install = Command::new("apt-get");
-    install.args(["install", "--yes", "--quiet", "--no-install-recommends", "chromium"]);
-    command(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
-    Ok(path)
+    install.args(["install", "--yes", "--quiet", "--no-install-recommends", package]);
+    command(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 fn is_root() -> bool {

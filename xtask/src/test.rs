@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
+use crate::bench;
 use crate::prerequisites;
 use crate::tidy;
 
-const STEPS: &[&str] = &["fmt", "tidy", "clippy", "test", "build", "interop"];
+const STEPS: &[&str] = &["fmt", "tidy", "clippy", "test", "bench", "build", "interop"];
 
 /// What to run.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -108,6 +109,10 @@ fn run_step(root: &Path, plan: &Plan, step: &str) -> Count {
             command.args(plan.filter.as_deref());
             at_least_status(counted(&mut command))
         }
+        "bench" => match bench::check(root) {
+            Ok(is_within_budget) => one(is_within_budget),
+            Err(error) => failed(&error),
+        },
         "build" => {
             let packages = ["--package", "parlor", "--package", "parlor-player"];
             one(counted(cargo(&["build", "--bins"]).args(packages)).1)

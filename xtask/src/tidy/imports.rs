@@ -58,6 +58,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("apps/parlor", &["core/*", "io/*"]),
+    ("test/bench", &["core/*", "io/*"]),
     ("test/checker", &["core/model", "core/rtp", "core/srtp", "core/sdp", "core/sfu"]),
     ("test/netem", &["core/model"]),
     ("test/player", &["core/*", "test/checker"]),
