@@ -91,7 +91,9 @@ impl Connection {
     }
 
     pub fn handle_timeout(&mut self, now: Now) {
-        self.transport.handle_timeout(now.instant);
+        if self.transport.poll_timeout().is_some_and(|due| due <= now.instant) {
+            self.transport.handle_timeout(now.instant);
+        }
         self.media.handle_timeout(now);
     }
 

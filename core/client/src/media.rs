@@ -1,7 +1,7 @@
 //! RTP and RTCP of one connection: sealing and opening, retransmission, reports, feedback.
 
 use crate::{
-    receive::{ReceiveStream, ReceivedStream},
+    receive::{NACK_DELAY, ReceiveStream, ReceivedStream},
     send::{RtpPayload, SendStream, SendStreamConfig, Unsealed, ntp_from_unix},
 };
 use parlor_model::{Mid, Now, Rid, SequenceNumber, SrtpKeys, Ssrc};
@@ -17,7 +17,7 @@ use parlor_srtp::{SrtpError, SrtpReceiver, SrtpSender};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
@@ -88,13 +88,51 @@ impl std::ops::AddAssign for MediaCounters {
     }
 }
 
+struct Receiver {
+    ssrc: Ssrc,
+    rtx_ssrc: Option<Ssrc>,
+    stream: ReceiveStream,
+}
+
+/// Whose SSRC it is: sorted, and small, for it is read for each packet.
+#[derive(Default)]
+struct Sources(Vec<(Ssrc, Source)>);
+
+#[derive(Clone, Copy)]
+struct Source {
+    /// Place of the receiver.
+    receiver: usize,
+    is_retransmission: bool,
+}
+
+impl Sources {
+    fn of(receivers: &[Receiver]) -> Self {
+        let mut sources = Vec::with_capacity(receivers.len() * 2);
+        for (place, receiver) in receivers.iter().enumerate() {
+            let source = |is_retransmission| Source { receiver: place, is_retransmission };
+            sources.push((receiver.ssrc, source(false)));
+            sources.extend(receiver.rtx_ssrc.map(|ssrc| (ssrc, source(true))));
+        }
+        sources.sort_by_key(|(ssrc, _)| *ssrc);
+        Self(sources)
+    }
+
+    fn get(&self, ssrc: Ssrc) -> Option<Source> {
+        let place = self.0.binary_search_by_key(&ssrc, |(ssrc, _)| *ssrc).ok()?;
+        self.0.get(place).map(|(_, source)| *source)
+    }
+}
+
 pub(crate) struct Media {
     epoch: Instant,
     rng: ChaCha8Rng,
     srtp: Option<(SrtpSender, SrtpReceiver)>,
     senders: Vec<SendStream>,
-    receivers: BTreeMap<Ssrc, ReceiveStream>,
-    repairs: BTreeMap<Ssrc, Ssrc>,
+    /// In the order of their SSRCs.
+    receivers: Vec<Receiver>,
+    sources: Sources,
+    /// When [`Media::send_nacks`] may have something to ask; never too late.
+    nack_due: Option<Instant>,
     receive_transport_cc: Option<u8>,
     transport_sequence: u16,
     arrivals: Vec<(u16, Instant)>,
@@ -118,8 +156,9 @@ impl Media {
             epoch: now,
             srtp: None,
             senders: Vec::new(),
-            receivers: BTreeMap::new(),
-            repairs: BTreeMap::new(),
+            receivers: Vec::new(),
+            sources: Sources::default(),
+            nack_due: None,
             receive_transport_cc: None,
             transport_sequence: 0,
             arrivals: Vec::new(),
@@ -150,8 +189,10 @@ impl Media {
             self.add_receiver(section);
         }
         let announced: Vec<_> = description.receive.iter().map(|section| section.stream).collect();
-        self.receivers.retain(|ssrc, _| announced.iter().any(|s| s.ssrc == Some(*ssrc)));
-        self.repairs.retain(|rtx, _| announced.iter().any(|s| s.rtx_ssrc == Some(*rtx)));
+        self.receivers
+            .retain(|receiver| announced.iter().any(|stream| stream.ssrc == Some(receiver.ssrc)));
+        self.receivers.sort_by_key(|receiver| receiver.ssrc);
+        self.sources = Sources::of(&self.receivers);
         self.senders.retain(|sender| description.send.iter().any(|s| s.mid == sender.config.mid));
         for section in &description.send {
             if let Some(track) = tracks.iter().find(|track| track.cid == section.cid) {
@@ -165,12 +206,13 @@ impl Media {
         let (Some(codec), Some(ssrc)) = (section.codecs.first(), section.stream.ssrc) else {
             return;
         };
-        if let Some(rtx) = section.stream.rtx_ssrc {
-            self.repairs.insert(rtx, ssrc);
+        let rtx_ssrc = section.stream.rtx_ssrc;
+        if let Some(known) = self.receivers.iter_mut().find(|receiver| receiver.ssrc == ssrc) {
+            known.rtx_ssrc = rtx_ssrc.or(known.rtx_ssrc);
+            return;
         }
-        self.receivers
-            .entry(ssrc)
-            .or_insert_with(|| ReceiveStream::new(section.mid, *codec, section.feedback.nack));
+        let stream = ReceiveStream::new(section.mid, *codec, section.feedback.nack);
+        self.receivers.push(Receiver { ssrc, rtx_ssrc, stream });
     }
 
     fn add_senders(&mut self, section: &ClientSend, track: &LocalTrack) {
@@ -275,19 +317,28 @@ impl Media {
     }
 
     fn receive<'a>(&mut self, now: Instant, packet: RtpPacket<'a>) -> Option<ReceivedRtp<'a>> {
-        let repaired = self.repairs.get(&packet.ssrc()).copied();
-        let Some(stream) = self.receivers.get_mut(&repaired.unwrap_or(packet.ssrc())) else {
+        let source = self.sources.get(packet.ssrc());
+        let receiver = source.and_then(|source| self.receivers.get_mut(source.receiver));
+        let (Some(Source { is_retransmission, .. }), Some(Receiver { stream, .. })) =
+            (source, receiver)
+        else {
             self.counters.unknown_ssrc += 1;
             return None;
         };
-        let (sequence_number, payload) = match repaired {
-            Some(_) => rtx::parse_rtx(packet.payload())?,
-            None => (packet.sequence_number(), packet.payload()),
+        let (sequence_number, payload) = if is_retransmission {
+            rtx::parse_rtx(packet.payload())?
+        } else {
+            (packet.sequence_number(), packet.payload())
         };
+        let missing = stream.missing();
         let is_new = stream.handle(now, self.epoch, sequence_number, packet.timestamp()).is_some();
-        match (is_new, repaired) {
-            (true, Some(_)) => self.counters.repaired += 1,
-            (true, None) => self.counters.received += 1,
+        if stream.missing() > missing {
+            let due = now + NACK_DELAY;
+            self.nack_due = Some(self.nack_due.map_or(due, |earlier| earlier.min(due)));
+        }
+        match (is_new, is_retransmission) {
+            (true, true) => self.counters.repaired += 1,
+            (true, false) => self.counters.received += 1,
             (false, _) => self.counters.duplicates += 1,
         }
         Some(ReceivedRtp {
@@ -295,7 +346,7 @@ impl Media {
             packet,
             sequence_number,
             payload,
-            is_retransmission: repaired.is_some(),
+            is_retransmission,
             is_new,
         })
     }
@@ -314,7 +365,8 @@ impl Media {
         for packet in rtcp::packets(compound) {
             match packet {
                 Rtcp::SenderReport(report) => {
-                    if let Some(stream) = self.receivers.get_mut(&report.ssrc) {
+                    let receiver = self.receivers.iter_mut().find(|r| r.ssrc == report.ssrc);
+                    if let Some(Receiver { stream, .. }) = receiver {
                         stream.handle_sender_report(now.instant, report.info.ntp);
                     }
                 }
@@ -358,13 +410,13 @@ impl Media {
 
     /// What arrived on each stream.
     pub fn received_streams(&self) -> impl Iterator<Item = ReceivedStream> {
-        self.receivers.values().filter_map(ReceiveStream::received)
+        self.receivers.iter().filter_map(|receiver| receiver.stream.received())
     }
 
     /// Asks the server for a keyframe of the track in a section.
     pub fn request_keyframe(&mut self, mid: Mid) {
         let media: Vec<_> =
-            self.receivers.iter().filter(|(_, s)| s.mid == mid).map(|(ssrc, _)| *ssrc).collect();
+            self.receivers.iter().filter(|r| r.stream.mid == mid).map(|r| r.ssrc).collect();
         let mut compound = self.empty_report();
         for ssrc in media {
             rtcp::write_picture_loss_indication(&mut compound, self.local_ssrc, ssrc);
@@ -374,16 +426,17 @@ impl Media {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.srtp.as_ref()?;
-        let nack = self.receivers.values().filter_map(ReceiveStream::nack_due).min();
         let feedback = (!self.arrivals.is_empty()).then_some(self.next_feedback);
-        [Some(self.next_report), nack, feedback].into_iter().flatten().min()
+        [Some(self.next_report), self.nack_due, feedback].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Now) {
         if self.srtp.is_none() {
             return;
         }
-        self.send_nacks(now.instant);
+        if self.nack_due.is_some_and(|due| due <= now.instant) {
+            self.send_nacks(now.instant);
+        }
         if self.next_feedback <= now.instant {
             self.next_feedback = now.instant + FEEDBACK_INTERVAL;
             self.send_transport_feedback();
@@ -396,7 +449,7 @@ impl Media {
 
     fn send_nacks(&mut self, now: Instant) {
         let mut compound = Vec::new();
-        for (ssrc, stream) in &mut self.receivers {
+        for Receiver { ssrc, stream, .. } in &mut self.receivers {
             self.nacks.clear();
             stream.take_nacks(now, &mut self.nacks);
             if !self.nacks.is_empty() {
@@ -404,6 +457,7 @@ impl Media {
                 rtcp::write_nack(&mut compound, self.local_ssrc, *ssrc, &self.nacks);
             }
         }
+        self.nack_due = self.receivers.iter().filter_map(|r| r.stream.nack_due()).min();
         if !compound.is_empty() {
             let mut whole = self.empty_report();
             whole.extend(compound);
@@ -445,7 +499,7 @@ impl Media {
         let blocks: Vec<_> = self
             .receivers
             .iter_mut()
-            .filter_map(|(ssrc, stream)| stream.report(now.instant, *ssrc))
+            .filter_map(|receiver| receiver.stream.report(now.instant, receiver.ssrc))
             .collect();
         let mut compounds = Vec::new();
         for sender in &self.senders {

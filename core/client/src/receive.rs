@@ -18,6 +18,7 @@ pub const NACK_INTERVAL: Duration = Duration::from_millis(50);
 /// A jump of more than this is a new beginning, not a loss.
 const JUMP_MAX: i64 = 3000;
 const ARRIVED_WINDOW: u64 = 1024;
+const ARRIVED_WORDS: usize = (ARRIVED_WINDOW / 64) as usize;
 
 #[derive(Clone, Copy, Debug)]
 struct Missing {
@@ -47,10 +48,10 @@ pub(crate) struct ReceiveStream {
     highest: Option<u64>,
     first: u64,
     received: u64,
-    arrived: Vec<u64>,
-    missing: BTreeMap<u64, Missing>,
     transit: Option<i64>,
     jitter_ticks: f64,
+    missing: BTreeMap<u64, Missing>,
+    arrived: [u64; ARRIVED_WORDS],
     expected_prior: u64,
     received_prior: u64,
     last_report: Option<(NtpTime, Instant)>,
@@ -65,7 +66,7 @@ impl ReceiveStream {
             highest: None,
             first: 0,
             received: 0,
-            arrived: vec![0; (ARRIVED_WINDOW / 64) as usize],
+            arrived: [0; ARRIVED_WORDS],
             missing: BTreeMap::new(),
             transit: None,
             jitter_ticks: 0.0,
@@ -107,7 +108,9 @@ impl ReceiveStream {
             return None;
         }
         self.mark(number);
-        self.missing.remove(&number);
+        if !self.missing.is_empty() {
+            self.missing.remove(&number);
+        }
         self.received += 1;
         Some(number > highest)
     }
@@ -154,13 +157,20 @@ impl ReceiveStream {
     }
 
     fn update_jitter(&mut self, now: Instant, epoch: Instant, timestamp: RtpTimestamp) {
-        let clock_rate = u128::from(self.codec.codec.clock_rate());
-        let arrival = (now - epoch).as_micros() * clock_rate / 1_000_000;
+        let clock_rate = u64::from(self.codec.codec.clock_rate());
+        let elapsed = now - epoch;
+        let fraction = u64::from(elapsed.subsec_micros()) * clock_rate / 1_000_000;
+        let arrival = elapsed.as_secs().wrapping_mul(clock_rate).wrapping_add(fraction);
         let transit = i64::from((arrival as u32).wrapping_sub(timestamp.0).cast_signed());
         if let Some(before) = self.transit.replace(transit) {
             let change = (transit - before).unsigned_abs() as f64;
             self.jitter_ticks += (change - self.jitter_ticks) / 16.0;
         }
+    }
+
+    /// How many packets are missing.
+    pub fn missing(&self) -> usize {
+        self.missing.len()
     }
 
     /// When a question for a missing packet is due.

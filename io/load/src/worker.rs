@@ -323,6 +323,7 @@ impl Worker {
         let report = &mut self.report;
         let delays = if self.marked { &mut report.delay } else { &mut report.delay_joining };
         let (totals, loss, rng) = (&mut report.end, self.common.loss, &mut self.rng);
+        let mut only_media = true;
         let received = socket.recv(&mut self.batch, |local, remote, datagram| {
             if loss > 0.0 && rng.random_bool(loss) {
                 let is_media = datagram.first().is_some_and(|byte| byte & 0xC0 == 0x80);
@@ -330,7 +331,9 @@ impl Worker {
                 return;
             }
             let len = datagram.len() as u64;
-            if let Some(rtp) = client.handle_datagram(now, local, remote, datagram) {
+            let rtp = client.handle_datagram(now, local, remote, datagram);
+            only_media &= rtp.is_some();
+            if let Some(rtp) = rtp {
                 totals.received_packets += 1;
                 totals.received_bytes += len;
                 count_payload(totals, delays, now, &rtp);
@@ -344,9 +347,12 @@ impl Worker {
         });
         if let Err(error) = received {
             self.end(index, Some(format!("socket: {error}")));
-            return;
+        } else if only_media {
+            // Media makes a client want to speak later, never now.
+            self.schedule(index);
+        } else {
+            self.settle(now, index);
         }
-        self.settle(now, index);
     }
 
     fn fire_timers(&mut self, now: Now) {
