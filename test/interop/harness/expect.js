@@ -8,6 +8,7 @@ const TONE_TOLERANCE_HZ = 3;
 const LONGEST_GAP_MS = 60;
 // While the encoder's first pictures are coarse, a cell may be unreadable.
 const UNREADABLE_SHARE = 0.1;
+const ATTEMPTS = 4;
 
 // `who` sees `count` more pictures of `key` ("identity/track"), in order.
 export async function seesPictures(who, key, count = 30, deadlineMs = DEADLINE_MS) {
@@ -73,4 +74,16 @@ export async function stayedConnected(...participants) {
     const broken = (await who.call("events")).filter(({ event }) => /reconnect|^disconnected/i.test(event));
     assert.deepEqual(broken, [], `${who.identity} kept its first connection`);
   }
+}
+
+// The best of a few measurements in ms, as soon as one is within the limit: a machine that does
+// something else for a moment is no reason to fail.
+export async function bestOf(what, limitMs, measure) {
+  const measured = [];
+  for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
+    const ms = Math.round(await measure(attempt));
+    if (ms <= limitMs) return ms;
+    measured.push(ms);
+  }
+  assert.fail(`${what} took ${measured.join(", ")} ms, and may take ${limitMs} ms`);
 }

@@ -108,7 +108,7 @@ globalThis.participant = {
       const codec = statistics?.get(inbound.codecId)?.mimeType;
       const rtp = { framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, packetsLost, packetsReceived, codec };
       Object.assign(rtp, { concealedSamples, silentConcealedSamples, totalSamplesReceived, pliCount, nackCount });
-      reports[key] = { kind, ...meter.report(), rtp };
+      reports[key] = { kind, startedAtMs: meter.started, ...meter.report(), rtp };
     }
     return reports;
   },
@@ -173,15 +173,16 @@ globalThis.participant = {
     const publication = [...publications].find((candidate) => candidate.trackName === name);
     if (!publication) throw new Error(`${identity} has no track ${name}`);
     publication.setSubscribed(subscribed);
+    return performance.now();
   },
 
-  // What the sender of our own track says: outgoing encodings by rid.
+  // What the sender of our own track says: outgoing encodings by rid, and the path's estimate.
   async sending({ name }) {
-    const statistics = await published.get(name).track.getRTCStatsReport();
-    const outbound = [...statistics.values()].filter((entry) => entry.type === "outbound-rtp");
-    return outbound.map(({ rid, framesEncoded, frameWidth, frameHeight, bytesSent, targetBitrate, pliCount, nackCount }) => ({
-      rid, framesEncoded, frameWidth, frameHeight, bytesSent, targetBitrate, pliCount, nackCount,
-    }));
+    const statistics = [...(await published.get(name).track.getRTCStatsReport()).values()];
+    const outbound = statistics.filter((entry) => entry.type === "outbound-rtp");
+    const { availableOutgoingBitrate } = statistics.find((entry) => entry.type === "candidate-pair" && entry.nominated) ?? {};
+    const names = ["rid", "framesEncoded", "frameWidth", "frameHeight", "bytesSent", "targetBitrate", "pliCount", "nackCount", "qualityLimitationReason"];
+    return outbound.map((entry) => ({ ...Object.fromEntries(names.map((field) => [field, entry[field]])), availableOutgoingBitrate }));
   },
 
   async publishData({ text, reliable = true, to, topic }) {

@@ -1,6 +1,6 @@
 // Chromium on the single connection (/rtc/v1), the default of livekit-client.
 import assert from "node:assert/strict";
-import { hearWithoutGaps, hearsTone, seesFrames, seesPictures, stayedConnected } from "../harness/expect.js";
+import { bestOf, hearWithoutGaps, hearsTone, seesFrames, seesPictures, stayedConnected } from "../harness/expect.js";
 import { test } from "../harness/test.js";
 import { until } from "../harness/until.js";
 
@@ -35,7 +35,6 @@ for (const simulcast of [false, true]) {
     for (const [who, key] of [[alice, "bob/pictures"], [bob, "alice/pictures"]]) {
       const video = await seesPictures(who, key, 60);
       assert.equal(video.rtp.codec, "video/VP8");
-      assert.ok(video.firstFrameMs < 5000, `the first frame took ${video.firstFrameMs} ms`);
       t.note(`${who.identity}: first frame ${Math.round(video.firstFrameMs)} ms after subscribing, ${video.width}x${video.height}`);
     }
     if (simulcast) {
@@ -69,18 +68,44 @@ test("who joins later sees and hears what is already there", async (t) => {
   t.note(`first frame ${Math.round(video.firstFrameMs)} ms after subscribing`);
 });
 
-test("a 720p camera reaches its bitrate", async (t) => {
+for (const single of [true, false]) {
+  test(`the first frame comes within a second of subscribing, on ${single ? "one connection" : "the pair"}`, async (t) => {
+    const server = await t.server();
+    const alice = await t.joinPage(server, "alice");
+    const bob = await t.joinPage(server, "bob", { singlePeerConnection: single, connect: { autoSubscribe: false } });
+    await alice.call("publishPictures", { simulcast: true });
+    const pictures = { identity: "alice", name: "pictures" };
+    await until("bob knows of the track", 15_000, async () => (await bob.call("state")).participants[0]?.tracks.length === 1);
+    const ms = await bestOf("the first frame", 1000, async () => {
+      const asked = await bob.call("setSubscribed", { ...pictures, subscribed: true });
+      const { startedAtMs, firstFrameMs } = await seesFrames(bob, "alice/pictures", 1);
+      await bob.call("setSubscribed", { ...pictures, subscribed: false });
+      await until("bob has let go", 15_000, async () => Object.keys(await bob.call("media")).length === 0);
+      return startedAtMs + firstFrameMs - asked;
+    });
+    t.note(`first frame ${ms} ms after it was asked for`);
+  });
+}
+
+test("a 720p camera reaches its bitrate in the usual seconds", async (t) => {
   const server = await t.server();
   const alice = await t.joinPage(server, "alice");
   const bob = await t.joinPage(server, "bob");
-  await alice.call("publishPictures", { width: 1280, height: 720, fps: 20 });
-  await seesPictures(bob, "alice/pictures", 10);
-  const started = performance.now();
-  await until("alice's encoder is allowed 1.2 Mbit/s", 40_000, async () => {
-    const [encoding] = await alice.call("sending", { name: "pictures" });
-    return encoding?.targetBitrate > 1_200_000 || { waiting: encoding };
+  // Chromium probes at the start and then every five seconds.
+  const ms = await bestOf("1.2 Mbit/s for a 720p camera", 12_000, async (attempt) => {
+    const name = `pictures-${attempt}`;
+    const started = performance.now();
+    await alice.call("publishPictures", { name, width: 1280, height: 720, fps: 20 });
+    await seesPictures(bob, `alice/${name}`, 10);
+    const encoding = await until("alice's encoder is allowed 1.2 Mbit/s", 40_000, async () => {
+      const [now] = await alice.call("sending", { name });
+      return now?.targetBitrate > 1_200_000 ? now : { waiting: now };
+    });
+    t.note(`the path is taken for ${Math.round(encoding.availableOutgoingBitrate / 1000)} kbit/s`);
+    await alice.call("unpublish", { name });
+    return performance.now() - started;
   });
-  t.note(`1.2 Mbit/s ${((performance.now() - started) / 1000).toFixed(1)} s after the first pictures`);
+  t.note(`1.2 Mbit/s ${(ms / 1000).toFixed(1)} s after it was published`);
 });
 
 test("a token that is not valid is refused", async (t) => {
