@@ -266,11 +266,20 @@ pub fn write_header(
             *out.get_mut(at..)?.first_chunk_mut()? = [id, len];
             at += 2;
         }
-        out.get_mut(at..at + data.len())?.copy_from_slice(data);
+        let place = out.get_mut(at..at + data.len())?;
+        // Lengths known when compiled need no call for a few bytes.
+        match *data {
+            [a] => place[0] = a,
+            [a, b] => place.copy_from_slice(&[a, b]),
+            [a, b, c] => place.copy_from_slice(&[a, b, c]),
+            _ => place.copy_from_slice(data),
+        }
         at += data.len();
     }
     let end = at.next_multiple_of(4);
-    out.get_mut(at..end)?.fill(0);
+    for byte in out.get_mut(at..end)? {
+        *byte = 0;
+    }
     let words = u16::try_from((end - FIXED_HEADER_LEN) / 4 - 1).ok()?;
     let profile = if one_byte { ONE_BYTE_PROFILE } else { TWO_BYTE_PROFILE };
     let [p0, p1] = profile.to_be_bytes();

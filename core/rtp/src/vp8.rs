@@ -133,15 +133,28 @@ impl Descriptor {
 /// they are. Values are cut to their fields. `false` when the descriptor does not fit.
 #[inline]
 pub fn rewrite(payload: &mut [u8], picture_id: u16, tl0_picture_index: u8, key_index: u8) -> bool {
-    let Some(mut descriptor) = Descriptor::parse(payload) else { return false };
-    if descriptor.len <= 2 {
+    let Some(&first) = payload.first() else { return false };
+    if first & 0x80 == 0 {
         return true;
     }
-    descriptor.picture_id =
-        descriptor.picture_id.map(|PictureId { wide, .. }| PictureId { value: picture_id, wide });
-    descriptor.tl0_picture_index = descriptor.tl0_picture_index.map(|_| tl0_picture_index);
-    descriptor.key_index = descriptor.key_index.map(|_| key_index);
-    descriptor.write(payload).is_some()
+    let Some(&flags) = payload.get(1) else { return false };
+    let is_wide = flags & 0x80 != 0 && payload.get(2).is_some_and(|byte| byte & 0x80 != 0);
+    let tl0_at = 2 + usize::from(flags >> 7) + usize::from(is_wide);
+    let key_at = tl0_at + usize::from(flags >> 6 & 1);
+    let end = key_at + usize::from(flags & 0x30 != 0);
+    let Some(descriptor) = payload.get_mut(..end) else { return false };
+    if is_wide {
+        descriptor[2..4].copy_from_slice(&(picture_id | 0x8000).to_be_bytes());
+    } else if flags & 0x80 != 0 {
+        descriptor[2] = picture_id as u8 & 0x7F;
+    }
+    if flags & 0x40 != 0 {
+        descriptor[tl0_at] = tl0_picture_index;
+    }
+    if flags & 0x10 != 0 {
+        descriptor[key_at] = descriptor[key_at] & 0xE0 | key_index & 0x1F;
+    }
+    true
 }
 
 /// Whether the payload starts a key frame.
