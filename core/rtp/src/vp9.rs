@@ -165,6 +165,39 @@ impl Descriptor {
     }
 }
 
+/// Puts a picture id and a TL0PICIDX into the descriptor in `payload`, where it has them, in place
+/// and as wide as they are. Values are cut to their fields. `false` when the descriptor does not
+/// fit.
+#[inline]
+pub fn rewrite(payload: &mut [u8], picture_id: u16, tl0_picture_index: u8) -> bool {
+    let Some(&flags) = payload.first() else { return false };
+    let mut at = 1;
+    if flags & 0x80 != 0 {
+        match payload.get(at) {
+            Some(byte) if byte & 0x80 != 0 => {
+                let Some(field) = payload.get_mut(at..at + 2) else { return false };
+                field.copy_from_slice(&(picture_id | 0x8000).to_be_bytes());
+                at += 2;
+            }
+            Some(_) => {
+                if let Some(byte) = payload.get_mut(at) {
+                    *byte = picture_id as u8 & 0x7F;
+                }
+                at += 1;
+            }
+            None => return false,
+        }
+    }
+    // L without F: TL0PICIDX follows the layer indices.
+    if flags & 0x30 == 0x20 {
+        match payload.get_mut(at + 1) {
+            Some(byte) => *byte = tl0_picture_index,
+            None => return false,
+        }
+    }
+    true
+}
+
 /// Whether the payload starts a key frame, as [`Descriptor::is_keyframe`].
 pub fn is_keyframe(payload: &[u8]) -> bool {
     Descriptor::parse(payload).is_some_and(|descriptor| descriptor.is_keyframe())
@@ -220,6 +253,20 @@ mod tests {
         assert!(!is_keyframe(&[0x48, 0]), "predicted");
         assert!(!is_keyframe(&[0x00, 0]), "not at the start");
         assert!(!is_keyframe(&[0x28, 0x02, 0]), "spatial layer 1");
+    }
+
+    #[test]
+    fn rewriting_keeps_the_width_and_all_else() {
+        let mut payload = [0xA8, 0x81, 0x02, 0x50, 0x09, 0xFF];
+        assert!(rewrite(&mut payload, 0x7ABC, 77));
+        assert_eq!(payload, [0xA8, 0xFA, 0xBC, 0x50, 77, 0xFF]);
+        let mut narrow = [0xB8, 0x05, 0x50, 0x09];
+        assert!(rewrite(&mut narrow, 0x7ABC, 77), "flexible: no TL0PICIDX");
+        assert_eq!(narrow, [0xB8, 0x3C, 0x50, 0x09]);
+        let mut none = [0x08, 1];
+        assert!(rewrite(&mut none, 1, 1));
+        assert_eq!(none, [0x08, 1]);
+        assert!(!rewrite(&mut [0x80, 0x81], 1, 1) && !rewrite(&mut [0x20, 0], 1, 1));
     }
 
     proptest! {

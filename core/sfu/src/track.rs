@@ -8,9 +8,9 @@ use parlor_model::{
 
 use crate::{
     arena::Key,
-    forward::Subscription,
+    forward::{Subscription, select::Wanted},
     peer::Peer,
-    receive::{SILENCE, Stream, audio_level::LevelMeter},
+    receive::{Stream, audio_level::LevelMeter},
 };
 
 /// How long a layer must have been alive before it is preferred to a lower one.
@@ -30,6 +30,18 @@ pub struct Route {
     /// The stream to forward from its next keyframe on, if another.
     pub target: Option<u8>,
     pub max_layer: u8,
+    pub max_fps: Option<u32>,
+    /// The highest temporal layer that `max_fps` leaves.
+    pub max_temporal: u8,
+}
+
+impl Route {
+    /// What is wanted of a stream, by whether it is the only one of its track.
+    #[inline]
+    pub fn wanted(&self, is_only: bool) -> Wanted {
+        let spatial = if is_only { self.max_layer } else { u8::MAX };
+        Wanted { spatial, temporal: self.max_temporal }
+    }
 }
 
 /// See the module. Subscriptions may come before the publication that they wait for.
@@ -123,6 +135,11 @@ impl Track {
         }
     }
 
+    /// Whether there may be something to choose.
+    pub fn has_layers(&self) -> bool {
+        self.kind == TrackKind::Video
+    }
+
     pub fn is_unused(&self) -> bool {
         self.publisher.is_none() && self.routes.is_empty()
     }
@@ -160,8 +177,12 @@ impl Track {
                 continue;
             };
             let target = choose(&self.streams, newest, now, route.max_layer, route.current);
+            let forwarded =
+                route.current.or(target).and_then(|at| self.streams.get(usize::from(at)));
+            let max_temporal =
+                forwarded.map_or(u8::MAX, |stream| stream.rates.temporal_for(route.max_fps));
             if let Some(route) = self.routes.get_mut(at) {
-                route.target = target;
+                (route.target, route.max_temporal) = (target, max_temporal);
             }
             if target != route.current
                 && let Some(stream) = target.and_then(|at| self.streams.get_mut(usize::from(at)))
@@ -179,7 +200,7 @@ fn cycle_after(streams: &[Stream], least: u64) -> u64 {
 /// Whether packets still come, or would if any of the track did.
 fn is_alive(stream: &Stream, newest: Option<Instant>) -> bool {
     match (stream.last_packet, newest) {
-        (Some(last), Some(newest)) => last + SILENCE >= newest,
+        (Some(last), Some(newest)) => last + stream.silence() >= newest,
         _ => false,
     }
 }
@@ -205,6 +226,13 @@ fn choose(
     let candidates = || (0..streams.len() as u8).rev().filter_map(|at| Some((at, allowed(at)?)));
     let by_layer = |(_, stream): &(u8, &Stream)| stream.layer;
     let stable = candidates().filter(|(_, stream)| is_stable(stream)).max_by_key(by_layer);
+    if candidates().next().is_none() {
+        // Rather one that is too high than none.
+        let living = (0..streams.len() as u8).filter(|at| {
+            streams.get(usize::from(*at)).is_some_and(|stream| is_alive(stream, newest))
+        });
+        return living.min_by_key(|at| streams.get(usize::from(*at)).map(|stream| stream.layer));
+    }
     let current = current.filter(|at| allowed(*at).is_some());
     let Some((stable, stream)) = stable else {
         return current.or_else(|| candidates().max_by_key(by_layer).map(|(at, _)| at));

@@ -10,6 +10,11 @@ impl<'a> BitReader<'a> {
         Self { bytes, at: 0 }
     }
 
+    /// Bits that have not been read.
+    pub(super) fn left(&self) -> usize {
+        (self.bytes.len() * 8).saturating_sub(self.at)
+    }
+
     /// The next `count` bits, at most 32.
     pub(super) fn bits(&mut self, count: usize) -> Option<u32> {
         let mut value = 0u64;

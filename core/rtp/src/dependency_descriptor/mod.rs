@@ -184,5 +184,49 @@ impl Descriptor {
     }
 }
 
+/// Writes a descriptor anew with another frame number and, if told, another mask of active decode
+/// targets, `count` bits wide; the rest is as it came. Returns the length.
+///
+/// `None` when `data` is no descriptor or `out` is too small.
+#[inline]
+pub fn rewrite(
+    out: &mut [u8],
+    data: &[u8],
+    frame_number: u16,
+    active: Option<u32>,
+    count: usize,
+) -> Option<usize> {
+    let (&[first, _, _], rest) = data.split_first_chunk::<MANDATORY_LEN>()?;
+    let [high, low] = frame_number.to_be_bytes();
+    let (mandatory, place) = out.split_first_chunk_mut::<MANDATORY_LEN>()?;
+    *mandatory = [first, high, low];
+    let Some(active) = active else {
+        place.get_mut(..rest.len())?.copy_from_slice(rest);
+        return Some(data.len());
+    };
+    let mut reader = BitReader::new(rest);
+    let flags = if rest.is_empty() { Flags::default() } else { Flags::parse(&mut reader)? };
+    if flags.structure {
+        let structure = Structure::parse(data)?;
+        let mut descriptor = Descriptor::parse(data, None)?;
+        descriptor.frame_number = frame_number;
+        descriptor.active_decode_targets = Some(active);
+        return descriptor.write(out, &structure);
+    }
+    if flags.active_decode_targets {
+        reader.bits(count)?;
+    }
+    let mut writer = BitWriter::new(place);
+    for flag in [false, true, flags.custom_dtis, flags.custom_fdiffs, flags.custom_chains] {
+        writer.flag(flag)?;
+    }
+    writer.bits(active, count)?;
+    while let left @ 1.. = reader.left() {
+        let width = left.min(8);
+        writer.bits(reader.bits(width)?, width)?;
+    }
+    Some(MANDATORY_LEN + writer.len())
+}
+
 #[cfg(test)]
 mod tests;

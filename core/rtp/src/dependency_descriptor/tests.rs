@@ -95,6 +95,27 @@ fn a_frame_may_differ_from_its_template() {
 }
 
 #[test]
+fn rewriting_changes_the_number_and_the_mask_alone() {
+    let structure = Structure::parse(&l1t2()).unwrap();
+    let mut out = [0; 64];
+    let custom = bytes_of(concat!(
+        "0 1 000111 0000000000000001",
+        "01111 01 11 00 01 0010 10 00010000 11 000100000000 00 11001000",
+    ));
+    for data in [l1t2(), custom, vec![0x87, 1, 3]] {
+        let before = Descriptor::parse(&data, Some(&structure)).unwrap();
+        for active in [None, Some(0b10)] {
+            let len = rewrite(&mut out, &data, 777, active, 2).unwrap();
+            let after = Descriptor::parse(&out[..len], Some(&structure)).unwrap();
+            let active_decode_targets = active.or(before.active_decode_targets);
+            assert_eq!(after, Descriptor { frame_number: 777, active_decode_targets, ..before });
+        }
+    }
+    assert_eq!(rewrite(&mut out, &[1, 2], 777, None, 2), None);
+    assert_eq!(rewrite(&mut out[..4], &[0x87, 1, 3], 777, Some(1), 32), None);
+}
+
+#[test]
 fn bounds_hold() {
     let structure = |steps: &str| {
         Structure::parse(&bytes_of(&format!(
@@ -280,6 +301,7 @@ proptest! {
             structure.resolutions();
         }
         Descriptor::parse(&data, structure.as_ref());
+        rewrite(&mut [0; 255], &data, 1, Some(3), 5);
     }
 
     #[test]

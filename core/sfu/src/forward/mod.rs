@@ -1,6 +1,7 @@
 //! The subscribe side: one track on its way to one peer.
 
 pub mod munger;
+pub mod select;
 pub mod sent;
 pub mod write;
 

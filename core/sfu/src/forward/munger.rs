@@ -1,101 +1,111 @@
-//! Sequence numbers, timestamps and VP8 indices of one outgoing stream, continuous across the
-//! sources that feed it.
+//! Sequence numbers, timestamps and indices of one outgoing stream, continuous across the sources
+//! that feed it and across what is left out of them.
 
 use std::time::{Duration, Instant};
 
 use parlor_model::RtpTimestamp;
 
-use crate::{receive::history::PacketFacts, track::MAX_STREAMS};
+use super::select::{Selection, Selector, Wanted};
+use crate::{
+    receive::{
+        frame::{Indices, Layering, Scalability},
+        history::PacketFacts,
+    },
+    track::MAX_STREAMS,
+};
 
 /// How far a timestamp that follows from the sources' clocks may be from what the passed time
 /// tells before the passed time is taken.
 const MAX_CLOCK_ERROR: Duration = Duration::from_secs(1);
 /// The same when the same source goes on after a pause and is behind: a clock that stood still.
 const MAX_RESUME_LAG: Duration = Duration::from_millis(200);
+/// Segments remembered beside the open one, for packets that come late.
+pub const MAX_SEGMENTS: usize = 32;
+/// What a stream without layers keeps of them at first.
+const FEW_SEGMENTS: usize = 4;
+const VIDEO_CLOCK_RATE: u32 = 90_000;
 
-/// Picture id, TL0PICIDX and KEYIDX as they leave (RFC 7741 section 4.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Vp8Indices {
-    pub picture_id: u16,
-    pub tl0_picture_index: u8,
-    pub key_index: u8,
-}
-
-impl Vp8Indices {
-    fn of(facts: &PacketFacts) -> Option<Self> {
-        let descriptor = facts.vp8?;
-        Some(Self {
-            picture_id: descriptor.picture_id.map_or(0, |id| id.value),
-            tl0_picture_index: descriptor.tl0_picture_index.unwrap_or(0),
-            key_index: descriptor.key_index.unwrap_or(0),
-        })
-    }
-
-    fn plus(self, offset: Self) -> Self {
-        Self {
-            picture_id: self.picture_id.wrapping_add(offset.picture_id) & 0x7fff,
-            tl0_picture_index: self.tl0_picture_index.wrapping_add(offset.tl0_picture_index),
-            key_index: self.key_index.wrapping_add(offset.key_index) & 0x1f,
-        }
-    }
-
-    fn minus(self, other: Self) -> Self {
-        Self {
-            picture_id: self.picture_id.wrapping_sub(other.picture_id) & 0x7fff,
-            tl0_picture_index: self.tl0_picture_index.wrapping_sub(other.tl0_picture_index),
-            key_index: self.key_index.wrapping_sub(other.key_index) & 0x1f,
-        }
-    }
-}
-
-/// How the numbers of one source become those that leave.
+/// How the numbers of a run of packets of one source become those that leave.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     stream: u8,
-    /// The packet that the segment began with: nothing before it is forwarded.
+    selection: Selection,
+    /// The packet that the segment began with.
     first_source: u64,
-    first_source_timestamp: u32,
     first_out: u64,
+    /// No number from here on belongs to it.
+    end_out: u64,
     timestamp_offset: u32,
-    vp8_offset: Vp8Indices,
+    offset: Indices,
 }
 
 /// The newest packet that has left.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     timestamp: u32,
+    source_timestamp: u32,
     marker: bool,
     at: Instant,
-    vp8: Vp8Indices,
+    indices: Indices,
 }
 
-/// A packet's numbers as they leave.
+/// A packet as it leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Munged {
     /// Extended sequence number.
     pub number: u64,
     pub timestamp: u32,
-    pub vp8: Vp8Indices,
+    pub marker: bool,
+    pub indices: Indices,
+    /// See [`Selection::active`].
+    pub active: u32,
+}
+
+/// Why a packet does not leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// Its layer is not forwarded.
+    Unwanted,
+    /// Its source is not forwarded any more, or was not yet; or its layer is not known yet.
+    Late,
 }
 
 /// See the module.
 pub struct Munger {
     clock_rate: u32,
-    /// The number after the highest that has left.
+    /// The number of the next packet of the source that is forwarded.
     next: u64,
     segment: Option<Segment>,
+    /// Segments before the open one, oldest first.
+    closed: Vec<Segment>,
     last: Option<Last>,
-    /// The number after the highest that was forwarded of each source.
+    /// The timestamp that the source began with.
+    first_source_timestamp: u32,
+    /// The number after the highest that was forwarded or left out of each source.
     next_source: [u64; MAX_STREAMS],
+    /// The picture that was left out last.
+    left_out: Option<u32>,
+    selector: Selector,
 }
 
 impl Munger {
     /// The first packet leaves as `first`.
     pub fn new(first: u64, clock_rate: u32) -> Self {
-        Self { clock_rate, next: first, segment: None, last: None, next_source: [0; MAX_STREAMS] }
+        let segments = if clock_rate == VIDEO_CLOCK_RATE { MAX_SEGMENTS } else { FEW_SEGMENTS };
+        Self {
+            clock_rate,
+            next: first,
+            segment: None,
+            closed: Vec::with_capacity(segments),
+            last: None,
+            first_source_timestamp: 0,
+            next_source: [0; MAX_STREAMS],
+            left_out: None,
+            selector: Selector::default(),
+        }
     }
 
-    /// The number after the highest that has left.
+    /// A number above all that have left.
     pub fn next_number(&self) -> u64 {
         self.next
     }
@@ -103,6 +113,12 @@ impl Munger {
     /// The stream that is forwarded, or was last.
     pub fn stream(&self) -> Option<u8> {
         self.segment.map(|segment| segment.stream)
+    }
+
+    /// What is wanted can not be had before a keyframe of the stream that is forwarded.
+    #[inline]
+    pub fn waits_for_keyframe(&self) -> bool {
+        self.selector.waits_for_keyframe
     }
 
     /// Whether a source may begin at this number: nothing of it goes back.
@@ -120,30 +136,40 @@ impl Munger {
         stream: u8,
         facts: &PacketFacts,
         in_last_clock: Option<u32>,
+        scalability: Option<&Scalability>,
+        wanted: Wanted,
     ) {
         let is_resume = self.segment.is_some_and(|segment| segment.stream == stream);
         let last_offset = self.segment.map_or(0, |segment| segment.timestamp_offset);
-        let source_vp8 = Vp8Indices::of(facts).unwrap_or_default();
-        let (timestamp, vp8) = match self.last {
-            None => (facts.timestamp, source_vp8),
+        let source = facts.frame.indices;
+        let (timestamp, indices) = match self.last {
+            None => (facts.timestamp, source),
             Some(last) => {
                 let candidate = in_last_clock.map(|timestamp| timestamp.wrapping_add(last_offset));
-                let vp8 =
-                    last.vp8.plus(Vp8Indices { picture_id: 1, tl0_picture_index: 1, key_index: 1 });
-                (self.continue_from(now, &last, candidate, is_resume), vp8)
+                let one =
+                    Indices { picture_id: 1, tl0_picture_index: 1, key_index: 1, frame_number: 1 };
+                let timestamp = self.continue_from(now, &last, candidate, is_resume);
+                (timestamp, last.indices.plus(one))
             }
         };
+        self.close(self.next);
         if self.last.is_some_and(|last| !last.marker) {
             // The frame before was cut: a number left out shows it.
             self.next += 1;
         }
+        self.first_source_timestamp = facts.timestamp;
+        if let Some(next) = self.next_source.get_mut(usize::from(stream)) {
+            *next = facts.number;
+        }
+        self.left_out = None;
         self.segment = Some(Segment {
             stream,
+            selection: self.selector.at_keyframe(facts, scalability, wanted),
             first_source: facts.number,
-            first_source_timestamp: facts.timestamp,
             first_out: self.next,
+            end_out: u64::MAX,
             timestamp_offset: timestamp.wrapping_sub(facts.timestamp),
-            vp8_offset: vp8.minus(source_vp8),
+            offset: indices.minus(source),
         });
     }
 
@@ -175,30 +201,130 @@ impl Munger {
         (time.as_micros() * u128::from(self.clock_rate) / 1_000_000) as u64
     }
 
-    /// The numbers of a packet of the source that is forwarded; `None` for packets of another
-    /// source or from before the beginning.
-    #[inline]
-    pub fn munge(&mut self, now: Instant, stream: u8, facts: &PacketFacts) -> Option<Munged> {
-        let segment = self.segment.as_ref().filter(|segment| segment.stream == stream)?;
-        let since = facts.number.checked_sub(segment.first_source)?;
-        let munged = Munged {
-            number: segment.first_out + since,
-            timestamp: facts.timestamp.wrapping_add(segment.timestamp_offset),
-            vp8: Vp8Indices::of(facts).unwrap_or_default().plus(segment.vp8_offset),
-        };
-        if munged.number >= self.next {
-            self.next = munged.number + 1;
-            if let Some(next) = self.next_source.get_mut(usize::from(stream)) {
-                *next = facts.number + 1;
-            }
-            let vp8 = match facts.vp8 {
-                Some(_) => munged.vp8,
-                None => self.last.map_or(munged.vp8, |last| last.vp8),
-            };
-            self.last =
-                Some(Last { timestamp: munged.timestamp, marker: facts.marker, at: now, vp8 });
+    /// Keeps the open segment, if any, for late packets with numbers below `end_out`.
+    fn close(&mut self, end_out: u64) {
+        let Some(segment) = self.segment.as_mut() else { return };
+        segment.end_out = end_out;
+        if segment.first_out == end_out {
+            return;
         }
-        Some(munged)
+        if self.closed.len() == MAX_SEGMENTS {
+            self.closed.remove(0);
+        }
+        self.closed.push(*segment);
+    }
+
+    /// A packet as it leaves, if it does.
+    ///
+    /// # Errors
+    /// When it does not.
+    #[inline]
+    pub fn munge(
+        &mut self,
+        now: Instant,
+        stream: u8,
+        facts: &PacketFacts,
+        scalability: Option<&Scalability>,
+        wanted: Wanted,
+    ) -> Result<Munged, Held> {
+        let segment = self.segment.as_ref().filter(|segment| segment.stream == stream);
+        let next = self.next_source.get(usize::from(stream)).copied().unwrap_or(u64::MAX);
+        let Some(segment) = segment.filter(|_| facts.number >= next) else {
+            return self.munge_late(stream, facts);
+        };
+        let mut selection = segment.selection;
+        let is_layered = facts.frame.layering != Layering::None;
+        if is_layered && facts.frame.starts && self.is_new_picture(facts) {
+            let chosen = self.selector.at_frame(selection, facts, scalability, wanted);
+            if chosen != selection {
+                selection = chosen;
+                self.split(facts.number, facts.number, selection, false);
+            }
+        }
+        match selection.takes(&facts.frame) {
+            None => return Err(Held::Late),
+            Some(false) => {
+                self.leave_out(facts, selection);
+                return Err(Held::Unwanted);
+            }
+            Some(true) => {}
+        }
+        let Some(segment) = self.segment.as_ref() else { return Err(Held::Late) };
+        let munged = segment.apply(facts, facts.number - segment.first_source);
+        self.next = munged.number + 1;
+        if let Some(next) = self.next_source.get_mut(usize::from(stream)) {
+            *next = facts.number + 1;
+        }
+        self.selector.note(&facts.frame);
+        self.last = Some(Last {
+            timestamp: munged.timestamp,
+            source_timestamp: facts.timestamp,
+            marker: munged.marker,
+            at: now,
+            // Where the codec has no indices, those of another before it go on.
+            indices: match (is_layered, self.last) {
+                (false, Some(last)) => last.indices,
+                _ => munged.indices,
+            },
+        });
+        Ok(munged)
+    }
+
+    /// Whether nothing of the packet's picture was forwarded.
+    fn is_new_picture(&self, facts: &PacketFacts) -> bool {
+        self.last.is_none_or(|last| last.source_timestamp != facts.timestamp)
+    }
+
+    /// A packet that was overtaken, under the number that was kept for it.
+    pub fn munge_late(&mut self, stream: u8, facts: &PacketFacts) -> Result<Munged, Held> {
+        let next = self.next_source.get(usize::from(stream)).copied().unwrap_or(0);
+        let holds = |segment: &&Segment| {
+            segment.stream == stream && segment.first_source <= facts.number && facts.number < next
+        };
+        let segment = self.segment.iter().chain(self.closed.iter().rev()).find(holds);
+        let segment = segment.ok_or(Held::Late)?;
+        let munged = segment.apply(facts, facts.number - segment.first_source);
+        if munged.number >= segment.end_out.min(self.next)
+            || segment.selection.takes(&facts.frame) != Some(true)
+        {
+            return Err(Held::Late);
+        }
+        if self.stream() == Some(stream) {
+            self.selector.note(&facts.frame);
+        }
+        Ok(munged)
+    }
+
+    /// Goes on with another selection at `first`, all before `from` being of the open segment.
+    fn split(&mut self, from: u64, first: u64, selection: Selection, leaves_picture_out: bool) {
+        let Some(open) = self.segment else { return };
+        let out = open.first_out + (from - open.first_source);
+        self.close(out);
+        let mut offset = open.offset;
+        if leaves_picture_out {
+            offset.picture_id = offset.picture_id.wrapping_sub(1) & 0x7fff;
+        }
+        self.segment = Some(Segment {
+            selection,
+            first_source: first,
+            first_out: out,
+            end_out: u64::MAX,
+            offset,
+            ..open
+        });
+    }
+
+    /// The newest packet is not forwarded: those after it follow without a hole.
+    fn leave_out(&mut self, facts: &PacketFacts, selection: Selection) {
+        let is_vp8 = facts.frame.layering == Layering::Vp8;
+        let is_new = self.left_out != Some(facts.timestamp);
+        self.left_out = Some(facts.timestamp);
+        self.split(facts.number, facts.number + 1, selection, is_vp8 && is_new);
+        let Some(open) = self.segment.as_ref() else { return };
+        self.next = open.first_out;
+        if let Some(next) = self.next_source.get_mut(usize::from(open.stream)) {
+            *next = facts.number + 1;
+        }
     }
 
     /// The outgoing timestamp of a timestamp in a report of a source; `None` when the report is of
@@ -207,7 +333,21 @@ impl Munger {
         let segment = self.segment.filter(|segment| segment.stream == stream)?;
         // A frame may be stamped shortly before the report that precedes its first packet.
         let slack = self.clock_rate.cast_signed();
-        let since = timestamp.distance(RtpTimestamp(segment.first_source_timestamp));
+        let since = timestamp.distance(RtpTimestamp(self.first_source_timestamp));
         (since >= -slack).then(|| timestamp.0.wrapping_add(segment.timestamp_offset))
+    }
+}
+
+impl Segment {
+    /// The packet that is `since` after the first of the segment.
+    #[inline]
+    fn apply(&self, facts: &PacketFacts, since: u64) -> Munged {
+        Munged {
+            number: self.first_out + since,
+            timestamp: facts.timestamp.wrapping_add(self.timestamp_offset),
+            marker: self.selection.ends_picture(facts),
+            indices: facts.frame.indices.plus(self.offset),
+            active: self.selection.active,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::munger::Vp8Indices;
+use crate::receive::frame::Indices;
 
 /// Times that one packet is sent again.
 pub const MAX_RESENDS: u8 = 5;
@@ -20,7 +20,10 @@ pub struct SentPacket {
     pub source: u64,
     pub stream: u8,
     pub timestamp: u32,
-    pub vp8: Vp8Indices,
+    pub marker: bool,
+    pub indices: Indices,
+    /// See [`super::select::Selection::active`].
+    pub active: u32,
     /// What was written into header extensions when it left, for an equal copy on the same SSRC.
     pub transport_sequence: u16,
     pub abs_send_time: u32,
@@ -136,7 +139,9 @@ mod tests {
             source: number,
             stream: 0,
             timestamp: 0,
-            vp8: Vp8Indices::default(),
+            marker: false,
+            indices: Indices::default(),
+            active: 0,
             transport_sequence: 0,
             abs_send_time: 0,
             resends: 0,

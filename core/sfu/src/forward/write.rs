@@ -1,10 +1,11 @@
 //! Writes one owed packet into a slot.
 
 use parlor_model::{Codec, PayloadType, RtpTimestamp, SequenceNumber, Ssrc};
-use parlor_rtp::{HeaderFields, rtx::OSN_LEN, vp8, write_header};
+use parlor_rtp::{HeaderFields, dependency_descriptor, rtx::OSN_LEN, vp8, vp9, write_header};
 
 use super::{Sending, Subscription, sent::SentPacket};
 use crate::receive::{
+    frame::Layering,
     history::{PacketFacts, PacketParts},
     red_primary,
 };
@@ -18,6 +19,8 @@ pub struct Written {
     pub index: u64,
 }
 
+/// Longest dependency descriptor: the length of a header extension has a byte.
+const MAX_DESCRIPTOR: usize = 255;
 /// Most header extensions on an outgoing packet.
 const MAX_EXTENSIONS: usize = 8;
 
@@ -58,7 +61,7 @@ pub fn write_packet(
         Sending::Rtx { number } => (codec.rtx?, subscription.section.rtx_ssrc?, number),
     };
     let fields = HeaderFields {
-        marker: facts.marker,
+        marker: sent.marker,
         payload_type,
         sequence_number: SequenceNumber(index as u16),
         timestamp: RtpTimestamp(sent.timestamp),
@@ -76,9 +79,11 @@ pub fn write_packet(
     let end = at + payload.len();
     let place = out.get_mut(at..end)?;
     place.copy_from_slice(payload);
-    if facts.codec == Codec::Vp8 && facts.vp8.is_some() {
-        let ids = sent.vp8;
+    let ids = sent.indices;
+    if facts.codec == Codec::Vp8 {
         vp8::rewrite(place, ids.picture_id, ids.tl0_picture_index, ids.key_index);
+    } else if facts.codec == Codec::Vp9 {
+        vp9::rewrite(place, ids.picture_id, ids.tl0_picture_index);
     }
     Some(Written { header_bytes, bytes: end, ssrc, index })
 }
@@ -97,6 +102,11 @@ fn write_extended_header(
     let [_, abs_send_time @ ..] = sent.abs_send_time.to_be_bytes();
     let audio_level = facts.audio_level.map(|level| [level]);
     let video_orientation = facts.video_orientation.map(|orientation| [orientation]);
+    let mut descriptor = [0; MAX_DESCRIPTOR];
+    let descriptor = match ids.dependency_descriptor {
+        Some(_) => write_descriptor(&mut descriptor, sent, facts, parts.dependency_descriptor),
+        None => &[],
+    };
     let mut list = ExtensionList { list: [(0, &[]); MAX_EXTENSIONS], len: 0 };
     list.add(ids.mid, subscription.section.mid.as_bytes());
     list.add(ids.transport_cc, &transport_sequence);
@@ -107,9 +117,25 @@ fn write_extended_header(
         video_orientation.as_ref().map_or(&[], |orientation| &orientation[..]),
     );
     list.add(ids.abs_capture_time, parts.abs_capture_time);
-    list.add(ids.dependency_descriptor, parts.dependency_descriptor);
+    list.add(ids.dependency_descriptor, descriptor);
     if !matches!(sending, Sending::Rtx { .. }) {
         list.add(ids.playout_delay, facts.playout_delay.as_ref().map_or(&[], |delay| &delay[..]));
     }
     write_header(out, fields, list.list.get(..list.len)?)
+}
+
+/// The dependency descriptor as it leaves; nothing of codecs whose layers it is not read by.
+#[inline]
+fn write_descriptor<'a>(
+    out: &'a mut [u8; MAX_DESCRIPTOR],
+    sent: &SentPacket,
+    facts: &PacketFacts,
+    descriptor: &[u8],
+) -> &'a [u8] {
+    let Layering::Targets(known) = &facts.frame.layering else { return &[] };
+    let active = Some(sent.active).filter(|active| *active != 0);
+    let count = usize::from(known.target_count);
+    let number = sent.indices.frame_number;
+    let len = dependency_descriptor::rewrite(out, descriptor, number, active, count);
+    len.and_then(|len| out.get(..len)).unwrap_or(&[])
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use parlor_model::Codec;
-use parlor_rtp::vp8;
+
+use super::frame::FrameFacts;
 
 /// How long packets are kept while the bounds allow it.
 const KEPT: Duration = Duration::from_millis(1500);
@@ -35,8 +36,8 @@ pub struct PacketFacts {
     pub codec: Codec,
     /// Position of the codec in the section's list.
     pub codec_index: u8,
-    /// The descriptor, when the codec is VP8 and there is a payload.
-    pub vp8: Option<vp8::Descriptor>,
+    /// What it says of its frame.
+    pub frame: FrameFacts,
     /// `ssrc-audio-level`, as it came.
     pub audio_level: Option<u8>,
     /// `urn:3gpp:video-orientation`, as it came.
@@ -194,6 +195,17 @@ impl History {
         self.entry(number).map(|entry| &entry.facts)
     }
 
+    /// Says anew what a packet says of its frame, now that more is known.
+    pub fn set_frame(&mut self, number: u64, frame: FrameFacts) {
+        let slot = self.slot(number);
+        if let Some(Some(entry)) = self.entries.get_mut(slot)
+            && entry.facts.number == number
+        {
+            entry.facts.frame = frame;
+            entry.facts.keyframe = frame.is_keyframe().unwrap_or(entry.facts.keyframe);
+        }
+    }
+
     /// The highest number so far.
     pub fn highest(&self) -> u64 {
         self.highest
@@ -281,7 +293,7 @@ mod tests {
             keyframe: false,
             codec: Codec::Opus,
             codec_index: 0,
-            vp8: None,
+            frame: FrameFacts::default(),
             audio_level: None,
             video_orientation: None,
             playout_delay: None,

@@ -2,6 +2,7 @@
 
 pub mod arrivals;
 pub mod audio_level;
+pub mod frame;
 pub mod history;
 pub mod keyframe;
 pub mod nack;
@@ -10,20 +11,23 @@ pub mod sequence;
 use std::time::{Duration, Instant};
 
 use parlor_model::{
-    Codec, CodecBinding, ExtensionIds, NtpTime, ReceiveStream as Announced, Rid, RtpTimestamp,
+    CodecBinding, ExtensionIds, NtpTime, ReceiveStream as Announced, Rid, RtpTimestamp,
     SequenceNumber, Ssrc, TrackKind,
 };
-use parlor_rtp::{RtpPacket, is_keyframe, red::Red, rtcp, vp8};
+use parlor_rtp::{RtpPacket, is_keyframe, red::Red, rtcp};
 
 use self::{
+    frame::{FrameFacts, FrameRates, Layering, Scalability, read_frame},
     history::{AUDIO_BOUNDS, History, PacketFacts, PacketParts, Refused, VIDEO_BOUNDS},
     keyframe::KeyframeRequest,
     nack::MissingPackets,
     sequence::{Extender, Order, Renumber},
 };
 
-/// A stream that has been silent for so long while others of its track were not has stopped.
-pub const SILENCE: Duration = Duration::from_millis(500);
+/// A stream has not stopped before it has been silent for so long.
+const SILENCE: Duration = Duration::from_millis(500);
+/// Packets whose frames are read again when their structure comes late.
+const MAX_READ_AGAIN: u64 = 128;
 /// No keyframe is asked of a stream that has been silent for so long.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 
@@ -48,6 +52,9 @@ pub struct Stream {
     /// Since when packets have come without a pause.
     pub alive_since: Option<Instant>,
     pub last_packet: Option<Instant>,
+    /// By what its dependency descriptors are read.
+    pub scalability: Option<Scalability>,
+    pub rates: FrameRates,
     clock_rate: u32,
     extender: Extender,
     renumber: Renumber,
@@ -99,6 +106,8 @@ impl Stream {
             clock: None,
             alive_since: None,
             last_packet: None,
+            scalability: None,
+            rates: FrameRates::default(),
             clock_rate,
             extender: Extender::new(first_cycle),
             renumber: Renumber::default(),
@@ -119,6 +128,8 @@ impl Stream {
         self.clock = None;
         self.alive_since = None;
         self.last_packet = None;
+        self.scalability = None;
+        self.rates = FrameRates::default();
         self.renumber = Renumber::default();
         self.reception = Reception::default();
         let number = self.extender.restart(first);
@@ -160,9 +171,15 @@ impl Stream {
         let Some(number) = self.renumber.number(wire_number) else {
             return Received::Padding;
         };
-        let facts = facts(packet, incoming, extensions, number);
+        if self.history.facts(number).is_some() {
+            return Received::Refused(Refused::Duplicate);
+        }
+        let descriptor = extension(packet, extensions.dependency_descriptor);
+        let codec = incoming.codec.codec;
+        let frame = read_frame(&mut self.scalability, codec, incoming.payload, descriptor, number);
+        let facts = facts(packet, incoming, extensions, number, frame);
         let parts = PacketParts {
-            dependency_descriptor: extension(packet, extensions.dependency_descriptor),
+            dependency_descriptor: descriptor,
             abs_capture_time: extension(packet, extensions.abs_capture_time),
             payload: incoming.payload,
         };
@@ -172,6 +189,11 @@ impl Stream {
         if !incoming.is_rtx {
             self.mark_alive(now);
         }
+        if is_newest {
+            self.rates.count(now, facts.timestamp, frame.temporal);
+        } else if facts.keyframe && frame.is_keyframe() == Some(true) {
+            self.read_again(number + 1);
+        }
         if facts.keyframe {
             self.keyframe.stop();
         }
@@ -179,10 +201,29 @@ impl Stream {
     }
 
     fn mark_alive(&mut self, now: Instant) {
-        if self.last_packet.is_none_or(|last| now > last + SILENCE) {
+        if self.last_packet.is_none_or(|last| now > last + self.silence()) {
             self.alive_since = Some(now);
         }
         self.last_packet = Some(now);
+    }
+
+    /// A stream that has been silent for so long while others of its track were not has stopped.
+    pub fn silence(&self) -> Duration {
+        (self.rates.interval() * 3).max(SILENCE)
+    }
+
+    /// Reads the frames of packets again that came before the structure of their descriptors.
+    fn read_again(&mut self, first: u64) {
+        let last = self.history.highest().min(first + MAX_READ_AGAIN);
+        for number in first..=last {
+            let Some((facts, parts)) = self.history.get(number) else { continue };
+            if facts.frame.layering == Layering::None {
+                continue;
+            }
+            let (codec, descriptor) = (facts.codec, parts.dependency_descriptor);
+            let frame = read_frame(&mut self.scalability, codec, parts.payload, descriptor, number);
+            self.history.set_frame(number, frame);
+        }
     }
 
     /// Whether a keyframe may be asked of it.
@@ -239,6 +280,7 @@ fn facts(
     incoming: &Incoming<'_>,
     extensions: &ExtensionIds,
     number: u64,
+    frame: FrameFacts,
 ) -> PacketFacts {
     let codec = incoming.codec.codec;
     let payload = incoming.payload;
@@ -247,10 +289,11 @@ fn facts(
         number,
         timestamp: packet.timestamp().0,
         marker: packet.marker(),
-        keyframe: !payload.is_empty() && is_keyframe(codec, payload),
+        keyframe: !payload.is_empty()
+            && frame.is_keyframe().unwrap_or_else(|| is_keyframe(codec, payload)),
         codec,
         codec_index: incoming.codec_index,
-        vp8: if codec == Codec::Vp8 { vp8::Descriptor::parse(payload) } else { None },
+        frame,
         audio_level: one(extensions.audio_level),
         video_orientation: one(extensions.video_orientation),
         playout_delay: extension(packet, extensions.playout_delay).first_chunk().copied(),

@@ -16,6 +16,8 @@ use crate::{
     counters::Counters,
     forward::{
         Queued, Sending, Subscription,
+        munger::Held,
+        select::Wanted,
         sent::{SentPacket, millis},
     },
     peer::{MAX_QUEUED, Peer, Source, bring_forward},
@@ -221,35 +223,49 @@ impl Shard {
         // A keyframe whose beginning is repaired late brings along what has come of it since.
         let newest = stream.history.highest();
         let may_start = keyframe && newest - number <= MAX_REPLAY;
-        let mut waits = false;
+        let is_late = number < newest;
+        let is_only = streams.len() == 1;
+        let (mut waits, mut waits_inside) = (false, false);
         for route in routes.iter_mut().filter(|route| route.active) {
             let starts = route.current != Some(source.stream);
-            if starts && !(may_start && accepts(route, streams, source.stream)) {
+            let begins = starts && may_start && accepts(route, streams, source.stream);
+            if starts && !begins && !is_late {
                 waits |= route.target == Some(source.stream);
                 continue;
             }
             let Some(subscription) = self.subscriptions.get_mut(route.subscription) else {
                 continue;
             };
-            if starts && !subscription.munger.may_start(source.stream, number) {
-                waits = true;
-                self.counters.unforwarded_late += 1;
-                continue;
+            let begins = begins && subscription.munger.may_start(source.stream, number);
+            if starts && !begins {
+                waits |= route.target == Some(source.stream);
             }
             let Some(peer) = self.peers.get_mut(route.peer) else { continue };
-            let last = if starts { newest } else { number };
+            let last = if may_start && (begins || !starts) { newest } else { number };
+            let wanted = route.wanted(is_only);
             let mut owed = false;
             for number in number..=last {
-                match owe(now, now_ms, streams, source.stream, number, route, subscription) {
-                    Ok(queued) => {
+                let way = match route.current == Some(source.stream) {
+                    true => Way::GoesOn,
+                    false if begins => Way::Begins,
+                    false => Way::IsOver,
+                };
+                match owe(now, now_ms, streams, source.stream, number, way, wanted, subscription) {
+                    Ok(number) => {
+                        if way == Way::Begins {
+                            route.current = Some(source.stream);
+                        }
+                        let subscription = route.subscription;
+                        let queued = Queued { subscription, number, sending: Sending::First };
                         enqueue(peer, queued, &mut self.counters);
                         owed = true;
                     }
-                    Err(Unforwarded::Absent) => {}
+                    Err(Unforwarded::Absent | Unforwarded::Unwanted) => {}
                     Err(Unforwarded::Late) => self.counters.unforwarded_late += 1,
                     Err(Unforwarded::Codec) => self.counters.unforwarded_codec += 1,
                 }
             }
+            waits_inside |= subscription.munger.waits_for_keyframe();
             if owed && !subscription.started {
                 subscription.started = true;
                 let subscription = subscription.id;
@@ -263,10 +279,11 @@ impl Shard {
                 self.ready.push_back(route.peer);
             }
         }
-        if keyframe && waits {
-            if let Some(stream) = streams.get_mut(usize::from(source.stream)) {
-                stream.keyframe.request(now, stream.layer);
-            }
+        if (keyframe && waits || waits_inside)
+            && let Some(stream) = streams.get_mut(usize::from(source.stream))
+            && stream.keyframe.due().is_none()
+        {
+            stream.keyframe.request(now, stream.layer);
             self.want_keyframes(source.track);
         }
     }
@@ -276,38 +293,60 @@ impl Shard {
 enum Unforwarded {
     /// It has not come.
     Absent,
+    /// Its layer is not wanted.
+    Unwanted,
     Late,
     Codec,
 }
 
-/// Gives a packet its numbers in a subscription and remembers it there.
+/// How a packet stands to what a subscription is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Its stream is forwarded from here on.
+    Begins,
+    GoesOn,
+    /// Another stream is forwarded, or none: only what was overtaken may still come.
+    IsOver,
+}
+
+/// Gives a packet its number in a subscription and remembers it there.
 #[inline]
+#[allow(clippy::too_many_arguments)]
 fn owe(
     now: Instant,
     now_ms: u32,
     streams: &[Stream],
     stream: u8,
     number: u64,
-    route: &mut Route,
+    way: Way,
+    wanted: Wanted,
     subscription: &mut Subscription,
-) -> Result<Queued, Unforwarded> {
-    let facts = streams
-        .get(usize::from(stream))
-        .and_then(|stream| stream.history.facts(number))
-        .ok_or(Unforwarded::Absent)?;
+) -> Result<u64, Unforwarded> {
+    let source = streams.get(usize::from(stream)).ok_or(Unforwarded::Absent)?;
+    let facts = source.history.facts(number).ok_or(Unforwarded::Absent)?;
+    let scalability = source.scalability.as_ref();
     subscription.codec(facts.codec_index).ok_or(Unforwarded::Codec)?;
-    if route.current != Some(stream) {
-        let reference = in_clock_of(streams, subscription.munger.stream(), stream, facts.timestamp);
-        subscription.munger.start(now, stream, facts, reference);
-        route.current = Some(stream);
+    let munger = &mut subscription.munger;
+    if way == Way::Begins {
+        let reference = in_clock_of(streams, munger.stream(), stream, facts.timestamp);
+        munger.start(now, stream, facts, reference, scalability, wanted);
     }
-    let munged = subscription.munger.munge(now, stream, facts).ok_or(Unforwarded::Late)?;
+    let munged = match way {
+        Way::Begins | Way::GoesOn => munger.munge(now, stream, facts, scalability, wanted),
+        Way::IsOver => munger.munge_late(stream, facts),
+    };
+    let munged = munged.map_err(|held| match held {
+        Held::Unwanted => Unforwarded::Unwanted,
+        Held::Late => Unforwarded::Late,
+    })?;
     let sent = SentPacket {
         number: munged.number,
         source: number,
         stream,
         timestamp: munged.timestamp,
-        vp8: munged.vp8,
+        marker: munged.marker,
+        indices: munged.indices,
+        active: munged.active,
         transport_sequence: 0,
         abs_send_time: 0,
         resends: 0,
@@ -316,7 +355,7 @@ fn owe(
     if !subscription.sent.insert(sent) {
         return Err(Unforwarded::Late);
     }
-    Ok(Queued { subscription: route.subscription, number: munged.number, sending: Sending::First })
+    Ok(munged.number)
 }
 
 /// The timestamp that `timestamp` of the stream `from` would have in the stream `to`.

@@ -147,6 +147,8 @@ impl Shard {
                 current: None,
                 target: None,
                 max_layer: settings.max_layer,
+                max_fps: settings.max_fps,
+                max_temporal: u8::MAX,
             });
         }
     }
@@ -275,6 +277,7 @@ impl Shard {
         let Some(track) = self.tracks.get_mut(subscription.track) else { return };
         let Some(route) = track.route_mut(key) else { return };
         route.max_layer = subscription.settings.max_layer;
+        route.max_fps = subscription.settings.max_fps;
         let active = can_send && subscription.settings.enabled;
         if route.active != active {
             (route.active, route.current, route.target) = (active, None, None);
@@ -318,8 +321,7 @@ impl Shard {
             peer.deadlines.report.get_or_insert(now + REPORT_INTERVAL);
         }
         let tracks = &self.tracks;
-        let has_layers =
-            |key: &Key<Track>| tracks.get(*key).is_some_and(|track| track.streams.len() > 1);
+        let has_layers = |key: &Key<Track>| tracks.get(*key).is_some_and(Track::has_layers);
         if peer.tracks.iter().any(has_layers) {
             peer.deadlines.layers.get_or_insert(now + LAYER_INTERVAL);
         }

@@ -9,6 +9,7 @@ use super::{Shard, ingress::LAYER_INTERVAL};
 use crate::{
     arena::Key,
     peer::{OWN_SSRC, Peer, take_due},
+    track::Track,
 };
 
 /// Time between two reports about a stream.
@@ -116,7 +117,7 @@ impl Shard {
             let Some(&track) = self.peers.get(key).and_then(|peer| peer.tracks.get(at)) else {
                 break;
             };
-            if self.tracks.get(track).is_some_and(|track| track.streams.len() > 1) {
+            if self.tracks.get(track).is_some_and(Track::has_layers) {
                 any = true;
                 self.choose_layers(now, track);
             }

@@ -1,0 +1,335 @@
+//! What a packet says of its frame: layers, indices, and what depends on what.
+
+use std::time::{Duration, Instant};
+
+use parlor_model::Codec;
+use parlor_rtp::{
+    dependency_descriptor::{DecodeTargets, Descriptor, FrameDiffs, MAX_DECODE_TARGETS, Structure},
+    vp8, vp9,
+};
+
+/// Running numbers that a codec or the dependency descriptor keeps of frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Indices {
+    /// VP8 and VP9: 15 bits, or 7 where the field is so wide.
+    pub picture_id: u16,
+    pub tl0_picture_index: u8,
+    /// VP8 KEYIDX, 5 bits.
+    pub key_index: u8,
+    /// Of the dependency descriptor.
+    pub frame_number: u16,
+}
+
+impl Indices {
+    #[inline]
+    pub fn plus(self, offset: Self) -> Self {
+        Self {
+            picture_id: self.picture_id.wrapping_add(offset.picture_id) & 0x7fff,
+            tl0_picture_index: self.tl0_picture_index.wrapping_add(offset.tl0_picture_index),
+            key_index: self.key_index.wrapping_add(offset.key_index) & 0x1f,
+            frame_number: self.frame_number.wrapping_add(offset.frame_number),
+        }
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            picture_id: self.picture_id.wrapping_sub(other.picture_id) & 0x7fff,
+            tl0_picture_index: self.tl0_picture_index.wrapping_sub(other.tl0_picture_index),
+            key_index: self.key_index.wrapping_sub(other.key_index) & 0x1f,
+            frame_number: self.frame_number.wrapping_sub(other.frame_number),
+        }
+    }
+}
+
+/// How the layers of a packet's stream can be told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Layering {
+    /// They can not: all of the stream is one layer.
+    #[default]
+    None,
+    /// Temporal layers of the VP8 payload descriptor.
+    Vp8,
+    /// Spatial and temporal layers of the VP9 payload descriptor.
+    Vp9,
+    /// A dependency descriptor whose structure has not come.
+    Unknown,
+    /// Decode targets of the dependency descriptor.
+    Targets(Dependencies),
+}
+
+/// What the dependency descriptor says of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dependencies {
+    pub targets: DecodeTargets,
+    pub references: FrameDiffs,
+    pub target_count: u8,
+    pub brings_structure: bool,
+}
+
+/// See the module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FrameFacts {
+    /// The packet is the first of a frame, of one spatial layer.
+    pub starts: bool,
+    /// The packet is the last of a frame, of one spatial layer.
+    pub ends: bool,
+    pub spatial: u8,
+    pub temporal: u8,
+    /// VP8 Y, VP9 U: the temporal layer may be taken up here.
+    pub switches_up: bool,
+    pub indices: Indices,
+    pub layering: Layering,
+}
+
+impl FrameFacts {
+    /// By the payload alone.
+    #[inline]
+    pub fn of_payload(codec: Codec, payload: &[u8]) -> Self {
+        match codec {
+            Codec::Vp8 => vp8::Descriptor::parse(payload).map(|it| Self::of_vp8(&it)),
+            Codec::Vp9 => vp9::Descriptor::parse(payload).map(|it| Self::of_vp9(&it)),
+            _ => None,
+        }
+        .unwrap_or_default()
+    }
+
+    #[inline]
+    fn of_vp8(descriptor: &vp8::Descriptor) -> Self {
+        Self {
+            starts: descriptor.starts_frame(),
+            ends: false,
+            spatial: 0,
+            temporal: descriptor.temporal.map_or(0, |layer| layer.id),
+            switches_up: descriptor.temporal.is_some_and(|layer| layer.sync),
+            indices: Indices {
+                picture_id: descriptor.picture_id.map_or(0, |id| id.value),
+                tl0_picture_index: descriptor.tl0_picture_index.unwrap_or(0),
+                key_index: descriptor.key_index.unwrap_or(0),
+                frame_number: 0,
+            },
+            layering: Layering::Vp8,
+        }
+    }
+
+    fn of_vp9(descriptor: &vp9::Descriptor) -> Self {
+        Self {
+            starts: descriptor.start_of_frame,
+            ends: descriptor.end_of_frame,
+            spatial: descriptor.spatial_layer(),
+            temporal: descriptor.temporal_layer(),
+            switches_up: descriptor.layers.is_some_and(|layers| layers.switching_up_point),
+            indices: Indices {
+                picture_id: descriptor.picture_id.unwrap_or(0),
+                tl0_picture_index: descriptor.tl0_picture_index.unwrap_or(0),
+                ..Indices::default()
+            },
+            layering: Layering::Vp9,
+        }
+    }
+
+    fn set_descriptor(&mut self, descriptor: &Descriptor, target_count: u8) {
+        self.starts = descriptor.start_of_frame;
+        self.ends = descriptor.end_of_frame;
+        self.spatial = descriptor.spatial_layer;
+        self.temporal = descriptor.temporal_layer;
+        self.indices.frame_number = descriptor.frame_number;
+        self.layering = Layering::Targets(Dependencies {
+            targets: descriptor.decode_targets,
+            references: descriptor.frame_diffs,
+            target_count,
+            brings_structure: descriptor.structure_attached,
+        });
+    }
+
+    /// Whether a decoder can begin here by the dependency descriptor; `None` without one.
+    pub fn is_keyframe(&self) -> Option<bool> {
+        match &self.layering {
+            Layering::Targets(known) => {
+                let alone = known.references.as_slice().is_empty() && self.spatial == 0;
+                Some(known.brings_structure && self.starts && alone)
+            }
+            Layering::Unknown => Some(false),
+            Layering::None | Layering::Vp8 | Layering::Vp9 => None,
+        }
+    }
+}
+
+/// The structure by which a stream's dependency descriptors are read.
+pub struct Scalability {
+    structure: Box<Structure>,
+    /// Highest spatial and temporal layer of each decode target.
+    layers: [(u8, u8); MAX_DECODE_TARGETS],
+    /// The number of the packet that brought it: older packets can not be read by it.
+    since: u64,
+    /// The decode targets that are produced, a bit for each.
+    active: u32,
+    /// The number of the packet that told.
+    active_since: u64,
+}
+
+impl Scalability {
+    /// Highest spatial and temporal layer of a decode target.
+    pub fn layers(&self, target: u8) -> (u8, u8) {
+        self.layers.get(usize::from(target)).copied().unwrap_or((0, 0))
+    }
+
+    pub fn target_count(&self) -> u8 {
+        self.structure.decode_target_count() as u8
+    }
+
+    /// The decode targets that are produced, a bit for each.
+    pub fn active(&self) -> u32 {
+        self.active
+    }
+}
+
+/// Reads the frame of a packet by its payload and its dependency descriptor, and keeps the
+/// structure that comes with it. Only VP9 and AV1 are read by the descriptor.
+#[inline]
+pub fn read_frame(
+    held: &mut Option<Scalability>,
+    codec: Codec,
+    payload: &[u8],
+    descriptor: &[u8],
+    number: u64,
+) -> FrameFacts {
+    let mut frame = FrameFacts::of_payload(codec, payload);
+    if !matches!(codec, Codec::Vp9 | Codec::Av1) || descriptor.is_empty() {
+        return frame;
+    }
+    match read_descriptor(held, descriptor, number) {
+        Some((descriptor, count)) => frame.set_descriptor(&descriptor, count),
+        None => {
+            frame.starts = false;
+            frame.layering = Layering::Unknown;
+        }
+    }
+    frame
+}
+
+fn read_descriptor(
+    held: &mut Option<Scalability>,
+    data: &[u8],
+    number: u64,
+) -> Option<(Descriptor, u8)> {
+    let readable = held.as_ref().filter(|held| number >= held.since);
+    let descriptor = Descriptor::parse(data, readable.map(|held| &*held.structure))?;
+    let is_newer = held.as_ref().is_none_or(|held| number > held.since);
+    let mut count = readable.map_or(0, Scalability::target_count);
+    if descriptor.structure_attached {
+        let structure = Structure::parse(data)?;
+        count = structure.decode_target_count() as u8;
+        if !is_newer {
+            return Some((descriptor, count));
+        }
+        let mut layers = [(0, 0); MAX_DECODE_TARGETS];
+        for (target, place) in layers.iter_mut().enumerate().take(structure.decode_target_count()) {
+            *place = structure.decode_target_layers(target);
+        }
+        let active = structure.all_decode_targets();
+        match held {
+            Some(held) => {
+                *held.structure = structure;
+                (held.layers, held.since, held.active) = (layers, number, active);
+                held.active_since = number;
+            }
+            None => {
+                let structure = Box::new(structure);
+                let active_since = number;
+                *held =
+                    Some(Scalability { structure, layers, since: number, active, active_since });
+            }
+        }
+    }
+    if let (Some(active), Some(held)) = (descriptor.active_decode_targets, held)
+        && number >= held.active_since
+    {
+        (held.active, held.active_since) = (active, number);
+    }
+    Some((descriptor, count))
+}
+
+/// Temporal layers whose frame rates are told apart.
+const MAX_TEMPORAL: usize = 4;
+/// How long frames are counted.
+const WINDOW: Duration = Duration::from_secs(1);
+/// A subscriber that wants so many percent of a layer's frame rate is content with the layer.
+const ENOUGH_PERCENT: u32 = 90;
+/// Longest distance of frames that is believed.
+const MAX_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How many pictures of each temporal layer come a second, and how far apart.
+#[derive(Default)]
+pub struct FrameRates {
+    window: Option<Instant>,
+    last: Option<(Instant, u32)>,
+    counts: [u32; MAX_TEMPORAL],
+    /// Pictures a second of a layer and all below it, as counted last.
+    fps: Option<[u32; MAX_TEMPORAL]>,
+    interval: Duration,
+}
+
+impl FrameRates {
+    /// The newest packet of the stream has come.
+    #[inline]
+    pub fn count(&mut self, now: Instant, timestamp: u32, temporal: u8) {
+        if self.last.is_some_and(|(_, last)| last == timestamp) {
+            return;
+        }
+        if let Some((at, _)) = self.last {
+            let elapsed = now.saturating_duration_since(at).min(MAX_INTERVAL);
+            self.interval = (self.interval * 3 + elapsed) / 4;
+        }
+        self.last = Some((now, timestamp));
+        let window = *self.window.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(window);
+        if elapsed >= WINDOW {
+            let mut sum = 0;
+            let ms = elapsed.as_millis().max(1);
+            let fps = self.counts.map(|count| {
+                sum += count;
+                (u128::from(sum) * 1000).div_ceil(ms) as u32
+            });
+            self.fps = Some(fps);
+            (self.counts, self.window) = ([0; MAX_TEMPORAL], Some(now));
+        }
+        if let Some(count) = self.counts.get_mut(usize::from(temporal).min(MAX_TEMPORAL - 1)) {
+            *count += 1;
+        }
+    }
+
+    /// The lowest temporal layer that is enough for a frame rate, all of them if none is.
+    pub fn temporal_for(&self, wanted_fps: Option<u32>) -> u8 {
+        let (Some(wanted), Some(fps)) = (wanted_fps, self.fps) else { return u8::MAX };
+        fps.iter()
+            .position(|fps| u64::from(*fps) * 100 >= u64::from(wanted) * u64::from(ENOUGH_PERCENT))
+            .map_or(u8::MAX, |layer| layer as u8)
+    }
+
+    /// The smoothed distance of two pictures.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_rate_is_met_by_the_lowest_layer_that_is_enough() {
+        let start = Instant::now();
+        let mut rates = FrameRates::default();
+        assert_eq!(rates.temporal_for(Some(10)), u8::MAX);
+        for frame in 0..130u32 {
+            let temporal = [0, 2, 1, 2][frame as usize % 4];
+            rates.count(start + Duration::from_millis(33) * frame, frame * 3000, temporal);
+        }
+        assert_eq!(rates.temporal_for(Some(7)), 0);
+        assert_eq!(rates.temporal_for(Some(10)), 1);
+        assert_eq!(rates.temporal_for(Some(30)), 2);
+        assert_eq!(rates.temporal_for(Some(60)), u8::MAX);
+        assert_eq!(rates.temporal_for(None), u8::MAX);
+        assert!(rates.interval() > Duration::from_millis(30));
+    }
+}
