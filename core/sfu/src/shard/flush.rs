@@ -39,8 +39,9 @@ impl Shard {
             }
             self.farewells.pop_front();
         }
+        let time = send_time(self.epoch(now), now);
         while let Some(&key) = self.ready.front() {
-            if self.flush_peer(now, key, out) == Room::Full {
+            if self.flush_peer(time, key, out) == Room::Full {
                 return true;
             }
             self.ready.pop_front();
@@ -51,11 +52,10 @@ impl Shard {
         false
     }
 
-    fn flush_peer(&mut self, now: Instant, key: Key<Peer>, out: &mut SendBatch) -> Room {
+    fn flush_peer(&mut self, time: AbsSendTime, key: Key<Peer>, out: &mut SendBatch) -> Room {
         if self.flush_transport(key, out) == Room::Full {
             return Room::Full;
         }
-        let time = send_time(self.epoch(now), now);
         let Some(peer) = self.peers.get_mut(key) else { return Room::Left };
         let Peer { srtp, path, rtcp, queue, next_transport_sequence, failed, .. } = peer;
         let (Some(srtp), Some(path), false) = (srtp, *path, *failed) else {
