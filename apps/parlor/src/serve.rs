@@ -208,7 +208,12 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, Failure> {
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        SocketAddr::V6(_) => {
+            let socket = TcpSocket::new_v6()?;
+            // Else [::] takes the port of IPv4 too, which has a listener of its own.
+            rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+            socket
+        }
     };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

@@ -27,16 +27,15 @@ struct Server {
 
 impl Server {
     fn start() -> Server {
+        Server::start_with(&[])
+    }
+
+    fn start_with(more: &[&str]) -> Server {
         let (port, udp_port) = free_ports();
         let mut child = Command::new(PARLOR)
-            .args([
-                "serve",
-                "--dev",
-                "--port",
-                &port.to_string(),
-                "--udp-port",
-                &udp_port.to_string(),
-            ])
+            .args(["serve", "--dev", "--port", &port.to_string()])
+            .args(["--udp-port", &udp_port.to_string()])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -112,6 +111,20 @@ fn join(port: u16) -> TcpStream {
     }
     assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", text(&head));
     stream
+}
+
+#[test]
+fn without_an_address_to_bind_both_families_are_served() {
+    // With a key of one's own the server is open to other machines.
+    let server = Server::start_with(&["--keys", "mine: abcdefghijklmnopqrstuvwxyz012345"]);
+    for ip in ["127.0.0.1", "::1"] {
+        let mut stream = TcpStream::connect((ip, server.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: me\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{ip}: {answer}");
+    }
 }
 
 #[test]

@@ -24,8 +24,8 @@ export class Context {
     this.notes.push(text);
   }
 
-  async server(config) {
-    const server = await Server.start(this.options.server, this.folder, config);
+  async server(config, options) {
+    const server = await Server.start(this.options.server, this.folder, config, options);
     this.open.push(server);
     return server;
   }
@@ -49,10 +49,10 @@ export class Context {
   }
 
   // A participant in Chromium that has joined. `options` go to livekit-client's Room.
-  async joinPage(server, identity, { room = "room", grant = {}, connect = {}, ...options } = {}) {
+  async joinPage(server, identity, { room = "room", grant = {}, connect = {}, url = server.url, ...options } = {}) {
     const page = await this.page(identity);
     const token = await this.token(identity, room, grant);
-    await page.call("connect", { url: server.url, token, options, connect });
+    await page.call("connect", { url, token, options, connect });
     page.identity = identity;
     return page;
   }
@@ -68,10 +68,10 @@ export class Context {
 
   // A participant with core/client (test/player) that has joined, and plays recorded encodings
   // once `play` is called.
-  async joinPlayer(server, identity, { room = "room", grant = {}, ...options } = {}) {
+  async joinPlayer(server, identity, { room = "room", grant = {}, url = server.url, ...options } = {}) {
     const player = this.#process(this.options.player, [], identity);
     const token = await this.token(identity, room, grant);
-    await player.call("connect", { url: server.url, token, options });
+    await player.call("connect", { url, token, options });
     player.identity = identity;
     player.play = (what = {}) => player.call("play", { folder: RECORDINGS, microphone: true, camera: true, ...what });
     return player;

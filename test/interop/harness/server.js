@@ -48,11 +48,12 @@ async function freeUdpPorts() {
 
 export class Server {
   // `binary` is the parlor binary, `folder` takes its log, `config` is the text of a config file.
-  static async start(binary, folder, config) {
+  // Without `dev` the keys are for `config` to say.
+  static async start(binary, folder, config, { dev = true } = {}) {
     mkdirSync(folder, { recursive: true });
     const port = await freeTcpPort();
     const udpPort = await freeUdpPorts();
-    const args = ["serve", "--dev", "--port", String(port), "--udp-port", String(udpPort)];
+    const args = ["serve", ...(dev ? ["--dev"] : []), "--port", String(port), "--udp-port", String(udpPort)];
     if (config) {
       writeFileSync(join(folder, "config.yaml"), config);
       args.push("--config", join(folder, "config.yaml"));
@@ -77,6 +78,7 @@ export class Server {
   constructor(child, port, logPath) {
     this.child = child;
     this.url = `ws://127.0.0.1:${port}`;
+    this.urlV6 = `ws://[::1]:${port}`;
     this.httpUrl = `http://127.0.0.1:${port}`;
     this.logPath = logPath;
     this.failure = null;

@@ -105,9 +105,11 @@ globalThis.participant = {
       const inbound = [...(statistics?.values() ?? [])].find((entry) => entry.type === "inbound-rtp") ?? {};
       const { framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, packetsLost, packetsReceived } = inbound;
       const { concealedSamples, silentConcealedSamples, totalSamplesReceived, pliCount, nackCount } = inbound;
+      const { frameWidth, framesPerSecond } = inbound;
       const codec = statistics?.get(inbound.codecId)?.mimeType;
       const rtp = { framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, packetsLost, packetsReceived, codec };
       Object.assign(rtp, { concealedSamples, silentConcealedSamples, totalSamplesReceived, pliCount, nackCount });
+      Object.assign(rtp, { frameWidth, framesPerSecond });
       reports[key] = { kind, startedAtMs: meter.started, ...meter.report(), rtp };
     }
     return reports;
@@ -176,6 +178,14 @@ globalThis.participant = {
     return performance.now();
   },
 
+  // `quality` is livekit-client's VideoQuality: 0 low, 1 medium, 2 high.
+  setVideoQuality({ identity, name, quality }) {
+    const publications = room.remoteParticipants.get(identity)?.trackPublications.values() ?? [];
+    const publication = [...publications].find((candidate) => candidate.trackName === name);
+    if (!publication) throw new Error(`${identity} has no track ${name}`);
+    publication.setVideoQuality(quality);
+  },
+
   // What the sender of our own track says: outgoing encodings by rid, and the path's estimate.
   async sending({ name }) {
     const statistics = [...(await published.get(name).track.getRTCStatsReport()).values()];
@@ -183,6 +193,16 @@ globalThis.participant = {
     const { availableOutgoingBitrate } = statistics.find((entry) => entry.type === "candidate-pair" && entry.nominated) ?? {};
     const names = ["rid", "framesEncoded", "frameWidth", "frameHeight", "bytesSent", "targetBitrate", "pliCount", "nackCount", "qualityLimitationReason"];
     return outbound.map((entry) => ({ ...Object.fromEntries(names.map((field) => [field, entry[field]])), availableOutgoingBitrate }));
+  },
+
+  // Of each connection: where the other end is, and whether its agent is ICE-lite.
+  async paths() {
+    const { publisher, subscriber } = room.engine.pcManager;
+    const paths = [publisher, subscriber].filter(Boolean).map(async (transport) => {
+      const lite = transport.getRemoteDescription()?.sdp.includes("a=ice-lite") ?? false;
+      return { lite, address: (await transport.getConnectedAddress()) ?? null };
+    });
+    return Promise.all(paths);
   },
 
   async publishData({ text, reliable = true, to, topic }) {
