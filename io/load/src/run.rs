@@ -40,7 +40,7 @@ const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum LoadError {
-    #[error("the URL must look like ws://host:7880, not {0}")]
+    #[error("the URL must look like ws://host:7880 or wss://host, not {0}")]
     Url(String),
     #[error("the server at {address} cannot be reached: {error}")]
     Unreachable { address: String, error: io::Error },
@@ -106,6 +106,8 @@ pub fn run(
         return Err(LoadError::Nobody);
     }
     raise_descriptor_limit();
+    // Who was here first has chosen it already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (base_url, authority) = split_url(&config.url)?;
     let local_ip = local_ip(&authority)?;
     let seed = RandomState::new().build_hasher().finish();
@@ -373,15 +375,19 @@ impl Meter {
     }
 }
 
-/// `ws://host:port` and `host:port`.
+/// `ws://host:port` and `host:port`; `wss` for servers behind TLS.
 fn split_url(url: &str) -> Result<(String, String), LoadError> {
+    const SCHEMES: [(&str, &str, u16); 4] =
+        [("ws", "ws", 80), ("http", "ws", 80), ("wss", "wss", 443), ("https", "wss", 443)];
     let fault = || LoadError::Url(url.to_owned());
-    let rest = url.strip_prefix("ws://").or(url.strip_prefix("http://")).ok_or_else(fault)?;
+    let (name, rest) = url.split_once("://").ok_or_else(fault)?;
+    let (_, scheme, port) =
+        SCHEMES.into_iter().find(|(other, ..)| *other == name).ok_or_else(fault)?;
     let authority = rest.split(['/', '?']).next().filter(|host| !host.is_empty());
     let authority = authority.ok_or_else(fault)?;
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let authority = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-    Ok((format!("ws://{authority}"), authority))
+    let authority = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
+    Ok((format!("{scheme}://{authority}"), authority))
 }
 
 /// Our address on the way to the server.
@@ -428,7 +434,9 @@ mod tests {
         assert_eq!(split("ws://localhost:7880"), both("ws://localhost:7880", "localhost:7880"));
         assert_eq!(split("http://[::1]:80/rtc?a"), both("ws://[::1]:80", "[::1]:80"));
         assert_eq!(split("ws://host"), both("ws://host:80", "host:80"));
+        assert_eq!(split("https://host/x"), both("wss://host:443", "host:443"));
         assert_eq!(split("localhost:7880"), None);
+        assert_eq!(split("ftp://host"), None);
         assert_eq!(split("ws://"), None);
     }
 }
