@@ -56,6 +56,8 @@ pub struct Track {
     pub streams: Vec<Stream>,
     pub routes: Vec<Route>,
     pub muted: bool,
+    /// When a keyframe of any of its streams was asked for.
+    pub asked_for_keyframe: Option<Instant>,
     /// How loud it is.
     pub loudness: LevelMeter,
     /// Where the numbers of a new stream begin: above all that subscriptions have seen.
@@ -75,6 +77,7 @@ impl Track {
             streams: Vec::new(),
             routes: Vec::new(),
             muted: false,
+            asked_for_keyframe: None,
             loudness: LevelMeter::default(),
             next_cycle: 1,
         }

@@ -23,6 +23,11 @@ impl KeyframeRequest {
         }
     }
 
+    /// Asks no sooner than this.
+    pub fn wait_until(&mut self, earliest: Instant) {
+        self.due = self.due.map(|due| due.max(earliest));
+    }
+
     /// When to send a request.
     pub fn due(&self) -> Option<Instant> {
         self.due

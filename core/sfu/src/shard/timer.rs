@@ -12,6 +12,9 @@ use crate::{
     track::Track,
 };
 
+/// Time between two requests for keyframes of one track: libwebrtc takes no notice of one that
+/// comes within 300 ms of another.
+const KEYFRAME_SPACING: Duration = Duration::from_millis(350);
 /// Time between two reports about a stream.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -94,14 +97,17 @@ impl Shard {
         for track in &peer.tracks {
             let Some(track) = self.tracks.get_mut(*track) else { continue };
             let is_wanted = track.kind == TrackKind::Video && !track.muted;
+            let earliest = track.asked_for_keyframe.map_or(now, |at| at + KEYFRAME_SPACING);
             for stream in &mut track.streams {
                 if !is_wanted || !stream.may_answer(now) {
                     stream.keyframe.stop();
                     continue;
                 }
+                stream.keyframe.wait_until(earliest);
                 if let Some(ssrc) = stream.ssrc
                     && stream.keyframe.take_due(now, stream.layer)
                 {
+                    track.asked_for_keyframe = Some(now);
                     peer.rtcp.write(|out| rtcp::write_picture_loss_indication(out, OWN_SSRC, ssrc));
                     self.counters.plis_sent += 1;
                 }
