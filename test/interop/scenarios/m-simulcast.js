@@ -1,0 +1,66 @@
+// What a subscriber receives follows what it asks for, of every codec, as simulcast and as SVC.
+import assert from "node:assert/strict";
+import { seesFrames, stayedConnected } from "../harness/expect.js";
+import { test } from "../harness/test.js";
+import { until } from "../harness/until.js";
+
+const KEY = "alice/pictures";
+// livekit-client's VideoQuality, and the width that each stands for.
+const QUALITIES = [[0, 320], [1, 640], [2, 1280], [1, 640]];
+const ROUNDS = 10;
+// A switch waits for a round trip and a keyframe.
+const SWITCH_MS = 10_000;
+
+const PUBLICATIONS = [
+  { videoCodec: "vp8", simulcast: true },
+  { videoCodec: "h264", simulcast: true },
+  { videoCodec: "vp9", scalabilityMode: "L3T3_KEY" },
+  { videoCodec: "vp9", scalabilityMode: "L3T3" },
+  { videoCodec: "av1", scalabilityMode: "L3T3_KEY" },
+  { videoCodec: "vp9", simulcast: true, scalabilityMode: "L1T3" },
+  { videoCodec: "av1", simulcast: true, scalabilityMode: "L1T3" },
+];
+
+const sum = (encodings, of) => encodings.reduce((total, encoding) => total + (encoding[of] ?? 0), 0);
+
+async function receives(who, width) {
+  return until(`${who.identity} receives ${width} pixels`, SWITCH_MS, async () => {
+    const seen = (await who.call("media"))[KEY];
+    return seen?.rtp.frameWidth === width && seen.rtp.framesPerSecond > 0 ? seen : { waiting: seen };
+  });
+}
+
+for (const { rounds = ROUNDS, ...publication } of PUBLICATIONS) {
+  const mode = publication.scalabilityMode ?? "";
+  const name = `m-${publication.videoCodec} ${publication.simulcast ? "simulcast " : ""}${mode}`.trim();
+  test(`${name} follows the asked quality`, { deadlineMs: 240_000 }, async (t) => {
+    const server = await t.server();
+    const alice = await t.joinPage(server, "alice");
+    const bob = await t.joinPage(server, "bob");
+    await alice.call("publishPictures", { width: 1280, height: 720, fps: 15, backupCodec: false, ...publication });
+    await seesFrames(bob, KEY, 10);
+    await receives(bob, 1280);
+    const before = (await bob.call("media"))[KEY];
+    const plisBefore = sum(await alice.call("sending", { name: "pictures" }), "pliCount");
+    const times = [];
+    for (let round = 0; round < rounds; round += 1) {
+      for (const [quality, width] of QUALITIES) {
+        const started = performance.now();
+        await bob.call("setVideoQuality", { identity: "alice", name: "pictures", quality });
+        await receives(bob, width);
+        times.push(performance.now() - started);
+      }
+    }
+    await seesFrames(bob, KEY, 10);
+    const after = (await bob.call("media"))[KEY];
+    const plis = sum(await alice.call("sending", { name: "pictures" }), "pliCount") - plisBefore;
+    const switches = rounds * QUALITIES.length;
+    times.sort((one, other) => one - other);
+    t.note(`${after.rtp.codec}: ${switches} switches, median ${Math.round(times[times.length >> 1])} ms, longest ${Math.round(times.at(-1))} ms, ${plis} PLIs, ${after.rtp.freezeCount - before.rtp.freezeCount} freezes, longest gap ${Math.round(after.longestGapMs)} ms`);
+    assert.equal(after.rtp.freezeCount, before.rtp.freezeCount, "no freeze");
+    assert.equal(after.backwards, 0, "pictures in order");
+    assert.equal(after.rtp.pliCount, before.rtp.pliCount, "the decoder never asked for a keyframe");
+    assert.ok(plis <= switches, `${plis} PLIs for ${switches} switches`);
+    await stayedConnected(alice, bob);
+  });
+}
