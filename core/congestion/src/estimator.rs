@@ -40,6 +40,8 @@ const FULL_LOSS: f64 = 0.15;
 /// A probe that filled a link which is in use raises the estimate by this at most, in bits a
 /// second: of a link that others use too a probe takes more than its share.
 const FULL_RAISE_BPS: f64 = 150_000.0;
+/// The estimate is in full use where this share of it arrives.
+const USED_SHARE: f64 = 0.9;
 const AFTER_DECREASE_US: i64 = 600_000;
 /// Feedback older than this no longer outranks reports, in microseconds.
 const FEEDBACK_LIFETIME_US: i64 = 5_000_000;
@@ -216,8 +218,8 @@ impl Estimator {
         let mut newest_us = None;
         for result in &self.results {
             self.loss.on_packet(result);
-            self.prober.on_packet(result);
             let Some(arrival_us) = result.arrival_us else {
+                self.prober.on_packet(result, 0.0);
                 lost += 1;
                 continue;
             };
@@ -227,6 +229,7 @@ impl Estimator {
                 self.delay.on_packet(result.sent_us, arrival_us);
             }
             let queue_ms = self.delay.last_queue_delay_ms();
+            self.prober.on_packet(result, queue_ms);
             self.acknowledged.on_packet(arrival_us, result.size_bytes, queue_ms);
             newest_us = newest_us.max(Some(result.sent_us));
         }
@@ -281,7 +284,7 @@ impl Estimator {
     fn follow_probes(&mut self, now_us: i64) {
         while let Some(mut result) = self.prober.poll_result(self.rtt_us, now_us) {
             self.last_probe = Some(result);
-            if result.is_saturated && !self.application.is_limited() {
+            if (result.is_saturated || result.is_long) && !self.application.is_limited() {
                 result.bps = result.bps.min(self.estimate_bps + FULL_RAISE_BPS);
             }
             if self.delay.usage() == Usage::Overusing {
@@ -339,6 +342,10 @@ impl Estimator {
             wanted_bps: self.wanted_bps,
             is_starving: self.is_starving,
             is_application_limited: self.application.is_limited(),
+            is_used: self
+                .acknowledged
+                .bps()
+                .is_some_and(|bps| bps > USED_SHARE * self.estimate_bps),
             is_congested: self.delay.usage() == Usage::Overusing
                 || self.delay.queue_delay_ms() > QUEUE_PROBE_MAX_MS
                 || was_lowered.is_some_and(|at_us| now_us - at_us < AFTER_DECREASE_US)

@@ -29,7 +29,9 @@
 //!     transport_sequence_number += 1;
 //! }
 //! // A probe wants padding now and then.
-//! let probe = estimator.poll_probe(now + Duration::from_millis(20)).unwrap();
+//! let later = now + Duration::from_millis(600);
+//! estimator.handle_timeout(later);
+//! let probe = estimator.poll_probe(later).unwrap();
 //! assert!(probe.size_bytes > 100);
 //! assert_eq!(estimator.estimate_bps(), 300_000);
 //! println!("{}", estimator.state());

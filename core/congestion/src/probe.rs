@@ -4,8 +4,16 @@ use crate::sent::{PacketResult, ProbeCluster};
 
 /// How long a probe lasts, in microseconds.
 const DURATION_US: i64 = 25_000;
-/// A probe lasts this long where short ones have deceived, in microseconds.
-const DURATION_MAX_US: i64 = 400_000;
+/// The burst that a link is taken to let through at once when a short probe has first deceived.
+const BURST_LEAST_BYTES: f64 = 16_000.0;
+const BURST_MAX_BYTES: f64 = 64_000.0;
+/// A long probe sends more than the burst by this factor, but for no longer than so many
+/// microseconds.
+const LONG_FACTOR: f64 = 1.2;
+const LONG_MAX_US: f64 = 1_500_000.0;
+/// A long probe asks for no more than this times the estimate, and ends when there is a queue.
+const LONG_RATE_FACTOR: f64 = 1.6;
+const LONG_QUEUE_MS: f64 = 30.0;
 /// The queue that a probe may cause if the estimate is all that the link carries, in microseconds.
 const QUEUE_MAX_US: i64 = 60_000;
 const PACKETS_LEAST: u32 = 5;
@@ -43,7 +51,14 @@ const AFTER_DROP_US: i64 = 1_500_000;
 const AFTER_DROP_SHARE: f64 = 0.85;
 /// A drop so soon after a probe raised the estimate means that the probe deceived.
 const DECEPTION_US: i64 = 3_000_000;
-const TRUST_AGAIN_US: i64 = 30_000_000;
+/// What a deceiving probe raises the estimate by; less may be others on the link.
+const FAR_RAISE: f64 = 1.4;
+/// In this time since the start one deception is not enough to make probes long, unless another
+/// one was shortly before.
+const START_US: i64 = 10_000_000;
+const DECEIVED_AGAIN_US: i64 = 30_000_000;
+/// Short probes are tried again after this time without deception, in microseconds.
+const TRUST_AGAIN_US: i64 = 300_000_000;
 
 /// What is known when a probe may begin.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +71,8 @@ pub struct ProbeInputs {
     pub is_starving: bool,
     /// Whether less is sent than the estimate allows.
     pub is_application_limited: bool,
+    /// Whether nearly all of the estimate arrives, so that media itself tests the link.
+    pub is_used: bool,
     /// Whether there is a queue, or loss, that a probe would only make worse.
     pub is_congested: bool,
 }
@@ -66,6 +83,10 @@ struct Probe {
     cluster: ProbeCluster,
     rate_bps: f64,
     began_us: i64,
+    duration_us: f64,
+    /// It outlasts the burst that the link lets through, so that any queue is its answer.
+    is_long: bool,
+    has_met_queue: bool,
     goal_bytes: f64,
     packet_bytes: usize,
     sent_bytes: u64,
@@ -116,6 +137,8 @@ pub struct ProbeResult {
     pub asked_bps: f64,
     /// Whether the link was full, so that it carries no more.
     pub is_saturated: bool,
+    /// Whether the probe lasted long enough for others on the link to give way to it.
+    pub is_long: bool,
 }
 
 /// Decides when to probe and at which rate, and reads what comes of it.
@@ -129,8 +152,11 @@ pub struct Prober {
     next_us: Option<i64>,
     /// A rate to ask for next, out of turn.
     follow_up_bps: Option<f64>,
-    duration_us: i64,
+    /// What the link lets through at once, so that short probes deceive; 0 where they do not.
+    burst_bytes: f64,
     raised: Option<(i64, f64)>,
+    /// Until then probes are long.
+    cautious_until_us: i64,
     deceived_us: Option<i64>,
 }
 
@@ -143,8 +169,9 @@ impl Default for Prober {
             last_sent_us: None,
             next_us: None,
             follow_up_bps: None,
-            duration_us: DURATION_US,
+            burst_bytes: 0.0,
             raised: None,
+            cautious_until_us: 0,
             deceived_us: None,
         }
     }
@@ -164,7 +191,7 @@ impl Prober {
     /// When [`Self::poll_result`] and [`Self::begin`] may have something to do, in microseconds.
     pub fn next_us(&self, rtt_us: i64) -> Option<i64> {
         if let Some(probe) = self.sending {
-            return Some(probe.began_us + SEND_TIMEOUT_US + 1);
+            return Some(probe.deadline_us() + 1);
         }
         let awaited = self.awaited.iter().flatten();
         awaited.map(|probe| probe.last_sent_us + patience_us(rtt_us) + 1).min().or(self.next_us)
@@ -194,7 +221,7 @@ impl Prober {
 
     /// Begins a probe if it is time for one.
     pub fn begin(&mut self, inputs: &ProbeInputs, now_us: i64) {
-        if self.sending.is_some_and(|probe| now_us - probe.began_us > SEND_TIMEOUT_US) {
+        if self.sending.is_some_and(|probe| now_us > probe.deadline_us()) {
             self.sending = None;
         }
         if inputs.wanted_bps <= inputs.estimate_bps {
@@ -209,9 +236,17 @@ impl Prober {
             self.next_us = Some(now_us + 200_000);
             return;
         }
+        if now_us > self.cautious_until_us {
+            self.burst_bytes = 0.0;
+        }
         let asked_bps = self.follow_up_bps.take().unwrap_or(FIRST_FACTOR * inputs.estimate_bps);
-        let asked_bps = asked_bps.clamp(inputs.estimate_bps, WANTED_FACTOR * inputs.wanted_bps);
-        self.start(asked_bps, inputs.estimate_bps, now_us);
+        let mut asked_bps = asked_bps.clamp(inputs.estimate_bps, WANTED_FACTOR * inputs.wanted_bps);
+        // Where media itself tests the link a short probe raises the estimate by little.
+        let is_long = self.burst_bytes > 0.0 && !inputs.is_used;
+        if is_long {
+            asked_bps = asked_bps.min(LONG_RATE_FACTOR * inputs.estimate_bps);
+        }
+        self.start(asked_bps, inputs.estimate_bps, is_long, now_us);
         let interval_us = if inputs.is_starving {
             INTERVAL_STARVING_US
         } else if inputs.is_application_limited {
@@ -222,21 +257,24 @@ impl Prober {
         self.next_us = Some(now_us + interval_us);
     }
 
-    fn start(&mut self, rate_bps: f64, estimate_bps: f64, now_us: i64) {
+    fn start(&mut self, rate_bps: f64, estimate_bps: f64, is_long: bool, now_us: i64) {
         self.last_cluster = self.last_cluster.checked_add(1).unwrap_or(1);
-        let is_trusted = self.deceived_us.is_none_or(|at_us| now_us - at_us > TRUST_AGAIN_US);
-        if is_trusted {
-            self.duration_us = DURATION_US;
-        }
         let excess_bps = (rate_bps - estimate_bps).max(1.0);
-        let bearable_us = QUEUE_MAX_US as f64 * estimate_bps / excess_bps;
-        let duration_us = (self.duration_us as f64).min(bearable_us);
+        let duration_us = if is_long {
+            let exhausted_us = LONG_FACTOR * self.burst_bytes * 8e6 / excess_bps;
+            exhausted_us.clamp(DURATION_US as f64, LONG_MAX_US)
+        } else {
+            (DURATION_US as f64).min(QUEUE_MAX_US as f64 * estimate_bps / excess_bps)
+        };
         let goal_bytes = rate_bps / 8.0 * duration_us / 1e6;
         let packet_bytes = goal_bytes / f64::from(PACKETS_LEAST);
         self.sending = Some(Probe {
             cluster: ProbeCluster(self.last_cluster),
             rate_bps,
             began_us: now_us,
+            duration_us,
+            is_long,
+            has_met_queue: false,
             goal_bytes,
             packet_bytes: packet_bytes.clamp(*PACKET_BYTES.start(), *PACKET_BYTES.end()) as usize,
             sent_bytes: 0,
@@ -287,8 +325,8 @@ impl Prober {
         }
     }
 
-    /// Takes what feedback said of a packet of a probe.
-    pub fn on_packet(&mut self, result: &PacketResult) {
+    /// Takes what feedback said of a packet of a probe, which waited in queues for `queue_ms`.
+    pub fn on_packet(&mut self, result: &PacketResult, queue_ms: f64) {
         let Some(cluster) = result.cluster else { return };
         let probes = self.awaited.iter_mut().chain([&mut self.sending]).flatten();
         let Some(probe) = { probes }.find(|probe| probe.cluster == cluster) else { return };
@@ -302,6 +340,12 @@ impl Prober {
         probe.received_bytes += size_bytes;
         probe.sent_us.add(result.sent_us, size_bytes);
         probe.arrival_us.add(arrival_us, size_bytes);
+        if probe.is_long && queue_ms > LONG_QUEUE_MS {
+            probe.has_met_queue = true;
+            if let Some(stopped) = self.sending.take_if(|probe| probe.cluster == cluster) {
+                self.last_sent_us = Some((stopped.first_sent_us, stopped.last_sent_us));
+            }
+        }
     }
 
     /// The result of a probe that feedback has spoken of in whole, or in most part where the rest
@@ -314,7 +358,7 @@ impl Prober {
                 continue;
             }
             *place = None;
-            if let Some(result) = probe.result() {
+            if let Some(result) = probe.result().filter(|_| !probe.has_met_queue) {
                 return Some(result);
             }
         }
@@ -340,8 +384,16 @@ impl Prober {
             && after_bps < 0.75 * before_bps
         {
             self.raised = None;
-            self.deceived_us = Some(now_us);
-            self.duration_us = (4 * self.duration_us).min(DURATION_MAX_US);
+            let was_far = before_bps > FAR_RAISE * bps;
+            let last_us = self.deceived_us.replace(now_us);
+            // The first, at the start, may be others that came to the link at the same time.
+            let is_sure = now_us > START_US
+                || last_us.is_some_and(|at_us| now_us - at_us < DECEIVED_AGAIN_US);
+            if was_far && is_sure {
+                self.cautious_until_us = now_us + TRUST_AGAIN_US;
+                self.burst_bytes =
+                    (2.0 * self.burst_bytes).clamp(BURST_LEAST_BYTES, BURST_MAX_BYTES);
+            }
             self.next_us = Some(now_us + INTERVAL_BUSY_US);
             self.follow_up_bps = None;
         } else if after_bps < 0.8 * before_bps {
@@ -357,6 +409,10 @@ fn patience_us(rtt_us: i64) -> i64 {
 }
 
 impl Probe {
+    fn deadline_us(&self) -> i64 {
+        self.began_us + self.duration_us as i64 + SEND_TIMEOUT_US
+    }
+
     fn result(&self) -> Option<ProbeResult> {
         let received_share = self.received_bytes as f64 / self.sent_bytes as f64;
         let is_whole = received_share >= RECEIVED_LEAST && self.received_packets >= 4;
@@ -379,7 +435,7 @@ impl Probe {
         } else {
             sent_bps.min(arrival_bps)
         };
-        Some(ProbeResult { bps, asked_bps: self.rate_bps, is_saturated })
+        Some(ProbeResult { bps, asked_bps: self.rate_bps, is_saturated, is_long: self.is_long })
     }
 }
 
@@ -393,6 +449,7 @@ mod tests {
         wanted_bps: 2_000_000.0,
         is_starving: false,
         is_application_limited: true,
+        is_used: false,
         is_congested: false,
     };
 
@@ -405,14 +462,17 @@ mod tests {
             let bytes = prober.packet_bytes(now_us).unwrap();
             prober.on_sent(bytes, now_us);
             free_us = now_us.max(free_us) + bytes as i64 * 8_000_000 / capacity_bps;
-            prober.on_packet(&PacketResult {
-                sent_us: now_us,
-                arrival_us: Some(free_us),
-                size_bytes: bytes as u16,
-                kind: PacketKind::Padding,
-                cluster,
-                was_lost: false,
-            });
+            prober.on_packet(
+                &PacketResult {
+                    sent_us: now_us,
+                    arrival_us: Some(free_us),
+                    size_bytes: bytes as u16,
+                    kind: PacketKind::Padding,
+                    cluster,
+                    was_lost: false,
+                },
+                (free_us - now_us) as f64 / 1000.0,
+            );
         }
         // The last packet left `sending` before its result came.
         prober.poll_result(100_000, now_us + 1_000_000)
@@ -455,7 +515,16 @@ mod tests {
         prober.begin(&INPUTS, 0);
         let result = run(&mut prober, 0, 10_000_000).unwrap();
         prober.on_raised(&result, 300_000.0, 100_000);
+        prober.on_drop(900_000.0, 320_000.0, 500_000);
+        assert_eq!(prober.burst_bytes, 0.0, "once may be chance");
+        prober.raised = Some((600_000, 300_000.0));
         prober.on_drop(900_000.0, 320_000.0, 1_000_000);
-        assert_eq!(prober.duration_us, 4 * DURATION_US);
+        let at_us = 1_000_000 + INTERVAL_BUSY_US;
+        prober.begin(&INPUTS, at_us);
+        let probe = prober.sending.unwrap();
+        assert!(probe.is_long && probe.goal_bytes > BURST_LEAST_BYTES, "{probe:?}");
+        assert_eq!(probe.rate_bps, LONG_RATE_FACTOR * INPUTS.estimate_bps);
+        let result = run(&mut prober, at_us, 310_000);
+        assert_eq!(result, None, "a queue is the answer");
     }
 }
