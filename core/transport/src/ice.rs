@@ -12,6 +12,11 @@ use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 use parlor_model::IceCredentials;
 
+/// The least time between two steps of an agent (RFC 8445 section 14.2). The default of 50 ms is
+/// for agents with many pairs on slow links; here each step is a datagram to one of a few peers,
+/// and `is` holds answers to checks back for as long.
+const TIMING_ADVANCE: Duration = Duration::from_millis(5);
+
 /// Without a valid check for so long a peer counts as disconnected (as LiveKit has it).
 pub const CONSENT_DISCONNECT: Duration = Duration::from_secs(10);
 
@@ -98,6 +103,7 @@ impl Ice {
         local_addresses: Vec<SocketAddr>,
     ) -> Self {
         let mut agent = IceAgent::new(agent_credentials(credentials));
+        agent.set_timing_advance(TIMING_ADVANCE);
         agent.set_ice_lite(lite);
         agent.set_controlling(controlling);
         agent.set_control_tie_breaker(tie_breaker);
