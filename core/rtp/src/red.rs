@@ -114,6 +114,22 @@ pub fn write_red(
     Some(at)
 }
 
+/// Gives all frames of a RED payload another payload type. What can not be read stays as it is.
+pub fn relabel(payload: &mut [u8], payload_type: PayloadType) {
+    if Red::parse(payload).is_err() {
+        return;
+    }
+    let mut at = 0;
+    while let Some(first) = payload.get_mut(at) {
+        let is_last = *first & 0x80 == 0;
+        *first = *first & 0x80 | payload_type.0 & 0x7F;
+        if is_last {
+            return;
+        }
+        at += 4;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -136,6 +152,16 @@ mod tests {
         assert_eq!(write_red(&mut out, &[older], PayloadType(111), &[3, 4, 5]), Some(10));
         assert_eq!(out, payload);
         assert_eq!(write_red(&mut out[..9], &[older], PayloadType(111), &[3, 4, 5]), None);
+    }
+
+    #[test]
+    fn frames_get_another_payload_type() {
+        let mut payload = [0xEF, 0x0F, 0x00, 0x02, 0x6F, 1, 2, 3, 4, 5];
+        relabel(&mut payload, PayloadType(96));
+        assert_eq!(payload, [0xE0, 0x0F, 0x00, 0x02, 0x60, 1, 2, 3, 4, 5]);
+        let mut cut = [0xEF, 0x0F, 0x00, 0x09, 0x6F];
+        relabel(&mut cut, PayloadType(96));
+        assert_eq!(cut, [0xEF, 0x0F, 0x00, 0x09, 0x6F]);
     }
 
     #[test]

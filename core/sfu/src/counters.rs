@@ -18,6 +18,8 @@ pub struct Counters {
     pub retransmissions_sent: u64,
     /// Retransmissions that came from publishers and filled a gap.
     pub repaired: u64,
+    /// Lost packets whose frame came along with a later one.
+    pub recovered: u64,
 
     /// Neither STUN, DTLS, RTP nor RTCP.
     pub dropped_unclassified: u64,

@@ -1,6 +1,7 @@
 //! The subscribe side: one track on its way to one peer.
 
 pub mod munger;
+pub mod red;
 pub mod select;
 pub mod sent;
 pub mod write;
@@ -12,7 +13,7 @@ use parlor_model::{
 };
 use parlor_rtp::rtcp::SenderInfo;
 
-use self::{munger::Munger, sent::SentPackets};
+use self::{munger::Munger, red::Redundancy, sent::SentPackets};
 use crate::{arena::Key, command::SubscriptionSettings, peer::Peer, receive::Stream, track::Track};
 
 /// Codecs of a published section that a subscription can tell apart.
@@ -26,8 +27,7 @@ const MAX_SENT_VIDEO: usize = 1024;
 pub struct OutgoingCodec {
     pub payload_type: PayloadType,
     pub rtx: Option<PayloadType>,
-    /// The source is RED and the subscriber takes Opus: only the newest frame is sent.
-    pub red_to_primary: bool,
+    pub redundancy: Redundancy,
 }
 
 /// The report that was sent last, to recognise the answer by.
@@ -103,10 +103,10 @@ impl Subscription {
     }
 
     /// Decides what each codec of the source is called at the subscriber.
-    pub fn match_codecs(&mut self, source: &[CodecBinding]) {
+    pub fn match_codecs(&mut self, source: &[CodecBinding], adds_redundancy: bool) {
         self.codecs = [None; MAX_CODECS];
         for (place, binding) in self.codecs.iter_mut().zip(source) {
-            *place = matching(&self.section.codecs, binding);
+            *place = matching(&self.section.codecs, binding, adds_redundancy);
         }
     }
 
@@ -161,21 +161,33 @@ fn fixed_point(time: Duration) -> u64 {
     ((time.as_nanos() << 32) / 1_000_000_000) as u64
 }
 
-fn matching(own: &[CodecBinding], source: &CodecBinding) -> Option<OutgoingCodec> {
+fn matching(
+    own: &[CodecBinding],
+    source: &CodecBinding,
+    adds_redundancy: bool,
+) -> Option<OutgoingCodec> {
     use parlor_model::Codec::{Opus, Red};
+    let outgoing = |binding: &CodecBinding, redundancy| OutgoingCodec {
+        payload_type: binding.payload_type,
+        rtx: binding.rtx,
+        redundancy,
+    };
+    let of = |codec| own.iter().find(move |binding| binding.codec == codec);
     let same = own
         .iter()
         .find(|binding| binding.codec == source.codec && binding.variant == source.variant)
-        .or_else(|| own.iter().find(|binding| binding.codec == source.codec));
-    if let Some(binding) = same {
-        return Some(OutgoingCodec {
-            payload_type: binding.payload_type,
-            rtx: binding.rtx,
-            red_to_primary: false,
-        });
+        .or_else(|| of(source.codec));
+    match (source.codec, same, of(Opus)) {
+        (Red, Some(red), Some(opus)) => {
+            Some(outgoing(red, Redundancy::Relabelled(opus.payload_type)))
+        }
+        (Red, None, Some(opus)) => Some(outgoing(opus, Redundancy::Removed)),
+        (Opus, Some(opus), _) if adds_redundancy => Some(match of(Red) {
+            Some(red) => outgoing(red, Redundancy::Added(opus.payload_type)),
+            None => outgoing(opus, Redundancy::Untouched),
+        }),
+        (_, same, _) => Some(outgoing(same?, Redundancy::Untouched)),
     }
-    let opus = own.iter().find(|binding| binding.codec == Opus && source.codec == Red)?;
-    Some(OutgoingCodec { payload_type: opus.payload_type, rtx: opus.rtx, red_to_primary: true })
 }
 
 /// How a queued packet leaves.

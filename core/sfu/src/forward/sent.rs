@@ -27,6 +27,8 @@ pub struct SentPacket {
     /// What was written into header extensions when it left, for an equal copy on the same SSRC.
     pub transport_sequence: u16,
     pub abs_send_time: u32,
+    /// What redundancy was added: see [`super::red::choose_added`].
+    pub added: u8,
     pub resends: u8,
     /// When it left first or again, since the shard began.
     pub sent_ms: u32,
@@ -144,6 +146,7 @@ mod tests {
             active: 0,
             transport_sequence: 0,
             abs_send_time: 0,
+            added: 0,
             resends: 0,
             sent_ms,
         }

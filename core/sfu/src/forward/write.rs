@@ -3,11 +3,10 @@
 use parlor_model::{Codec, PayloadType, RtpTimestamp, SequenceNumber, Ssrc};
 use parlor_rtp::{HeaderFields, dependency_descriptor, rtx::OSN_LEN, vp8, vp9, write_header};
 
-use super::{Sending, Subscription, sent::SentPacket};
+use super::{Sending, Subscription, red::write_payload, sent::SentPacket};
 use crate::receive::{
     frame::Layering,
-    history::{PacketFacts, PacketParts},
-    red_primary,
+    history::{History, PacketFacts, PacketParts},
 };
 
 /// What a written packet is sealed by.
@@ -50,6 +49,7 @@ pub fn write_packet(
     subscription: &Subscription,
     sent: &SentPacket,
     sending: Sending,
+    history: &History,
     facts: &PacketFacts,
     parts: &PacketParts<'_>,
 ) -> Option<Written> {
@@ -69,16 +69,15 @@ pub fn write_packet(
     };
     let header_bytes =
         write_extended_header(out, subscription, sent, sending, facts, parts, &fields)?;
-    let payload = if codec.red_to_primary { red_primary(parts.payload)? } else { parts.payload };
     let mut at = header_bytes;
     if matches!(sending, Sending::Rtx { .. }) {
         let original = (sent.number as u16).to_be_bytes();
         out.get_mut(at..at + OSN_LEN)?.copy_from_slice(&original);
         at += OSN_LEN;
     }
-    let end = at + payload.len();
-    let place = out.get_mut(at..end)?;
-    place.copy_from_slice(payload);
+    let place = out.get_mut(at..)?;
+    let len = write_payload(place, codec.redundancy, sent.added, history, facts, parts.payload)?;
+    let (place, end) = (place.get_mut(..len)?, at + len);
     let ids = sent.indices;
     if facts.codec == Codec::Vp8 {
         vp8::rewrite(place, ids.picture_id, ids.tl0_picture_index, ids.key_index);

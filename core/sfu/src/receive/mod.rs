@@ -6,6 +6,7 @@ pub mod frame;
 pub mod history;
 pub mod keyframe;
 pub mod nack;
+pub mod red;
 pub mod sequence;
 
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use parlor_model::{
     CodecBinding, ExtensionIds, NtpTime, ReceiveStream as Announced, Rid, RtpTimestamp,
     SequenceNumber, Ssrc, TrackKind,
 };
-use parlor_rtp::{RtpPacket, is_keyframe, red::Red, rtcp};
+use parlor_rtp::{RtpPacket, is_keyframe, rtcp};
 
 use self::{
     frame::{FrameFacts, FrameRates, Layering, Scalability, read_frame},
@@ -56,6 +57,8 @@ pub struct Stream {
     pub scalability: Option<Scalability>,
     pub rates: FrameRates,
     clock_rate: u32,
+    /// The number that it began with, in the history.
+    first_number: Option<u64>,
     extender: Extender,
     renumber: Renumber,
     reception: Reception,
@@ -109,6 +112,7 @@ impl Stream {
             scalability: None,
             rates: FrameRates::default(),
             clock_rate,
+            first_number: None,
             extender: Extender::new(first_cycle),
             renumber: Renumber::default(),
             reception: Reception::default(),
@@ -132,6 +136,7 @@ impl Stream {
         self.rates = FrameRates::default();
         self.renumber = Renumber::default();
         self.reception = Reception::default();
+        self.first_number = None;
         let number = self.extender.restart(first);
         self.reception.begin(number);
     }
@@ -186,6 +191,7 @@ impl Stream {
         if let Err(refused) = self.history.insert(now, facts, &parts) {
             return Received::Refused(refused);
         }
+        self.first_number.get_or_insert(number);
         if !incoming.is_rtx {
             self.mark_alive(now);
         }
@@ -298,11 +304,6 @@ fn facts(
         video_orientation: one(extensions.video_orientation),
         playout_delay: extension(packet, extensions.playout_delay).first_chunk().copied(),
     }
-}
-
-/// The newest frame of a RED payload.
-pub fn red_primary(payload: &[u8]) -> Option<&[u8]> {
-    Red::parse(payload).ok().map(|red| red.primary())
 }
 
 /// Counts for receiver reports (RFC 3550 appendix A).

@@ -133,6 +133,12 @@ impl Renumber {
         }
     }
 
+    /// The number on the wire of one of the newest packets, by its number without the left-out
+    /// ones.
+    pub fn wire_number(&self, number: u64) -> u64 {
+        number + self.segments.last().map_or(0, |segment| segment.1)
+    }
+
     fn before_first(&self) -> u64 {
         if self.oldest == 0 { 0 } else { self.segments.first().map_or(0, |first| first.1) }
     }

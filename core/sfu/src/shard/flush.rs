@@ -161,12 +161,11 @@ impl Media<'_> {
             sent.abs_send_time = self.time.0;
         }
         let sent = *sent;
-        let (facts, parts) = track
-            .streams
-            .get(usize::from(sent.stream))
-            .and_then(|stream| stream.history.get(sent.source))
-            .ok_or(Unsent::History)?;
-        let written = write_packet(slot, subscription, &sent, queued.sending, facts, &parts)
+        let stream = track.streams.get(usize::from(sent.stream)).ok_or(Unsent::History)?;
+        let history = &stream.history;
+        let (facts, parts) = history.get(sent.source).ok_or(Unsent::History)?;
+        let sending = queued.sending;
+        let written = write_packet(slot, subscription, &sent, sending, history, facts, &parts)
             .ok_or(Unsent::Unsealed)?;
         let len = self
             .srtp

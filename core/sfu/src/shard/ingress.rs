@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use parlor_model::{Mid, Rid, RtpTimestamp, Ssrc};
+use parlor_model::{Mid, Rid, RtpTimestamp, Ssrc, TrackKind};
 use parlor_rtp::{
     RtpPacket,
     extension::{AudioLevel, parse_transport_sequence_number},
@@ -17,6 +17,7 @@ use crate::{
     forward::{
         Queued, Sending, Subscription,
         munger::Held,
+        red::{Redundancy, choose_added},
         select::Wanted,
         sent::{SentPacket, millis},
     },
@@ -183,7 +184,22 @@ impl Shard {
         if revived {
             self.choose_layers(now, source.track);
         }
+        self.recover(now, source, number);
         self.forward(now, source, number, keyframe);
+    }
+
+    /// Forwards the frames of lost packets that a packet has brought along.
+    fn recover(&mut self, now: Instant, source: Source, number: u64) {
+        let stream = self
+            .tracks
+            .get_mut(source.track)
+            .filter(|track| track.kind == TrackKind::Audio)
+            .and_then(|track| track.streams.get_mut(usize::from(source.stream)));
+        let recovered = stream.map(|stream| stream.recover(now, number)).unwrap_or_default();
+        for number in recovered.into_iter().flatten() {
+            self.counters.recovered += 1;
+            self.forward(now, source, number, false);
+        }
     }
 
     /// Starts the timers that a received packet calls for.
@@ -325,7 +341,11 @@ fn owe(
     let source = streams.get(usize::from(stream)).ok_or(Unforwarded::Absent)?;
     let facts = source.history.facts(number).ok_or(Unforwarded::Absent)?;
     let scalability = source.scalability.as_ref();
-    subscription.codec(facts.codec_index).ok_or(Unforwarded::Codec)?;
+    let codec = subscription.codec(facts.codec_index).ok_or(Unforwarded::Codec)?;
+    let added = match codec.redundancy {
+        Redundancy::Added(_) => choose_added(&source.history, facts),
+        _ => 0,
+    };
     let munger = &mut subscription.munger;
     if way == Way::Begins {
         let reference = in_clock_of(streams, munger.stream(), stream, facts.timestamp);
@@ -349,6 +369,7 @@ fn owe(
         active: munged.active,
         transport_sequence: 0,
         abs_send_time: 0,
+        added,
         resends: 0,
         sent_ms: now_ms,
     };

@@ -195,7 +195,7 @@ impl Shard {
         let Some(track) = self.tracks.get(key) else { return };
         for route in &track.routes {
             if let Some(subscription) = self.subscriptions.get_mut(route.subscription) {
-                subscription.match_codecs(&track.codecs);
+                subscription.match_codecs(&track.codecs, self.adds_redundancy);
             }
         }
     }

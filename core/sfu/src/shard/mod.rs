@@ -96,6 +96,7 @@ pub struct Shard {
     timers: Timers,
     /// When loudness is told next.
     pub(crate) levels_due: Option<Instant>,
+    adds_redundancy: bool,
     ready: VecDeque<Key<Peer>>,
     farewells: VecDeque<Farewell>,
     events: VecDeque<MediaEvent>,
@@ -129,6 +130,7 @@ impl Shard {
             stopped: BTreeSet::new(),
             timers: Timers::default(),
             levels_due: None,
+            adds_redundancy: false,
             ready: VecDeque::new(),
             farewells: VecDeque::new(),
             events: VecDeque::new(),
@@ -136,6 +138,12 @@ impl Shard {
             lost: Vec::new(),
             due: Vec::new(),
         }
+    }
+
+    /// Whether plain Opus becomes RED for subscribers that take it (`active_red_encoding` in
+    /// LiveKit, off by default). Holds for what is negotiated from now on.
+    pub fn set_active_red_encoding(&mut self, is_active: bool) {
+        self.adds_redundancy = is_active;
     }
 
     /// Does what the control plane says.
