@@ -7,7 +7,7 @@ const { Room, RoomEvent, RpcError, Track } = livekit;
 
 let room;
 const events = [];
-const received = { data: [], texts: [], files: [] };
+const received = { data: [], texts: [], files: [], raw: [] };
 // What is measured, by "identity/track name".
 const meters = new Map();
 const published = new Map();
@@ -208,6 +208,22 @@ globalThis.participant = {
   async publishData({ text, reliable = true, to, topic }) {
     const payload = new TextEncoder().encode(text);
     await room.localParticipant.publishData(payload, { reliable, destinationIdentities: to, topic });
+  },
+
+  // Sends bytes on the reliable channel as they are.
+  sendRaw({ base64 }) {
+    room.engine.dataChannelForKind(livekit.DataPacket_Kind.RELIABLE).send(Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)));
+  },
+
+  // Keeps what comes on data channels from now on as it is, in `received`.
+  keepRaw() {
+    const { engine } = room;
+    const handle = engine.handleDataMessage;
+    engine.handleDataMessage = async (message) => {
+      const data = message.data instanceof Blob ? await message.data.arrayBuffer() : message.data;
+      received.raw.push(btoa(String.fromCharCode(...new Uint8Array(data))));
+      return handle(message);
+    };
   },
 
   receiveStreams({ topic }) {

@@ -136,6 +136,30 @@ test("RPC: an answer, an error of the method, an unknown method, an absent parti
   for (const { error } of absent) assert.ok([1401, 1501].includes(error?.code), JSON.stringify(absent));
 });
 
+test("a packet of a kind that nobody knows passes as it is, with its sender appended", async (t) => {
+  const all = await everybody(t);
+  const pages = all.filter(({ page }) => page !== undefined);
+  for (const page of pages) await page.call("keepRaw");
+  // Field 99 of a DataPacket, length-delimited.
+  const unknown = Buffer.concat([Buffer.from([0x9a, 0x06, 15]), Buffer.from("from the future")]);
+  for (const sender of pages) {
+    const receiver = pages.find((page) => page !== sender);
+    await sender.call("sendRaw", { base64: unknown.toString("base64") });
+    await until(`${receiver.identity} has the bytes of ${sender.identity}`, DEADLINE_MS, async () => {
+      const raw = (await receiver.call("received")).raw.map((text) => Buffer.from(text, "base64"));
+      return raw.some((bytes) => bytes.indexOf(unknown) === 0 && bytes.includes(sender.identity)) || { waiting: raw.length };
+    });
+  }
+  // Clients that do not know it go on.
+  for (const who of all) {
+    await who.call("publishData", { text: "still here", topic: "after" });
+    for (const other of all.filter((each) => each !== who)) {
+      await until(`${other.identity} hears ${who.identity}`, DEADLINE_MS, async () => (await packets(other, who, "after")).length > 0);
+    }
+  }
+  await stayedConnected(...all);
+});
+
 test("who may not publish data is not heard", async (t) => {
   const server = await t.server();
   const mute = await t.joinPage(server, "mute", { grant: { canPublishData: false } });
