@@ -58,5 +58,6 @@ pub use allocate::{
 pub use estimator::{
     Cause, ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS, Estimator, EstimatorState, ProbePacket,
 };
+pub use delay::Usage;
 pub use pacer::{BURST, Paced, Pacer, Priority, QUEUE_MAX};
 pub use sent::{PacketKind, PacketResult, ProbeCluster};

@@ -178,6 +178,19 @@ impl<T: Copy> Pacer<T> {
         useless.chain([paid]).min()
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queues.iter().all(VecDeque::is_empty)
+    }
+
+    /// Forgets all that waits. Returns how many packets that were.
+    pub fn clear(&mut self) -> usize {
+        let waiting = self.queues.iter().map(VecDeque::len).sum();
+        self.queues.iter_mut().for_each(VecDeque::clear);
+        self.queued_bytes = 0;
+        waiting
+    }
+
     /// How long the oldest packet has waited.
     pub fn oldest_wait(&self, now: Instant) -> Duration {
         let oldest = self.queues.iter().filter_map(|queue| queue.front()).map(|w| w.pushed).min();

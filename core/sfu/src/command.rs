@@ -103,11 +103,33 @@ pub struct SubscriptionSettings {
     pub max_layer: u8,
     /// Highest frame rate wanted, in frames a second; `None` for all.
     pub max_fps: Option<u32>,
+    /// LiveKit's priority, 255 highest: where the link does not carry everything, higher goes
+    /// first.
+    pub priority: u8,
+    /// Whether it is a screen, whose resolution goes before its frame rate.
+    pub is_screen: bool,
+    /// How large it is shown, in pixels; 0 where unknown.
+    pub shown_pixels: u32,
+    /// Whether video may be paused when the link does not even carry its lowest layer.
+    pub may_pause: bool,
 }
+
+/// [`SubscriptionSettings::priority`] of a camera.
+pub const CAMERA_PRIORITY: u8 = 1;
+/// [`SubscriptionSettings::priority`] of a screen.
+pub const SCREEN_PRIORITY: u8 = 255;
 
 impl Default for SubscriptionSettings {
     fn default() -> Self {
-        Self { enabled: true, max_layer: u8::MAX, max_fps: None }
+        Self {
+            enabled: true,
+            max_layer: u8::MAX,
+            max_fps: None,
+            priority: CAMERA_PRIORITY,
+            is_screen: false,
+            shown_pixels: 0,
+            may_pause: true,
+        }
     }
 }
 
@@ -169,6 +191,13 @@ pub enum MediaEvent {
     SubscriptionStarted {
         /// The subscription.
         subscription: SubscriptionId,
+    },
+    /// Video is paused because the link does not carry it, or goes on.
+    StreamState {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Whether it is paused now.
+        paused: bool,
     },
 }
 

@@ -16,6 +16,8 @@ pub struct Counters {
     pub transport_sent: u64,
     /// Retransmissions that left.
     pub retransmissions_sent: u64,
+    /// Packets that left for a probe of the link only.
+    pub probes_sent: u64,
     /// Retransmissions that came from publishers and filled a gap.
     pub repaired: u64,
     /// Lost packets whose frame came along with a later one.
@@ -56,6 +58,8 @@ pub struct Counters {
     pub unforwarded_codec: u64,
     /// Not sent: the subscriber's queue was full.
     pub unsent_queue_full: u64,
+    /// Not sent: it waited too long for its turn.
+    pub unsent_late: u64,
     /// Not sent: the packet had left the history.
     pub unsent_history: u64,
     /// Not sent: could not be written or sealed.

@@ -61,6 +61,7 @@ mod arena;
 mod batch;
 pub mod command;
 mod counters;
+mod downlink;
 mod forward;
 mod peer;
 mod receive;
@@ -74,4 +75,4 @@ pub use batch::{MAX_RUN_DATAGRAMS, Run, SLOT_BYTES, SendBatch};
 pub use counters::Counters;
 /// The certificate that a [`ShardConfig`] asks for.
 pub use parlor_transport::DtlsIdentity;
-pub use shard::{Shard, ShardConfig};
+pub use shard::{PeerState, Shard, ShardConfig};

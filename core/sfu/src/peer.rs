@@ -11,15 +11,10 @@ use parlor_srtp::{SrtpReceiver, SrtpSender};
 use parlor_transport::Transport;
 
 use crate::{
-    arena::Key,
-    forward::{Queued, Subscription},
-    receive::arrivals::Arrivals,
-    ssrc::SsrcTable,
-    track::Track,
+    arena::Key, downlink::Downlink, forward::Subscription, receive::arrivals::Arrivals,
+    ssrc::SsrcTable, track::Track,
 };
 
-/// Packets that one peer may be owed; more are dropped and counted.
-pub const MAX_QUEUED: usize = 4096;
 /// Addresses of one peer that media is taken from.
 pub const MAX_ADDRESSES: usize = 8;
 /// Names that STUN finds one peer by: its ICE sessions.
@@ -51,14 +46,19 @@ pub struct Deadlines {
     pub keyframe: Option<Instant>,
     /// Choice of layers of what it publishes.
     pub layers: Option<Instant>,
+    /// What waits for its turn may leave.
+    pub pace: Option<Instant>,
+    /// The estimator of the way to it.
+    pub estimate: Option<Instant>,
+    /// Sharing of the estimate among its subscriptions.
+    pub allocation: Option<Instant>,
 }
 
 impl Deadlines {
     pub fn next(&self) -> Option<Instant> {
-        [self.report, self.feedback, self.nack, self.keyframe, self.layers]
-            .into_iter()
-            .flatten()
-            .min()
+        let of_publisher = [self.report, self.feedback, self.nack, self.keyframe, self.layers];
+        let of_subscriber = [self.pace, self.estimate, self.allocation];
+        of_publisher.into_iter().chain(of_subscriber).flatten().min()
     }
 }
 
@@ -102,7 +102,7 @@ pub struct Peer {
     /// forgotten while the keys last: a number that leaves twice breaks the cipher.
     pub used_numbers: SsrcTable<u64>,
     pub arrivals: Arrivals,
-    pub queue: VecDeque<Queued>,
+    pub downlink: Downlink,
     pub rtcp: RtcpQueue,
     pub next_transport_sequence: u16,
     pub round_trip: Duration,
@@ -112,7 +112,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(epoch: Instant, id: PeerId, transport: Transport, ufrag: String) -> Self {
+    pub fn new(
+        epoch: Instant,
+        now: Instant,
+        id: PeerId,
+        transport: Transport,
+        ufrag: String,
+    ) -> Self {
         Self {
             id,
             transport,
@@ -130,7 +136,7 @@ impl Peer {
             outgoing: SsrcTable::default(),
             used_numbers: SsrcTable::default(),
             arrivals: Arrivals::new(epoch),
-            queue: VecDeque::new(),
+            downlink: Downlink::new(now),
             rtcp: RtcpQueue::default(),
             next_transport_sequence: 1,
             round_trip: DEFAULT_ROUND_TRIP,

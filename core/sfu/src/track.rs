@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use parlor_congestion::allocate::{LayerBitrates, SPATIAL_MAX};
 use parlor_model::{
     CodecBinding, ExtensionIds, Feedback, Mid, PayloadType, ReceiveSection, TrackId, TrackKind,
 };
@@ -15,6 +16,9 @@ use crate::{
 
 /// How long a layer must have been alive before it is preferred to a lower one.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
+/// What a stream is taken for that has just begun.
+const AUDIO_GUESS_BPS: u32 = 50_000;
+const LAYER_GUESS_BPS: [u32; SPATIAL_MAX] = [160_000, 450_000, 1_700_000];
 /// Streams of one track.
 pub const MAX_STREAMS: usize = 4;
 
@@ -31,7 +35,9 @@ pub struct Route {
     pub target: Option<u8>,
     pub max_layer: u8,
     pub max_fps: Option<u32>,
-    /// The highest temporal layer that `max_fps` leaves.
+    /// The highest temporal layer that the link carries.
+    pub fitting_temporal: u8,
+    /// The highest temporal layer that `max_fps` and the link leave.
     pub max_temporal: u8,
 }
 
@@ -169,6 +175,32 @@ impl Track {
         self.routes.retain(|route| route.subscription != subscription);
     }
 
+    /// What each layer takes now, in bits a second with all that it depends on; a guess where a
+    /// layer has just begun, nothing where none comes.
+    pub fn bitrates(&self, now: Instant) -> LayerBitrates {
+        let mut out = LayerBitrates::default();
+        if self.muted {
+            return out;
+        }
+        let newest = self.streams.iter().filter_map(|stream| stream.last_packet).max();
+        for stream in self.streams.iter().filter(|stream| is_alive(stream, newest)) {
+            let measured = stream.layers.cumulative(now);
+            if self.streams.len() == 1
+                && let Some(measured) = measured
+            {
+                return measured;
+            }
+            let at = usize::from(stream.layer).min(SPATIAL_MAX - 1);
+            let guess = match self.kind {
+                TrackKind::Audio => AUDIO_GUESS_BPS,
+                TrackKind::Video => LAYER_GUESS_BPS[at],
+            };
+            let guessed = || [Some(guess), None, None, None];
+            out[at] = measured.map_or_else(guessed, |measured| measured[0]);
+        }
+        out
+    }
+
     /// Chooses a target for each route and asks for the keyframes that this takes.
     pub fn select(&mut self, now: Instant) {
         if self.muted {
@@ -185,7 +217,8 @@ impl Track {
             let max_temporal =
                 forwarded.map_or(u8::MAX, |stream| stream.rates.temporal_for(route.max_fps));
             if let Some(route) = self.routes.get_mut(at) {
-                (route.target, route.max_temporal) = (target, max_temporal);
+                route.target = target;
+                route.max_temporal = max_temporal.min(route.fitting_temporal);
             }
             if target != route.current
                 && let Some(stream) = target.and_then(|at| self.streams.get_mut(usize::from(at)))

@@ -258,7 +258,7 @@ fn two_hundred_peers_that_never_connect_leave_nothing_behind() {
 
 #[test]
 fn what_a_peer_is_owed_is_bounded() {
-    const MAX_QUEUED: u64 = 4096;
+    const MAX_QUEUED: u64 = 1024;
     let (mut world, alice, bob, mut microphone) = call();
     let before = world.counters();
     let address = world.clients[alice].address;

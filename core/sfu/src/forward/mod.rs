@@ -8,6 +8,7 @@ pub mod write;
 
 use std::time::{Duration, Instant};
 
+use parlor_congestion::{Allocation, Layer};
 use parlor_model::{
     CodecBinding, NtpTime, PayloadType, RtpTimestamp, SendSection, SubscriptionId, TrackKind,
 };
@@ -38,6 +39,19 @@ struct SentReport {
     at: Instant,
 }
 
+/// What the link to the subscriber leaves of a subscription.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    pub paused: bool,
+    /// The highest layers that fit; `u8::MAX` where nothing that is wanted does not.
+    pub spatial: u8,
+    pub temporal: u8,
+}
+
+impl Share {
+    pub const ALL: Self = Self { paused: false, spatial: u8::MAX, temporal: u8::MAX };
+}
+
 /// One track sent to one peer.
 pub struct Subscription {
     pub id: SubscriptionId,
@@ -45,6 +59,11 @@ pub struct Subscription {
     pub track: Key<Track>,
     pub section: SendSection,
     pub settings: SubscriptionSettings,
+    pub share: Share,
+    /// What the estimate was shared out as last, and why.
+    pub allocation: Option<Allocation>,
+    /// When its share became less.
+    pub fell: Option<Instant>,
     pub munger: Munger,
     pub sent: SentPackets,
     /// By position in the published section's codecs.
@@ -82,6 +101,9 @@ impl Subscription {
             track,
             section,
             settings,
+            share: Share::ALL,
+            allocation: None,
+            fell: None,
             munger: Munger::new(first, clock_rate),
             sent: SentPackets::new(max_sent),
             codecs: [None; MAX_CODECS],
@@ -108,6 +130,12 @@ impl Subscription {
         for (place, binding) in self.codecs.iter_mut().zip(source) {
             *place = matching(&self.section.codecs, binding, adds_redundancy);
         }
+    }
+
+    /// What it may have had until now: all, before anything was shared out.
+    pub fn allocated(&self) -> Option<Layer> {
+        let all = Layer { spatial: u8::MAX, temporal: u8::MAX };
+        self.allocation.map_or(Some(all), |allocation| allocation.target)
     }
 
     /// What the codec at a position of the source's list is called.

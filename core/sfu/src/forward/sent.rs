@@ -83,6 +83,11 @@ impl SentPackets {
         self.get_mut(number)
     }
 
+    /// The newest packet.
+    pub fn newest(&mut self) -> Option<&mut SentPacket> {
+        self.get_mut(self.highest)
+    }
+
     /// The packet of this number.
     #[inline]
     pub fn get_mut(&mut self, number: u64) -> Option<&mut SentPacket> {

@@ -87,6 +87,46 @@ pub fn write_packet(
     Some(Written { header_bytes, bytes: end, ssrc, index })
 }
 
+/// Longest padding (RFC 3550 section 5.1).
+const MAX_PADDING: usize = 255;
+
+/// Writes a packet without payload on the SSRC for retransmissions, about `size_bytes` long when
+/// it is sealed; `None` where there is no such SSRC.
+pub fn write_padding(
+    out: &mut [u8],
+    subscription: &Subscription,
+    stamps: (u16, u32),
+    number: u64,
+    size_bytes: usize,
+) -> Option<Written> {
+    const SEAL_BYTES: usize = 16;
+    let section = &subscription.section;
+    let (transport_sequence, abs_send_time) = stamps;
+    let transport_sequence = transport_sequence.to_be_bytes();
+    let [_, abs_send_time @ ..] = abs_send_time.to_be_bytes();
+    let fields = HeaderFields {
+        marker: false,
+        payload_type: section.codecs.iter().find_map(|binding| binding.rtx)?,
+        sequence_number: SequenceNumber(number as u16),
+        timestamp: RtpTimestamp(0),
+        ssrc: section.rtx_ssrc?,
+    };
+    let ids = &section.extensions;
+    let mut list = ExtensionList { list: [(0, &[]); MAX_EXTENSIONS], len: 0 };
+    list.add(ids.mid, section.mid.as_bytes());
+    list.add(ids.transport_cc, &transport_sequence);
+    list.add(ids.abs_send_time, &abs_send_time);
+    let header_bytes = write_header(out, &fields, list.list.get(..list.len)?)?;
+    let padding = size_bytes.saturating_sub(header_bytes + SEAL_BYTES).clamp(1, MAX_PADDING);
+    let bytes = header_bytes + padding;
+    let place = out.get_mut(header_bytes..bytes)?;
+    place.fill(0);
+    *place.last_mut()? = padding as u8;
+    const PADDING_BIT: u8 = 0x20;
+    *out.first_mut()? |= PADDING_BIT;
+    Some(Written { header_bytes, bytes, ssrc: fields.ssrc, index: number })
+}
+
 fn write_extended_header(
     out: &mut [u8],
     subscription: &Subscription,

@@ -2,6 +2,7 @@
 
 pub mod arrivals;
 pub mod audio_level;
+pub mod bitrate;
 pub mod frame;
 pub mod history;
 pub mod keyframe;
@@ -18,6 +19,7 @@ use parlor_model::{
 use parlor_rtp::{RtpPacket, is_keyframe, rtcp};
 
 use self::{
+    bitrate::LayerRates,
     frame::{FrameFacts, FrameRates, Layering, Scalability, read_frame},
     history::{AUDIO_BOUNDS, History, PacketFacts, PacketParts, Refused, VIDEO_BOUNDS},
     keyframe::KeyframeRequest,
@@ -56,6 +58,7 @@ pub struct Stream {
     /// By what its dependency descriptors are read.
     pub scalability: Option<Scalability>,
     pub rates: FrameRates,
+    pub layers: LayerRates,
     clock_rate: u32,
     /// The number that it began with, in the history.
     first_number: Option<u64>,
@@ -111,6 +114,7 @@ impl Stream {
             last_packet: None,
             scalability: None,
             rates: FrameRates::default(),
+            layers: LayerRates::default(),
             clock_rate,
             first_number: None,
             extender: Extender::new(first_cycle),
@@ -134,6 +138,7 @@ impl Stream {
         self.last_packet = None;
         self.scalability = None;
         self.rates = FrameRates::default();
+        self.layers = LayerRates::default();
         self.renumber = Renumber::default();
         self.reception = Reception::default();
         self.first_number = None;
@@ -195,6 +200,7 @@ impl Stream {
         if !incoming.is_rtx {
             self.mark_alive(now);
         }
+        self.layers.count(now, frame.spatial, frame.temporal, incoming.payload.len());
         if is_newest {
             self.rates.count(now, facts.timestamp, frame.temporal);
         } else if facts.keyframe && frame.is_keyframe() == Some(true) {

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use parlor_congestion::Priority;
 use parlor_model::Ssrc;
 use parlor_rtp::rtcp::{self, Nack, ReportBlocks, Rtcp, SenderReport};
 
-use super::{Shard, ingress::enqueue};
+use super::{Shard, ingress::size_bytes};
 use crate::{
     arena::Key,
     forward::{
@@ -43,9 +44,16 @@ impl Shard {
                         self.handle_keyframe_request(now, key, media);
                     }
                 }
-                // The estimate of the path to the peer will be fed from these two.
-                Rtcp::Remb(_) => self.counters.remb_received += 1,
-                Rtcp::TransportFeedback(_) => self.counters.transport_feedback_received += 1,
+                Rtcp::Remb(remb) => {
+                    self.counters.remb_received += 1;
+                    self.with_downlink(now, key, |link| link.handle_remb(now, remb.bitrate));
+                }
+                Rtcp::TransportFeedback(feedback) => {
+                    self.counters.transport_feedback_received += 1;
+                    self.with_downlink(now, key, |link| {
+                        link.handle_transport_feedback(now, &feedback);
+                    });
+                }
                 Rtcp::SourceDescription(_)
                 | Rtcp::Goodbye(_)
                 | Rtcp::ExtendedReport(_)
@@ -90,6 +98,7 @@ impl Shard {
             if let Some(measured) = measured {
                 peer.measure_round_trip(measured);
             }
+            peer.downlink.handle_report(now, &block, measured);
         }
     }
 
@@ -119,7 +128,14 @@ impl Shard {
                 Sending::Repeat
             };
             let queued = Queued { subscription: subscription_key, number: sent.number, sending };
-            enqueue(peer, queued, &mut self.counters);
+            let stream = self.tracks.get(subscription.track).and_then(|track| {
+                track.streams.get(usize::from(sent.stream)).map(|stream| &stream.history)
+            });
+            let size_bytes = stream.map_or(0, |history| size_bytes(history, sent.source));
+            let pacer = &mut peer.downlink.pacer;
+            if pacer.push(now, queued, size_bytes, Priority::Retransmission).is_err() {
+                self.counters.unsent_queue_full += 1;
+            }
         }
         self.mark_ready(key);
     }

@@ -1,8 +1,9 @@
 //! What leaves: sealed and grouped by destination.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::{Duration, Instant};
 
-use parlor_model::NtpTime;
+use parlor_congestion::{Estimator, Paced, PacketKind};
+use parlor_model::{NtpTime, TrackKind};
 use parlor_rtp::extension::AbsSendTime;
 
 use super::Shard;
@@ -10,10 +11,18 @@ use crate::{
     arena::{Arena, Key},
     batch::SendBatch,
     counters::Counters,
-    forward::{Queued, Sending, Subscription, write::write_packet},
+    forward::{
+        Queued, Sending, Subscription,
+        write::{write_packet, write_padding},
+    },
     peer::{Peer, Srtp},
     track::Track,
 };
+
+/// The pacer and the probes of a peer are not looked at again before this time has passed.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
+/// Probe packets smaller than this are padding.
+const LEAST_REPEATED: usize = 250;
 
 /// Whether there was room.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,7 +50,7 @@ impl Shard {
         }
         let time = send_time(self.epoch(now), now);
         while let Some(&key) = self.ready.front() {
-            if self.flush_peer(time, key, out) == Room::Full {
+            if self.flush_peer(now, time, key, out) == Room::Full {
                 return true;
             }
             self.ready.pop_front();
@@ -52,15 +61,20 @@ impl Shard {
         false
     }
 
-    fn flush_peer(&mut self, time: AbsSendTime, key: Key<Peer>, out: &mut SendBatch) -> Room {
+    fn flush_peer(
+        &mut self,
+        now: Instant,
+        time: AbsSendTime,
+        key: Key<Peer>,
+        out: &mut SendBatch,
+    ) -> Room {
         if self.flush_transport(key, out) == Room::Full {
             return Room::Full;
         }
         let Some(peer) = self.peers.get_mut(key) else { return Room::Left };
-        let Peer { srtp, path, rtcp, queue, next_transport_sequence, failed, .. } = peer;
+        let Peer { srtp, path, rtcp, downlink, next_transport_sequence, failed, .. } = peer;
         let (Some(srtp), Some(path), false) = (srtp, *path, *failed) else {
-            self.counters.unsent_revoked += queue.len() as u64;
-            queue.clear();
+            self.counters.unsent_revoked += downlink.pacer.clear() as u64;
             rtcp.clear();
             return Room::Left;
         };
@@ -83,15 +97,39 @@ impl Shard {
             subscriptions: &mut self.subscriptions,
             counters: &mut self.counters,
             srtp,
-            path,
+            now,
             time,
             next_transport_sequence,
+            estimator: &mut downlink.estimator,
         };
-        while let Some(queued) = queue.front() {
-            if media.send(queued, out) == Room::Full {
-                return Room::Full;
+        let mut late = None;
+        while !downlink.pacer.is_empty() {
+            let Some(slot) = out.slot() else { return Room::Full };
+            match downlink.pacer.poll(now) {
+                None => break,
+                Some(Paced::Send(queued)) => {
+                    let len = media.send(&queued, slot);
+                    out.commit(path.0, path.1, len);
+                }
+                Some(Paced::Drop(queued, _)) => {
+                    media.counters.unsent_late += 1;
+                    late = Some(queued.subscription);
+                }
             }
-            queue.pop_front();
+        }
+        while let Some(probe) = media.estimator.poll_probe(now) {
+            let Some(slot) = out.slot() else { return Room::Full };
+            let len = media.probe(&peer.subscriptions, probe.size_bytes, slot);
+            let Some(len) = len else { break };
+            out.commit(path.0, path.1, len);
+        }
+        let not_before = now + LEAST_WAIT;
+        let due = |at: Option<Instant>| at.map(|at| at.max(not_before));
+        peer.deadlines.pace = due(downlink.pacer.poll_timeout());
+        peer.deadlines.estimate = due(downlink.estimator.poll_timeout());
+        self.schedule(key);
+        if let Some(late) = late {
+            self.renew_picture(now, late);
         }
         Room::Left
     }
@@ -118,18 +156,19 @@ struct Media<'a> {
     subscriptions: &'a mut Arena<Subscription>,
     counters: &'a mut Counters,
     srtp: &'a mut Srtp,
-    path: (SocketAddr, SocketAddr),
+    now: Instant,
     time: AbsSendTime,
     next_transport_sequence: &'a mut u16,
+    estimator: &'a mut Estimator,
 }
 
 impl Media<'_> {
-    fn send(&mut self, queued: &Queued, out: &mut SendBatch) -> Room {
-        let Some(slot) = out.slot() else { return Room::Full };
+    /// Seals a packet into a slot and returns its length; 0 when it is not to leave.
+    fn send(&mut self, queued: &Queued, slot: &mut [u8]) -> usize {
         match self.seal(queued, slot) {
             Ok(len) => {
-                out.commit(self.path.0, self.path.1, len);
                 self.counters.rtp_sent += 1;
+                return len;
             }
             Err(unsent) => {
                 *match unsent {
@@ -139,11 +178,79 @@ impl Media<'_> {
                 } += 1;
             }
         }
-        Room::Left
+        0
+    }
+
+    /// Seals a packet that is there for its size only: something that left a moment ago, again, or
+    /// where there is nothing to repeat, padding.
+    fn probe(
+        &mut self,
+        subscriptions: &[Key<Subscription>],
+        size_bytes: usize,
+        slot: &mut [u8],
+    ) -> Option<usize> {
+        let mut padding = None;
+        for &key in subscriptions {
+            let Some(subscription) = self.subscriptions.get_mut(key) else { continue };
+            let section = &subscription.section;
+            if section.rtx_ssrc.is_none() || section.extensions.transport_cc.is_none() {
+                continue;
+            }
+            padding = Some(key);
+            let is_flowing = subscription.started && !subscription.share.paused;
+            let newest = subscription.sent.newest().filter(|_| is_flowing);
+            if size_bytes < LEAST_REPEATED || newest.is_none() {
+                continue;
+            }
+            let Some(number) = newest.map(|newest| newest.number) else { continue };
+            let rtx = subscription.next_rtx;
+            subscription.next_rtx += 1;
+            let sending = Sending::Rtx { number: rtx };
+            let queued = Queued { subscription: key, number, sending };
+            if let Ok(len) = self.seal_as(&queued, PacketKind::Padding, slot) {
+                self.counters.probes_sent += 1;
+                return Some(len);
+            }
+        }
+        let subscription = self.subscriptions.get_mut(padding?)?;
+        let number = subscription.next_rtx;
+        let transport_sequence = *self.next_transport_sequence;
+        let stamps = (transport_sequence, self.time.0);
+        let written = write_padding(slot, subscription, stamps, number, size_bytes)?;
+        subscription.next_rtx += 1;
+        *self.next_transport_sequence = transport_sequence.wrapping_add(1);
+        let len = self
+            .srtp
+            .sender
+            .seal_rtp_indexed(
+                slot,
+                written.header_bytes,
+                written.bytes,
+                written.ssrc,
+                written.index,
+            )
+            .ok()?;
+        self.estimator.on_sent(Some(transport_sequence), self.now, len, PacketKind::Padding);
+        self.counters.probes_sent += 1;
+        Some(len)
     }
 
     #[inline]
     fn seal(&mut self, queued: &Queued, slot: &mut [u8]) -> Result<usize, Unsent> {
+        let is_first = queued.sending == Sending::First;
+        let len = self.seal_as(queued, PacketKind::Retransmission, slot)?;
+        self.counters.retransmissions_sent += u64::from(!is_first);
+        Ok(len)
+    }
+
+    /// As [`Self::seal`]; `kind` is what it is when it does not leave for the first time.
+    #[inline]
+    fn seal_as(
+        &mut self,
+        queued: &Queued,
+        kind: PacketKind,
+        slot: &mut [u8],
+    ) -> Result<usize, Unsent> {
         let subscription =
             self.subscriptions.get_mut(queued.subscription).ok_or(Unsent::Revoked)?;
         let track = self.tracks.get(subscription.track).ok_or(Unsent::Revoked)?;
@@ -178,12 +285,19 @@ impl Media<'_> {
                 written.index,
             )
             .map_err(|_| Unsent::Unsealed)?;
+        let kind = match (queued.sending, track.kind) {
+            (Sending::First, TrackKind::Audio) => PacketKind::Audio,
+            (Sending::First, TrackKind::Video) => PacketKind::Video,
+            _ => kind,
+        };
+        let is_numbered = queued.sending != Sending::Repeat
+            && subscription.section.extensions.transport_cc.is_some();
+        let transport_sequence = is_numbered.then_some(sent.transport_sequence);
+        self.estimator.on_sent(transport_sequence, self.now, len, kind);
         if matches!(queued.sending, Sending::First) {
             subscription.packets = subscription.packets.wrapping_add(1);
             let payload_bytes = (written.bytes - written.header_bytes) as u32;
             subscription.octets = subscription.octets.wrapping_add(payload_bytes);
-        } else {
-            self.counters.retransmissions_sent += 1;
         }
         Ok(len)
     }

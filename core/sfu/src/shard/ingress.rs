@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use parlor_congestion::Priority;
 use parlor_model::{Mid, Rid, RtpTimestamp, Ssrc, TrackKind};
 use parlor_rtp::{
     RtpPacket,
@@ -13,7 +14,6 @@ use super::Shard;
 use crate::{
     arena::{Arena, Key},
     command::MediaEvent,
-    counters::Counters,
     forward::{
         Queued, Sending, Subscription,
         munger::Held,
@@ -21,8 +21,12 @@ use crate::{
         select::Wanted,
         sent::{SentPacket, millis},
     },
-    peer::{MAX_QUEUED, Peer, Source, bring_forward},
-    receive::{Incoming, Received, Stream, arrivals, history::Refused},
+    peer::{Peer, Source, bring_forward},
+    receive::{
+        Incoming, Received, Stream, arrivals,
+        bitrate::OVERHEAD_BYTES,
+        history::{History, Refused},
+    },
     track::{Route, Track, accepts},
 };
 
@@ -234,6 +238,10 @@ impl Shard {
             self.counters.dropped_muted += 1;
             return;
         }
+        let priority = match track.kind {
+            TrackKind::Audio => Priority::Audio,
+            TrackKind::Video => Priority::Video,
+        };
         let Track { streams, routes, .. } = track;
         let Some(stream) = streams.get(usize::from(source.stream)) else { return };
         // A keyframe whose beginning is repaired late brings along what has come of it since.
@@ -241,6 +249,7 @@ impl Shard {
         let may_start = keyframe && newest - number <= MAX_REPLAY;
         let is_late = number < newest;
         let is_only = streams.len() == 1;
+        let size_bytes = size_bytes(&stream.history, number);
         let (mut waits, mut waits_inside) = (false, false);
         for route in routes.iter_mut().filter(|route| route.active) {
             let starts = route.current != Some(source.stream);
@@ -273,7 +282,9 @@ impl Shard {
                         }
                         let subscription = route.subscription;
                         let queued = Queued { subscription, number, sending: Sending::First };
-                        enqueue(peer, queued, &mut self.counters);
+                        if peer.downlink.pacer.push(now, queued, size_bytes, priority).is_err() {
+                            self.counters.unsent_queue_full += 1;
+                        }
                         owed = true;
                     }
                     Err(Unforwarded::Absent | Unforwarded::Unwanted) => {}
@@ -389,13 +400,9 @@ fn in_clock_of(streams: &[Stream], to: Option<u8>, from: u8, timestamp: u32) -> 
     streams.get(usize::from(to))?.timestamp_at(ntp)
 }
 
-/// Adds a packet to what a peer is owed; a full queue drops and counts.
-pub(super) fn enqueue(peer: &mut Peer, queued: Queued, counters: &mut Counters) {
-    if peer.queue.len() >= MAX_QUEUED {
-        counters.unsent_queue_full += 1;
-    } else {
-        peer.queue.push_back(queued);
-    }
+/// About how long a packet will be when it leaves, in bytes.
+pub(super) fn size_bytes(history: &History, number: u64) -> usize {
+    OVERHEAD_BYTES + history.get(number).map_or(0, |(_, parts)| parts.payload.len())
 }
 
 /// Which stream a packet of an unknown SSRC belongs to, by its mid and rid (RFC 8843 section 9.2,

@@ -148,6 +148,7 @@ impl Shard {
                 target: None,
                 max_layer: settings.max_layer,
                 max_fps: settings.max_fps,
+                fitting_temporal: u8::MAX,
                 max_temporal: u8::MAX,
             });
         }
@@ -271,14 +272,16 @@ impl Shard {
     }
 
     /// Brings the route of a subscription up to its settings and its peer's state.
-    fn refresh_route(&mut self, key: Key<Subscription>) {
+    pub(super) fn refresh_route(&mut self, key: Key<Subscription>) {
         let Some(subscription) = self.subscriptions.get(key) else { return };
         let can_send = self.peers.get(subscription.peer).is_some_and(Peer::can_send);
         let Some(track) = self.tracks.get_mut(subscription.track) else { return };
         let Some(route) = track.route_mut(key) else { return };
-        route.max_layer = subscription.settings.max_layer;
+        let share = subscription.share;
+        route.max_layer = subscription.settings.max_layer.min(share.spatial);
+        route.fitting_temporal = share.temporal;
         route.max_fps = subscription.settings.max_fps;
-        let active = can_send && subscription.settings.enabled;
+        let active = can_send && subscription.settings.enabled && !share.paused;
         if route.active != active {
             (route.active, route.current, route.target) = (active, None, None);
         }

@@ -1,5 +1,6 @@
 //! One media thread's worth of peers, tracks and subscriptions.
 
+mod adapt;
 mod demux;
 mod feedback;
 mod flush;
@@ -14,6 +15,7 @@ use std::{
     time::Instant,
 };
 
+use parlor_congestion::{Allocation, TrackDemand};
 use parlor_model::{DataChannel, PeerId, SequenceNumber, SubscriptionId, TrackId};
 use parlor_srtp::{SrtpReceiver, SrtpSender};
 use parlor_transport::{
@@ -50,6 +52,8 @@ pub struct ShardConfig {
     /// The source of everything random that is drawn here.
     pub seed: [u8; 32],
 }
+
+pub use adapt::PeerState;
 
 /// Hashes with a seed, so that nobody outside can choose keys that collide.
 #[derive(Clone, Copy)]
@@ -104,6 +108,8 @@ pub struct Shard {
     /// Scratch memory.
     lost: Vec<SequenceNumber>,
     due: Vec<usize>,
+    demands: Vec<TrackDemand>,
+    allocations: Vec<Allocation>,
 }
 
 impl Shard {
@@ -137,6 +143,8 @@ impl Shard {
             counters: Counters::default(),
             lost: Vec::new(),
             due: Vec::new(),
+            demands: Vec::new(),
+            allocations: Vec::new(),
         }
     }
 
@@ -252,7 +260,7 @@ impl Shard {
             },
         );
         let epoch = self.epoch(now);
-        let key = self.peers.insert(Peer::new(epoch, id, transport, ufrag.clone()));
+        let key = self.peers.insert(Peer::new(epoch, now, id, transport, ufrag.clone()));
         self.peer_keys.insert(id, key);
         self.ufrags.insert(ufrag, key);
         self.after_transport(now, key);
@@ -373,7 +381,7 @@ impl Shard {
         peer.failed = true;
         peer.lost_path = reason == PeerFailure::ConnectionTimeout;
         peer.connected = false;
-        peer.queue.clear();
+        peer.downlink.pacer.clear();
         peer.rtcp.clear();
         peer.deadlines = crate::peer::Deadlines::default();
         let id = peer.id;

@@ -65,6 +65,15 @@ impl Shard {
             self.send_keyframe_requests(now, key);
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
+        // Whoever has a deadline is looked at by the next flush.
+        take_due(&mut peer.deadlines.pace, now);
+        if take_due(&mut peer.deadlines.estimate, now) {
+            peer.downlink.handle_timeout(now);
+        }
+        if take_due(&mut peer.deadlines.allocation, now) {
+            self.share_out(now, key);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if take_due(&mut peer.deadlines.report, now) {
             self.send_reports(now, key);
         }

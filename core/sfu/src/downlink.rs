@@ -1,0 +1,98 @@
+//! What the way to one peer carries, and what waits for its turn on it.
+
+use std::time::{Duration, Instant};
+
+use parlor_congestion::{Estimator, Pacer, Usage};
+use parlor_model::Bitrate;
+use parlor_rtp::rtcp::{ReportBlock, TransportFeedback};
+
+use crate::forward::Queued;
+
+/// The estimate before anything is known: a camera with all its layers fits.
+const START_BPS: u64 = 2_000_000;
+/// The pacing rate while nothing limits, in bits a second.
+const UNLIMITED_BPS: u64 = 100_000_000_000;
+/// Where there is neither queue nor loss a frame may leave this much faster than the estimate.
+const CALM_FACTOR: f64 = 2.5;
+const CALM_QUEUE_MS: f64 = 10.0;
+const CALM_LOSS: f64 = 0.01;
+/// A receiver report limits a peer that gives no other feedback from this loss on, in 256ths.
+const REPORTED_LOSS: u8 = 26;
+/// Nothing is paused so soon after the first feedback: the estimate is still a guess.
+const GUESS: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub struct Downlink {
+    pub estimator: Estimator,
+    pub pacer: Pacer<Queued>,
+    /// Since when what it says is known to the receiver's side: nothing is limited before.
+    limited_since: Option<Instant>,
+    /// The estimate that was shared among the subscriptions last.
+    pub allocated_bps: u64,
+}
+
+impl Downlink {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            estimator: Estimator::new(now, START_BPS),
+            pacer: Pacer::new(now, UNLIMITED_BPS),
+            limited_since: None,
+            allocated_bps: 0,
+        }
+    }
+
+    /// Whether the peer has told what its link carries. Until then everything leaves at once.
+    pub fn is_limited(&self) -> bool {
+        self.limited_since.is_some()
+    }
+
+    /// Whether the estimate is good enough to pause for.
+    pub fn may_pause(&self, now: Instant) -> bool {
+        self.limited_since.is_some_and(|since| now >= since + GUESS)
+    }
+
+    pub fn handle_transport_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
+        if !self.estimator.on_feedback(feedback, now).is_empty() {
+            self.limited_since.get_or_insert(now);
+        }
+        self.set_rate(now);
+    }
+
+    pub fn handle_remb(&mut self, now: Instant, bitrate: Bitrate) {
+        self.estimator.on_remb(bitrate, now);
+        self.limited_since.get_or_insert(now);
+        self.set_rate(now);
+    }
+
+    pub fn handle_report(&mut self, now: Instant, block: &ReportBlock, rtt: Option<Duration>) {
+        self.estimator.on_receiver_report(block, rtt, now);
+        if block.fraction_lost >= REPORTED_LOSS {
+            self.limited_since.get_or_insert(now);
+        }
+        self.set_rate(now);
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.estimator.handle_timeout(now);
+        self.set_rate(now);
+    }
+
+    /// Sets the pace by the estimate.
+    pub fn set_rate(&mut self, now: Instant) {
+        if !self.is_limited() {
+            return;
+        }
+        let state = self.estimator.state();
+        let is_calm = state.usage != Usage::Overusing
+            && state.queue_delay_ms < CALM_QUEUE_MS
+            && state.loss < state.inherent_loss + CALM_LOSS;
+        let calm_bps = if is_calm { CALM_FACTOR * state.estimate_bps as f64 } else { 0.0 };
+        self.pacer.set_rate(self.estimator.pacing_bps().max(calm_bps as u64), now);
+    }
+
+    /// Whether the estimate has moved so far that it must be shared anew at once.
+    pub fn has_moved(&self) -> bool {
+        let (now_bps, before_bps) = (self.estimator.estimate_bps(), self.allocated_bps);
+        now_bps.abs_diff(before_bps) * 32 > before_bps
+    }
+}

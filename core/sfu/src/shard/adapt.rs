@@ -1,0 +1,210 @@
+//! What each subscriber's link carries, shared out among what it is subscribed to.
+
+use std::time::{Duration, Instant};
+
+use parlor_congestion::{
+    Allocation, EstimatorState, Hysteresis, Layer, Reason, TrackDemand, TrackKind as Kind,
+    allocate, allocate::SPATIAL_MAX, wanted_bps,
+};
+use parlor_model::{PeerId, SubscriptionId, TrackKind};
+
+use super::Shard;
+use crate::{
+    arena::Key,
+    command::MediaEvent,
+    downlink::Downlink,
+    forward::{Share, Subscription},
+    peer::{Peer, bring_forward},
+    track::Track,
+};
+
+/// How often an estimate is shared out anew.
+const SHARE_INTERVAL: Duration = Duration::from_millis(100);
+/// A subscription that fell does not rise before.
+const RISE_WAIT: Duration = Duration::from_secs(2);
+/// Where so much more is forwarded than the link carries, in percent, a layer ends before the next
+/// lower one begins.
+const OVERLOAD_PERCENT: u64 = 130;
+
+/// What is known of the way to a peer.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PeerState {
+    /// The estimate and what explains it: loss, round trip, queue.
+    pub estimator: EstimatorState,
+    /// Whether the peer has told what its link carries; nothing is limited before.
+    pub is_limited: bool,
+    /// Bytes that wait for their turn.
+    pub queued_bytes: u64,
+}
+
+impl Shard {
+    /// What is known of the way to a peer.
+    pub fn peer_state(&self, peer: PeerId) -> Option<PeerState> {
+        let link = &self.peers.get(*self.peer_keys.get(&peer)?)?.downlink;
+        Some(PeerState {
+            estimator: link.estimator.state(),
+            is_limited: link.is_limited(),
+            queued_bytes: link.pacer.queued_bytes(),
+        })
+    }
+
+    /// What a subscription has of its subscriber's link, and why.
+    pub fn allocation(&self, subscription: SubscriptionId) -> Option<Allocation> {
+        self.subscriptions.get(*self.subscription_keys.get(&subscription)?)?.allocation
+    }
+
+    /// Feeds the estimate of the way to a peer and sees to what follows from it.
+    pub(super) fn with_downlink(
+        &mut self,
+        now: Instant,
+        key: Key<Peer>,
+        feed: impl FnOnce(&mut Downlink),
+    ) {
+        let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.can_send()) else { return };
+        feed(&mut peer.downlink);
+        if !peer.downlink.is_limited() || peer.subscriptions.is_empty() {
+            return;
+        }
+        let due = if peer.downlink.has_moved() { now } else { now + SHARE_INTERVAL };
+        bring_forward(&mut peer.deadlines.allocation, due);
+        self.mark_ready(key);
+        self.schedule(key);
+    }
+
+    /// Shares the estimate among a peer's subscriptions.
+    pub(super) fn share_out(&mut self, now: Instant, key: Key<Peer>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if !peer.downlink.is_limited() || peer.subscriptions.is_empty() {
+            return;
+        }
+        peer.deadlines.allocation = Some(now + SHARE_INTERVAL);
+        let link = &mut peer.downlink;
+        let may_pause = link.may_pause(now);
+        self.demands.clear();
+        for subscription in &peer.subscriptions {
+            let demand = self.subscriptions.get(*subscription).and_then(|subscription| {
+                let track = self.tracks.get(subscription.track)?;
+                Some(demand(now, subscription, track, may_pause))
+            });
+            self.demands.push(demand.unwrap_or(NOTHING));
+        }
+        let hysteresis = Hysteresis::default();
+        let estimate_bps = link.estimator.estimate_bps();
+        allocate(estimate_bps, &self.demands, hysteresis, &mut self.allocations);
+        let is_starving =
+            self.allocations.iter().any(|got| matches!(got.reason, Reason::Paused { .. }));
+        let wanted_bps = wanted_bps(&self.demands, hysteresis);
+        link.estimator.set_wanted(wanted_bps, is_starving, now);
+        link.set_rate(now);
+        link.allocated_bps = estimate_bps;
+        let used_bps: u64 = (self.demands.iter())
+            .map(|demand| u64::from(demand.current.and_then(|at| bps(demand, at)).unwrap_or(0)))
+            .sum();
+        let is_overloaded = used_bps * 100 > estimate_bps * OVERLOAD_PERCENT;
+        for at in 0..self.allocations.len() {
+            let subscription = self.peers.get(key).and_then(|peer| peer.subscriptions.get(at));
+            if let (Some(&subscription), Some(&got)) = (subscription, self.allocations.get(at)) {
+                self.give(now, subscription, got, is_overloaded);
+            }
+        }
+    }
+
+    /// Brings a subscription to what it was given.
+    fn give(&mut self, now: Instant, key: Key<Subscription>, got: Allocation, is_overloaded: bool) {
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        let share = match (got.reason, got.target) {
+            // What is not wanted or not sent now keeps what it had.
+            (Reason::NotWanted | Reason::NothingSent, _) => return,
+            (Reason::Paused { .. }, _) => Share { paused: true, spatial: 0, temporal: 0 },
+            (Reason::Audio | Reason::Wanted { .. } | Reason::BestSent { .. }, _) | (_, None) => {
+                Share::ALL
+            }
+            (_, Some(Layer { spatial, temporal })) => Share { paused: false, spatial, temporal },
+        };
+        let before = (subscription.share, subscription.allocated());
+        let is_first = subscription.allocation.replace(got).is_none();
+        subscription.share = share;
+        if !is_first && got.target < before.1 {
+            subscription.fell = Some(now);
+        }
+        if share == before.0 {
+            return;
+        }
+        let (id, track_key) = (subscription.id, subscription.track);
+        self.refresh_route(key);
+        if let Some(track) = self.tracks.get_mut(track_key).filter(|_| is_overloaded) {
+            let layers = |at: u8| track.streams.get(usize::from(at)).map(|stream| stream.layer);
+            let is_above = |current: &u8| layers(*current) > Some(share.spatial);
+            if track.routes.iter().any(|route| {
+                route.subscription == key && route.current.as_ref().is_some_and(is_above)
+            }) && let Some(route) = track.route_mut(key)
+            {
+                route.current = None;
+            }
+        }
+        self.choose_layers(now, track_key);
+        if share.paused != before.0.paused {
+            let paused = share.paused;
+            self.event(MediaEvent::StreamState { subscription: id, paused });
+        }
+    }
+
+    /// Asks for a keyframe of what a subscription forwards, a packet of which has been lost here.
+    pub(super) fn renew_picture(&mut self, now: Instant, key: Key<Subscription>) {
+        let Some(track_key) = self.subscriptions.get(key).map(|known| known.track) else { return };
+        let Some(track) = self.tracks.get_mut(track_key) else { return };
+        if track.kind != TrackKind::Video {
+            return;
+        }
+        let current = track.route_mut(key).and_then(|route| route.current);
+        let stream = current.and_then(|at| track.streams.get_mut(usize::from(at)));
+        if let Some(stream) = stream.filter(|stream| stream.keyframe.due().is_none()) {
+            stream.keyframe.request(now, stream.layer);
+            self.want_keyframes(track_key);
+        }
+    }
+}
+
+const NOTHING: TrackDemand = TrackDemand {
+    kind: Kind::Camera,
+    priority: 0,
+    shown_pixels: 0,
+    bitrates: [[None; 4]; SPATIAL_MAX],
+    heights: [0; SPATIAL_MAX],
+    wanted: None,
+    current: None,
+    may_pause: false,
+    may_rise: false,
+};
+
+fn bps(demand: &TrackDemand, layer: Layer) -> Option<u32> {
+    let sent = demand.bitrates.iter().take(usize::from(layer.spatial) + 1).flatten();
+    sent.flatten().copied().max()
+}
+
+fn demand(
+    now: Instant,
+    subscription: &Subscription,
+    track: &Track,
+    may_pause: bool,
+) -> TrackDemand {
+    let settings = &subscription.settings;
+    let kind = match track.kind {
+        TrackKind::Audio => Kind::Audio,
+        TrackKind::Video if settings.is_screen => Kind::ScreenShare,
+        TrackKind::Video => Kind::Camera,
+    };
+    let temporal = track.streams.iter().map(|stream| stream.rates.temporal_for(settings.max_fps));
+    let best = Layer { spatial: settings.max_layer, temporal: temporal.max().unwrap_or(u8::MAX) };
+    TrackDemand {
+        kind,
+        priority: settings.priority,
+        shown_pixels: settings.shown_pixels,
+        bitrates: track.bitrates(now),
+        heights: [0; SPATIAL_MAX],
+        wanted: settings.enabled.then_some(best),
+        current: subscription.allocated(),
+        may_pause: may_pause && settings.may_pause,
+        may_rise: subscription.fell.is_none_or(|at| now >= at + RISE_WAIT),
+    }
+}
