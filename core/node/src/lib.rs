@@ -62,6 +62,7 @@ mod join;
 mod media;
 mod member;
 mod node;
+mod operate;
 mod outside;
 mod peer;
 mod requests;
@@ -78,5 +79,6 @@ pub use member::{
     TOKEN_REFRESH_INTERVAL, TRACK_SETTINGS_MAX,
 };
 pub use node::{Counts, Node};
+pub use operate::{ParticipantSnapshot, RoomSnapshot};
 pub use outside::Counters;
 pub use peer::{CANDIDATE_BYTES_MAX, REMOTE_CANDIDATES_MAX};

@@ -55,6 +55,11 @@ pub fn is_service(path: &str) -> bool {
     path.starts_with(ROOM_SERVICE)
 }
 
+/// Whether a path has a handler.
+pub fn is_method(path: &str) -> bool {
+    route("POST", path, Encoding::Json.name()).is_ok()
+}
+
 /// Finds the handler, or answers `bad_route`.
 pub fn route(method: &str, path: &str, content_type: &str) -> Result<Route, Answer> {
     let bad_route = |message: String| {
@@ -170,6 +175,12 @@ pub fn timed_out() -> Answer {
         "the server did not answer in time",
         None,
     )
+}
+
+/// The answer to a caller that calls too often.
+pub fn too_many_calls() -> Answer {
+    let (code, message) = ("resource_exhausted", "too many calls");
+    error_answer(StatusCode::TOO_MANY_REQUESTS, code, message, None)
 }
 
 /// Reads the JSON of a response message of `livekit.RoomService`, as clients of this server do.
