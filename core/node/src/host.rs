@@ -249,6 +249,10 @@ impl Host {
         if !member.publications.contains_key(track) {
             let id = cx.track_id();
             cx.tracks.insert(id, (address, track.clone()));
+            if self.room.track(track).is_some_and(|track| track.announced.encryption != 0) {
+                let trailer = self.sif_trailer.clone().into();
+                cx.command(self.shard, MediaCommand::SetFrameTrailer { track: id, trailer });
+            }
             member.publications.insert(track.clone(), Publication { id, subscribed: false });
         }
         let info = self.room.track(track).map(response::track_info);

@@ -51,11 +51,13 @@ pub struct Deadlines {
     pub keyframe: Option<Instant>,
     /// Choice of layers of what it publishes.
     pub layers: Option<Instant>,
+    /// Silent frames in place of what it is sent.
+    pub silence: Option<Instant>,
 }
 
 impl Deadlines {
     pub fn next(&self) -> Option<Instant> {
-        [self.report, self.feedback, self.nack, self.keyframe, self.layers]
+        [self.report, self.feedback, self.nack, self.keyframe, self.layers, self.silence]
             .into_iter()
             .flatten()
             .min()

@@ -5,6 +5,7 @@ mod feedback;
 mod flush;
 mod ingress;
 mod media;
+mod silence;
 mod timer;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use parlor_model::{DataChannel, PeerId, SequenceNumber, SubscriptionId, TrackId};
 use parlor_srtp::{SrtpReceiver, SrtpSender};
 use parlor_transport::{
@@ -91,6 +93,8 @@ pub struct Shard {
     settings_ahead: BTreeMap<SubscriptionId, SubscriptionSettings>,
     /// Mutes that came before their tracks.
     muted_ahead: BTreeSet<TrackId>,
+    /// Trailers that came before their tracks.
+    trailers_ahead: BTreeMap<TrackId, Bytes>,
     /// The newest stopped subscriptions: a section may still name one.
     stopped: BTreeSet<SubscriptionId>,
     timers: Timers,
@@ -127,6 +131,7 @@ impl Shard {
             stun_transaction_order: VecDeque::new(),
             settings_ahead: BTreeMap::new(),
             muted_ahead: BTreeSet::new(),
+            trailers_ahead: BTreeMap::new(),
             stopped: BTreeSet::new(),
             timers: Timers::default(),
             levels_due: None,
@@ -176,6 +181,9 @@ impl Shard {
             },
             MediaCommand::ClosePeer { peer } => self.close_peer(now, peer),
             MediaCommand::SetTrackMuted { track, muted } => self.set_muted(now, track, muted),
+            MediaCommand::SetFrameTrailer { track, trailer } => {
+                self.set_frame_trailer(track, trailer);
+            }
             MediaCommand::SetSubscription { subscription, settings } => {
                 self.set_subscription(now, subscription, settings);
             }

@@ -65,6 +65,10 @@ impl Shard {
             self.send_keyframe_requests(now, key);
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
+        if take_due(&mut peer.deadlines.silence, now) {
+            self.send_silence(now, key);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if take_due(&mut peer.deadlines.report, now) {
             self.send_reports(now, key);
         }
