@@ -6,6 +6,8 @@ use crate::{
     io::SessionId,
     member::{Member, Publication},
     outside::{Address, Outside},
+    reliable::SentData,
+    rpc::PendingRpc,
 };
 use livekit_protocol as proto;
 use parlor_model::{
@@ -40,6 +42,9 @@ pub(crate) struct Host {
     pub(crate) turn_password: String,
     pub(crate) nonces: VecDeque<Vec<u8>>,
     sif_trailer: Vec<u8>,
+    pub(crate) sent_data: SentData,
+    /// Calls of the server API to methods of participants, by id.
+    pub(crate) rpcs: BTreeMap<String, PendingRpc>,
     pub(crate) announced: crate::webhook::Announced,
     pub(crate) speakers: crate::speakers::Speakers,
     /// Whose connections have to come to carry something else.
@@ -66,6 +71,8 @@ impl Host {
             nonces: VecDeque::new(),
             sif_trailer: cx.secret(SIF_TRAILER_LENGTH).into_bytes(),
             announced: Default::default(),
+            sent_data: SentData::default(),
+            rpcs: BTreeMap::new(),
             speakers: Default::default(),
             unsettled: BTreeSet::new(),
             scheduled: None,
@@ -164,7 +171,12 @@ impl Host {
         }
     }
 
-    fn send_update(&self, cx: &mut Outside, who: &[ParticipantSid], audience: &Audience) {
+    pub(crate) fn send_update(
+        &self,
+        cx: &mut Outside,
+        who: &[ParticipantSid],
+        audience: &Audience,
+    ) {
         let infos = who.iter().filter_map(|sid| self.room.participant(sid));
         let mut batch: Vec<proto::ParticipantInfo> = Vec::new();
         let mut batch_bytes = 0;
@@ -206,7 +218,11 @@ impl Host {
     fn remove(&mut self, cx: &mut Outside, sid: &ParticipantSid, reason: DisconnectReason) {
         tracing::info!(room = %self.room.name(), participant = %sid, ?reason, "left");
         if self.members.get(sid).is_some_and(|member| !member.leaves_silently) {
-            self.send(cx, sid, response::leave(reason));
+            let leave = match self.members.get(sid).is_some_and(|member| member.is_moved) {
+                true => response::leave_for_room(reason),
+                false => response::leave(reason),
+            };
+            self.send(cx, sid, leave);
         }
         let Some(member) = self.members.remove(sid) else { return };
         if let Some(session) = member.session {
@@ -215,6 +231,10 @@ impl Host {
         member.connection.close(cx);
         for publication in member.publications.values() {
             cx.tracks.remove(&publication.id);
+        }
+        if let Some(now) = self.rpcs.values().map(|rpc| rpc.due).min() {
+            // Nothing is late at the earliest deadline but what waits for who has gone.
+            self.expire_rpcs(cx, now - std::time::Duration::from_nanos(1));
         }
     }
 

@@ -159,61 +159,6 @@ fn a_session_description_that_is_garbage_ends_nobody_else() {
 }
 
 #[test]
-fn signals_in_the_wrong_order_end_nobody_else() {
-    use livekit_protocol::{self as proto, signal_request::Message};
-    let (mut world, _, bob) = call();
-    let answer = || {
-        let sdp = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n".to_owned();
-        let r#type = "answer".to_owned();
-        Message::Answer(proto::SessionDescription { r#type, sdp, id: 7, ..Default::default() })
-    };
-    let trickle = || {
-        let init = r#"{"candidate":"candidate:1 1 udp 1 10.0.0.9 9 typ host","sdpMid":"0"}"#;
-        Message::Trickle(proto::TrickleRequest {
-            candidate_init: init.into(),
-            ..Default::default()
-        })
-    };
-    let track = "TR_of_nobody".to_owned();
-    let out_of_turn = [
-        trickle(),
-        answer(),
-        Message::Mute(proto::MuteTrackRequest { sid: track.clone(), muted: true }),
-        Message::Subscription(proto::UpdateSubscription {
-            track_sids: vec![track.clone()],
-            subscribe: true,
-            ..Default::default()
-        }),
-        Message::TrackSetting(proto::UpdateTrackSettings {
-            track_sids: vec![track],
-            ..Default::default()
-        }),
-        answer(),
-        trickle(),
-        Message::Leave(proto::LeaveRequest::default()),
-        // Whoever has left says nothing more.
-        Message::AddTrack(proto::AddTrackRequest { cid: "late".into(), ..Default::default() }),
-        trickle(),
-        Message::Leave(proto::LeaveRequest::default()),
-    ];
-    for model in [Model::Single, Model::Pair] {
-        // Before its own first messages are through, and once it is connected.
-        for wait in [Duration::ZERO, 3 * SECOND] {
-            let name = format!("confused {model:?} {wait:?}");
-            let guest = world.invite(Invitation::new(&name, model));
-            world.run(wait);
-            for message in &out_of_turn {
-                world.guest(guest).client().request(message.clone());
-            }
-            world.run(SECOND);
-            assert!(world.guest(guest).has_left(), "{name} has left, as it said");
-        }
-    }
-    still_heard(&mut world, bob);
-    assert_eq!(world.node().counts().participants, 2);
-}
-
-#[test]
 fn when_everybody_has_left_nothing_is_held() {
     let (mut world, alice, bob) = call();
     for guest in [alice, bob] {
