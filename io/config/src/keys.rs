@@ -163,7 +163,7 @@ pub const KEYS: &[Key] = &[
     no("limit.max_data_blob_key_length", Integer),
     no("limit.max_data_blobs_size", Integer),
     no("limit.max_data_track_custom_encoding_length", Integer),
-    yes("limit.signal_message_size_limit", Integer),
+    no("limit.signal_message_size_limit", Integer),
     no("limit.agent_signal_message_size_limit", Integer),
     yes("limit.max_api_request_body_size", Integer),
     yes("limit.connections_per_address", Integer),

@@ -166,8 +166,6 @@ pub struct Limit {
     pub max_attributes_size: Option<usize>,
     /// Longest name of a room, bytes.
     pub max_room_name_length: Option<usize>,
-    /// Longest signal message, bytes, before and after decompression.
-    pub signal_message_size_limit: usize,
     /// Longest body of an API request, bytes.
     pub max_api_request_body_size: usize,
     /// Most TCP connections of one address; loopback is exempt. Not LiveKit's.
@@ -188,7 +186,6 @@ impl Default for Limit {
             max_metadata_size: None,
             max_attributes_size: None,
             max_room_name_length: None,
-            signal_message_size_limit: 2 << 20,
             max_api_request_body_size: 10 << 20,
             connections_per_address: 10_000,
             half_open_per_address: 1_000,
