@@ -1,13 +1,14 @@
 //! The control thread: it owns the [`Node`] and brings it what the gateway and the media threads
 //! have, one input at a time.
 
-use parlor_gateway::Gateway;
+use crate::outbox::Outlet;
 use parlor_model::Now;
 use parlor_node::{
-    Node,
+    Counters, Counts, Limits, Node, RoomSnapshot,
     io::{Input, Output},
 };
-use parlor_workers::{SendCommandError, WorkerGone, WorkerPanicked, Workers};
+use parlor_signal::ApiKeys;
+use parlor_workers::{SendCommandError, WorkerCounters, WorkerGone, WorkerPanicked, Workers};
 use std::{
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -31,6 +32,27 @@ pub enum ControlError {
     Runtime(#[from] std::io::Error),
 }
 
+/// What the operator wants of the control thread.
+#[derive(Debug)]
+pub enum Order {
+    /// Totals, for metrics.
+    Count(oneshot::Sender<Totals>),
+    /// Every room.
+    Show(oneshot::Sender<Vec<RoomSnapshot>>),
+    /// Other keys and limits.
+    Reconfigure(ApiKeys, Limits),
+}
+
+/// What a node and its media threads have counted.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Totals {
+    pub node_id: String,
+    pub counts: Counts,
+    pub counters: Counters,
+    pub workers: Vec<WorkerCounters>,
+}
+
 /// All that the control thread holds.
 pub struct Control {
     /// The server's state.
@@ -38,9 +60,11 @@ pub struct Control {
     /// The media threads.
     pub workers: Workers,
     /// Where the node's answers go.
-    pub gateway: Gateway,
+    pub outlet: Outlet,
     /// What the gateway and the signal handler have for the node.
     pub inputs: mpsc::Receiver<Input>,
+    /// What the operator wants to know or change.
+    pub orders: mpsc::Receiver<Order>,
     /// A media thread has news.
     pub media: Arc<Notify>,
 }
@@ -68,6 +92,7 @@ impl Control {
                 _ = &mut stop => return Ok(()),
                 () = self.media.notified() => {}
                 Some(input) = self.inputs.recv() => self.node.handle(now(), input),
+                Some(order) = self.orders.recv() => self.obey(order),
                 () = sleep_until(deadline) => {}
             }
             for _ in 0..BATCH {
@@ -80,6 +105,28 @@ impl Control {
             }
             self.take_events()?;
             self.act()?;
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Count(answer) => {
+                for worker in self.workers.iter_mut() {
+                    // What has come by now answers this question, what is asked for the next.
+                    let _ = worker.request_counters();
+                }
+                let state = Totals {
+                    node_id: self.node.id().to_owned(),
+                    counts: self.node.counts(),
+                    counters: self.node.counters(),
+                    workers: self.workers.iter().map(|worker| *worker.counters()).collect(),
+                };
+                let _ = answer.send(state);
+            }
+            Order::Show(answer) => {
+                let _ = answer.send(self.node.snapshot());
+            }
+            Order::Reconfigure(keys, limits) => self.node.reconfigure(keys, limits),
         }
     }
 
@@ -96,7 +143,7 @@ impl Control {
     fn act(&mut self) -> Result<(), ControlError> {
         while let Some(output) = self.node.poll_output() {
             let Output::Media { shard, command } = output else {
-                self.gateway.deliver(output);
+                self.outlet.deliver(output);
                 continue;
             };
             let Some(worker) = self.workers.get_mut(shard) else {

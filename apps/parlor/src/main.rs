@@ -3,8 +3,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod addresses;
+mod arguments;
 mod control;
 mod load_test;
+mod metrics;
+mod outbox;
 mod room;
 mod serve;
 mod token;
@@ -22,7 +25,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the server.
-    Serve(serve::Arguments),
+    Serve(Box<arguments::Arguments>),
     /// Make access tokens.
     #[command(subcommand)]
     Token(token::Command),

@@ -3,137 +3,127 @@
 use crate::{
     Failure,
     addresses::{self, MediaAddresses},
-    control::{Control, MAILBOX},
+    arguments::Arguments,
+    control::{Control, MAILBOX, Order},
+    metrics::{self, Metrics},
+    outbox::Outlet,
 };
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use clap::Args;
 use livekit_protocol as proto;
 use parlor_config::{Config, DEFAULT_UDP_PORT, PortRange};
-use parlor_gateway::Gateway;
+use parlor_gateway::{Gateway, GatewayLimits};
 use parlor_node::{Limits, Node, NodeConfig, io::Input};
 use parlor_room::RoomSettings;
+use parlor_signal::ApiKeys;
+use parlor_storage::Storage;
 use parlor_transport::DtlsIdentity;
+use parlor_webhook::{WebhookConfig, Webhooks};
 use parlor_workers::{Workers, WorkersConfig};
 use std::{
     io::{self, IsTerminal},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     thread,
     time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpSocket},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, mpsc, oneshot},
 };
+use tracing_subscriber::EnvFilter;
 
 /// How long participants have to take leave when the server ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 const LISTEN_BACKLOG: u32 = 1024;
-
-/// Flags of `parlor serve`. They come before the environment, which comes before the file.
-#[derive(Args, Debug)]
-pub struct Arguments {
-    /// Development mode: key `devkey`, secret `secret`, reachable from this machine only.
-    #[arg(long)]
-    dev: bool,
-    /// Configuration file (YAML, LiveKit's keys).
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Configuration as text.
-    #[arg(
-        long,
-        value_name = "YAML",
-        env = "LIVEKIT_CONFIG",
-        conflicts_with = "config",
-        hide_env_values = true
-    )]
-    config_body: Option<String>,
-    /// Address for HTTP and WebSockets; may be repeated. Default: all.
-    #[arg(long, value_name = "IP")]
-    bind: Vec<IpAddr>,
-    /// TCP port for HTTP and WebSockets. Default: 7880.
-    #[arg(long, env = "LIVEKIT_PORT")]
-    port: Option<u16>,
-    /// API keys: "key: secret", one per line.
-    #[arg(long, env = "LIVEKIT_KEYS", hide_env_values = true)]
-    keys: Option<String>,
-    /// Address that clients send media to, if not this machine's own: "v4", "v6" or "v4,v6".
-    #[arg(long, value_name = "IP", env = "NODE_IP")]
-    node_ip: Option<String>,
-    /// UDP port for media, or a range with one media thread for each: "7882-7885".
-    #[arg(long, value_name = "PORTS", env = "UDP_PORT")]
-    udp_port: Option<PortRange>,
-    /// Region that clients are told.
-    #[arg(long, env = "LIVEKIT_REGION")]
-    region: Option<String>,
-    /// debug, info, warn or error.
-    #[arg(long, value_name = "LEVEL", env = "LIVEKIT_LOGGING_LEVEL")]
-    log_level: Option<String>,
-}
-
-impl Arguments {
-    /// The file, with the flags laid over it.
-    fn config(&self) -> Result<Config, Failure> {
-        let mut config = match (&self.config, &self.config_body) {
-            (Some(path), _) => read_config(path)?,
-            (None, Some(yaml)) => Config::from_yaml(yaml)?,
-            (None, None) => Config::default(),
-        };
-        if !self.bind.is_empty() {
-            config.bind_addresses = self.bind.clone();
-        }
-        config.port = self.port.unwrap_or(config.port);
-        config.rtc.udp_port = self.udp_port.or(config.rtc.udp_port);
-        for (flag, key) in [
-            (&self.node_ip, &mut config.rtc.node_ip),
-            (&self.region, &mut config.region),
-            (&self.log_level, &mut config.logging.level),
-        ] {
-            if let Some(value) = flag {
-                key.clone_from(value);
-            }
-        }
-        if let Some(keys) = &self.keys {
-            config.add_keys(keys)?;
-        }
-        if self.dev {
-            config.apply_dev_mode();
-        }
-        config.check()?;
-        Ok(config)
-    }
-}
-
-fn read_config(path: &Path) -> Result<Config, Failure> {
-    let yaml = std::fs::read_to_string(path)
-        .map_err(|error| format!("cannot read the configuration {}: {error}", path.display()))?;
-    Config::from_yaml(&yaml).map_err(|error| format!("{}: {error}", path.display()).into())
-}
+/// Questions of operators that wait for the control thread.
+const ORDERS_MAX: usize = 16;
+/// How often a server that drains looks whether everybody has left.
+const DRAIN_LOOK: Duration = Duration::from_millis(500);
+/// Shorter secrets of API keys can be guessed.
+const SECRET_BYTES_MIN: usize = 32;
 
 /// Runs the server until it is told to end.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = arguments.config()?;
-    start_logs(&config.logging.level);
+    let (config, without_effect) = arguments.config()?;
+    if arguments.check {
+        println!("The configuration is good.");
+        for key in without_effect {
+            println!("{key} has no effect on this server.");
+        }
+        return Ok(());
+    }
+    let set_level = start_logs(&config);
+    if !without_effect.is_empty() {
+        tracing::warn!(keys = ?without_effect, "configured, but without effect on this server");
+    }
+    for (key, _) in config.keys.iter().filter(|(_, secret)| secret.len() < SECRET_BYTES_MIN) {
+        if !arguments.dev {
+            tracing::error!(key, "the secret is shorter than {SECRET_BYTES_MIN} bytes");
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(&config, arguments.dev));
+    let result = runtime.block_on(serve(arguments, &config, &set_level));
     runtime.shutdown_timeout(Duration::ZERO);
     result
 }
 
-fn start_logs(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let colour = io::stderr().is_terminal();
-    tracing_subscriber::fmt()
+/// Sets the level of the logs.
+type SetLevel = Box<dyn Fn(&str)>;
+
+fn start_logs(config: &Config) -> SetLevel {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.log_level()));
+    let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(colour)
-        .init();
+        .with_ansi(io::stderr().is_terminal() && !config.logging.json);
+    if config.logging.json {
+        let logs = logs.json().with_filter_reloading();
+        let handle = logs.reload_handle();
+        logs.init();
+        return Box::new(move |level| drop(handle.reload(EnvFilter::new(level))));
+    }
+    let logs = logs.with_filter_reloading();
+    let handle = logs.reload_handle();
+    logs.init();
+    Box::new(move |level| drop(handle.reload(EnvFilter::new(level))))
 }
 
-async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
+/// What is told of a running server, and can be told to it.
+struct Edges {
+    gateway: Gateway,
+    webhooks: Option<Webhooks>,
+    orders: mpsc::Sender<Order>,
+    inputs: mpsc::Sender<Input>,
+}
+
+/// What the server is told by signals; caught before anybody can know that it runs.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    quit: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn serve(
+    arguments: &Arguments,
+    config: &Config,
+    set_level: &SetLevel,
+) -> Result<(), Failure> {
+    let signals = Signals::catch()?;
     let listeners = listen(config)?;
     let media = Arc::new(Notify::new());
     let (workers, node) = start_media(config, media.clone())?;
@@ -141,30 +131,32 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
         workers.iter().flat_map(|worker| worker.candidates().to_vec()).collect();
 
     let (sender, inputs) = mpsc::channel(MAILBOX);
-    let gateway = Gateway::new(config.keys.clone().into_iter().collect(), sender.clone());
-    let control = Control { node, workers, gateway: gateway.clone(), inputs, media };
+    let (order, orders) = mpsc::channel(ORDERS_MAX);
+    let gateway = Gateway::new(api_keys(config), sender.clone());
+    gateway.set_limits(gateway_limits(config));
+    let webhooks = start_webhooks(config)?;
+    let (outlet, outbox) = Outlet::new(gateway.clone(), webhooks.clone())?;
+    let control = Control { node, workers, outlet, inputs, orders, media };
     let (stop, stopped) = oneshot::channel();
     let (ended, mut end) = oneshot::channel();
     let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
         let _ = ended.send(control.run(stopped));
     })?;
 
+    let edges = Edges { gateway, webhooks, orders: order, inputs: sender };
     let mut servers = tokio::task::JoinSet::new();
     let mut addresses = Vec::new();
     for listener in listeners {
         addresses.push(listener.local_addr()?);
-        servers.spawn(gateway.clone().serve(listener));
+        servers.spawn(edges.gateway.clone().serve(listener));
     }
+    serve_metrics(config, &edges)?;
     tracing::info!(?addresses, ?candidates, version = env!("CARGO_PKG_VERSION"), "serving");
-    if let (true, Some(address)) = (dev, addresses.first()) {
+    if let (true, Some(address)) = (arguments.dev, addresses.first()) {
         print_next_steps(config, *address);
     }
-
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = wait_for_end(arguments, &edges, set_level, signals) => {}
         result = &mut end => {
             let reason = result.map_or_else(
                 |_| "the control thread has panicked".to_owned(),
@@ -173,26 +165,182 @@ async fn serve(config: &Config, dev: bool) -> Result<(), Failure> {
             return Err(format!("ending: {reason}").into());
         }
     }
-    tracing::info!(sockets = gateway.sockets(), "ending; participants are told");
+    tracing::info!(sockets = edges.gateway.sockets(), "ending; participants are told");
     servers.shutdown().await;
-    let _ = sender.send(Input::Shutdown).await;
-    let _ = tokio::time::timeout(FAREWELL, gateway.drained()).await;
+    let _ = edges.inputs.send(Input::Shutdown).await;
+    let _ = tokio::time::timeout(FAREWELL, edges.gateway.drained()).await;
     let _ = stop.send(());
     let result = end.await;
     let _ = thread.join();
+    if let (Some(outbox), Some(webhooks)) = (outbox, &edges.webhooks) {
+        // What does not get through now is kept for the next start, if there is a storage.
+        let _ = tokio::task::spawn_blocking(move || outbox.join()).await;
+        let _ = tokio::time::timeout(FAREWELL, webhooks.drained()).await;
+    }
     result.map_err(|_| "the control thread has panicked")??;
+    Ok(())
+}
+
+/// Returns when the server has to end: at once in development mode, else when everybody has
+/// left, when the time for that is over, or at the second signal. Obeys SIGHUP meanwhile.
+async fn wait_for_end(
+    arguments: &Arguments,
+    edges: &Edges,
+    set_level: &SetLevel,
+    mut signals: Signals,
+) {
+    let mut draining = false;
+    let mut look = tokio::time::interval(DRAIN_LOOK);
+    let mut deadline = None;
+    loop {
+        let stop = async {
+            tokio::select! {
+                _ = signals.interrupt.recv() => {}
+                _ = signals.terminate.recv() => {}
+                _ = signals.quit.recv() => {}
+            }
+        };
+        tokio::select! {
+            () = stop => {
+                if draining || arguments.dev {
+                    return;
+                }
+                draining = true;
+                deadline = Some(tokio::time::Instant::now() + arguments.drain_timeout());
+                edges.gateway.drain();
+                tracing::info!("nobody is let in any more; the second signal ends at once");
+            }
+            _ = signals.hangup.recv() => reload(arguments, edges, set_level).await,
+            _ = look.tick(), if draining => {
+                let is_over = deadline.is_some_and(|at| at <= tokio::time::Instant::now());
+                if is_over || edges.participants().await == 0 {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Edges {
+    async fn participants(&self) -> usize {
+        let (answer, totals) = oneshot::channel();
+        let _ = self.orders.send(Order::Count(answer)).await;
+        totals.await.map_or(0, |totals| totals.counts.participants)
+    }
+}
+
+/// Takes over keys, limits and log level of the changed configuration. A bad one changes nothing.
+async fn reload(arguments: &Arguments, edges: &Edges, set_level: &SetLevel) {
+    let config = match arguments.config() {
+        Ok((config, _)) => config,
+        Err(error) => {
+            tracing::error!(%error, "the configuration was not reloaded");
+            return;
+        }
+    };
+    set_level(config.log_level());
+    edges.gateway.set_keys(api_keys(&config));
+    edges.gateway.set_limits(gateway_limits(&config));
+    if let (Some(webhooks), Some(secret)) =
+        (&edges.webhooks, config.keys.get(&config.webhook.api_key))
+    {
+        webhooks.set_secret(secret.clone());
+    }
+    let order = Order::Reconfigure(api_keys(&config), node_limits(&config));
+    let _ = edges.orders.send(order).await;
+    tracing::info!("keys, limits and log level reloaded");
+}
+
+fn api_keys(config: &Config) -> ApiKeys {
+    config.keys.clone().into_iter().collect()
+}
+
+fn gateway_limits(config: &Config) -> GatewayLimits {
+    let limit = &config.limit;
+    GatewayLimits {
+        connections_per_address: limit.connections_per_address,
+        half_open_per_address: limit.half_open_per_address,
+        sockets_per_key: limit.sockets_per_key,
+        joins_per_second: limit.joins_per_second,
+        api_calls_per_second: limit.api_calls_per_second,
+        body_bytes: limit.max_api_request_body_size,
+    }
+}
+
+fn node_limits(config: &Config) -> Limits {
+    let (limit, default) = (&config.limit, Limits::default());
+    Limits {
+        name_bytes: limit.max_room_name_length.unwrap_or(default.name_bytes),
+        metadata_bytes: limit.max_metadata_size.unwrap_or(default.metadata_bytes),
+        attributes_bytes: limit.max_attributes_size.unwrap_or(default.attributes_bytes),
+    }
+}
+
+fn start_webhooks(config: &Config) -> Result<Option<Webhooks>, Failure> {
+    let path = &config.storage.path;
+    let storage = match path.is_empty() {
+        true => None,
+        false => Some(Arc::new(Storage::open(Path::new(path))?)),
+    };
+    let chosen = &config.webhook;
+    if chosen.urls.is_empty() {
+        return Ok(None);
+    }
+    let (filter, queue) = (&chosen.filter_params, &chosen.resource_url_notifier);
+    let default = WebhookConfig::default();
+    let webhooks = WebhookConfig {
+        urls: chosen.urls.clone(),
+        api_key: chosen.api_key.clone(),
+        secret: config.keys.get(&chosen.api_key).cloned().unwrap_or_default(),
+        include_events: filter.include_events.clone(),
+        exclude_events: filter.exclude_events.clone(),
+        max_age: queue.max_age.unwrap_or(default.max_age),
+        max_depth: queue.max_depth.unwrap_or(default.max_depth),
+    };
+    if storage.is_none() {
+        tracing::warn!("no storage.path (--data-dir): webhooks are lost when the process ends");
+    }
+    let runtime = tokio::runtime::Handle::current();
+    Ok(Some(Webhooks::start(webhooks, storage, runtime)?))
+}
+
+/// The metrics port, and the answers to the debug view.
+fn serve_metrics(config: &Config, edges: &Edges) -> Result<(), Failure> {
+    let (questions, asked) = mpsc::channel(ORDERS_MAX);
+    edges.gateway.set_rooms(questions);
+    tokio::spawn(metrics::show_rooms(asked, edges.orders.clone()));
+    let Some(port) = config.prometheus_port() else { return Ok(()) };
+    let metrics = Metrics {
+        orders: edges.orders.clone(),
+        gateway: edges.gateway.clone(),
+        webhooks: edges.webhooks.clone(),
+    };
+    let prometheus = &config.prometheus;
+    let auth = (!prometheus.username.is_empty()).then(|| parlor_metrics::BasicAuth {
+        username: prometheus.username.clone(),
+        password: prometheus.password.clone(),
+    });
+    for listener in listen_on(config, port)? {
+        let metrics = metrics.clone();
+        let page = move || metrics.clone().page();
+        tokio::spawn(parlor_metrics::serve(listener, auth.clone(), page));
+    }
     Ok(())
 }
 
 /// Opens the TCP listeners. Without a bind address both families, of which one may be missing.
 fn listen(config: &Config) -> Result<Vec<TcpListener>, Failure> {
+    listen_on(config, config.port)
+}
+
+fn listen_on(config: &Config, port: u16) -> Result<Vec<TcpListener>, Failure> {
     let chosen = !config.bind_addresses.is_empty();
     let dev_default = config.bind_addresses.iter().all(IpAddr::is_loopback);
     let wildcards: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let ips = if chosen { &config.bind_addresses[..] } else { &wildcards };
     let mut listeners = Vec::new();
     for ip in ips {
-        let address = SocketAddr::new(*ip, config.port);
+        let address = SocketAddr::new(*ip, port);
         match bind(address) {
             Ok(listener) => listeners.push(listener),
             // A machine without IPv6 is no reason to fail where nobody asked for IPv6.
@@ -277,7 +425,7 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
         fingerprint,
         ice_lite: config.rtc.use_ice_lite,
         enable_remote_unmute: config.room.enable_remote_unmute,
-        limits: Limits::default(),
+        limits: node_limits(config),
     };
     Ok((workers, Node::new(node, seed()?)))
 }

@@ -17,6 +17,12 @@ pub enum ApiRequest {
     RemoveParticipant(proto::RoomParticipantIdentity),
     MutePublishedTrack(proto::MuteRoomTrackRequest),
     SendData(proto::SendDataRequest),
+    UpdateParticipant(proto::UpdateParticipantRequest),
+    UpdateSubscriptions(proto::UpdateSubscriptionsRequest),
+    UpdateRoomMetadata(proto::UpdateRoomMetadataRequest),
+    PerformRpc(proto::PerformRpcRequest),
+    ForwardParticipant(proto::ForwardParticipantRequest),
+    MoveParticipant(proto::MoveParticipantRequest),
 }
 
 /// What an [`ApiRequest`] brought.
@@ -31,6 +37,9 @@ pub enum ApiResponse {
     ParticipantRemoved(proto::RemoveParticipantResponse),
     TrackMuted(proto::MuteRoomTrackResponse),
     DataSent(proto::SendDataResponse),
+    SubscriptionsUpdated(proto::UpdateSubscriptionsResponse),
+    RpcPerformed(proto::PerformRpcResponse),
+    ParticipantMoved(proto::MoveParticipantResponse),
 }
 
 /// The Twirp error codes that this server uses.
@@ -44,6 +53,8 @@ pub enum ApiErrorCode {
     ResourceExhausted,
     FailedPrecondition,
     Unavailable,
+    Canceled,
+    Unknown,
     Internal,
 }
 
@@ -58,6 +69,8 @@ impl ApiErrorCode {
             ApiErrorCode::ResourceExhausted => "resource_exhausted",
             ApiErrorCode::FailedPrecondition => "failed_precondition",
             ApiErrorCode::Unavailable => "unavailable",
+            ApiErrorCode::Canceled => "canceled",
+            ApiErrorCode::Unknown => "unknown",
             ApiErrorCode::Internal => "internal",
         }
     }
@@ -72,7 +85,8 @@ impl ApiErrorCode {
             ApiErrorCode::ResourceExhausted => 429,
             ApiErrorCode::FailedPrecondition => 412,
             ApiErrorCode::Unavailable => 503,
-            ApiErrorCode::Internal => 500,
+            ApiErrorCode::Canceled => 408,
+            ApiErrorCode::Unknown | ApiErrorCode::Internal => 500,
         }
     }
 }
@@ -85,4 +99,6 @@ pub struct ApiError {
     pub code: ApiErrorCode,
     /// `msg` of Twirp's JSON, complete.
     pub message: String,
+    /// `meta.argument` of Twirp's JSON: what was wrong with an argument.
+    pub argument: Option<&'static str>,
 }

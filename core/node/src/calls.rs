@@ -3,6 +3,7 @@
 use crate::{
     Node,
     api::{ApiError, ApiErrorCode, ApiRequest, ApiResponse},
+    io::CallId,
 };
 use livekit_protocol as proto;
 use parlor_model::{DataChannel, DisconnectReason, Now, RoomName};
@@ -19,34 +20,50 @@ use std::time::Duration;
 /// Bytes of the nonce of a `SendData` call.
 pub const NONCE_BYTES: usize = 16;
 
-type Answer = Result<ApiResponse, ApiError>;
+pub(crate) type Answer = Result<ApiResponse, ApiError>;
 
-fn error(code: ApiErrorCode, text: &str) -> ApiError {
+pub(crate) fn error(code: ApiErrorCode, text: &str) -> ApiError {
     // LiveKit's handlers do not name their errors, and clients have met them so.
-    ApiError { code, message: format!("twirp error unknown: {text}") }
+    ApiError { code, message: format!("twirp error unknown: {text}"), argument: None }
+}
+
+/// An argument that is not admissible; `limit` says what would be.
+pub(crate) fn invalid(argument: &'static str, limit: &str) -> ApiError {
+    let message = format!("{argument} {limit}");
+    ApiError { code: ApiErrorCode::InvalidArgument, message, argument: Some(argument) }
 }
 
 fn no_room() -> ApiError {
     error(ApiErrorCode::NotFound, "requested room does not exist")
 }
 
-fn no_participant() -> ApiError {
+pub(crate) fn no_participant() -> ApiError {
     error(ApiErrorCode::NotFound, "participant does not exist")
 }
 
 impl Node {
-    /// Answers a call at once: an absent target is not waited for.
+    /// Answers a call at once: an absent target is not waited for. `None` when a participant has
+    /// to answer first.
     pub(crate) fn handle_call(
         &mut self,
         now: Now,
+        call: CallId,
         claims: Option<&Claims>,
         request: ApiRequest,
-    ) -> Answer {
+    ) -> Option<Answer> {
         let grant = claims.and_then(|claims| claims.video.clone()).unwrap_or_default();
         if !may(&grant, &request) {
             let message = "permissions denied".to_owned();
-            return Err(ApiError { code: ApiErrorCode::Unauthenticated, message });
+            let code = ApiErrorCode::Unauthenticated;
+            return Some(Err(ApiError { code, message, argument: None }));
         }
+        if let ApiRequest::PerformRpc(request) = request {
+            return self.perform_rpc(now, call, request).err().map(Err);
+        }
+        Some(self.answer(now, request))
+    }
+
+    fn answer(&mut self, now: Now, request: ApiRequest) -> Answer {
         match request {
             ApiRequest::CreateRoom(request) => self.create_room(now, request),
             ApiRequest::ListRooms(request) => Ok(self.list_rooms(&request.names)),
@@ -63,20 +80,25 @@ impl Node {
                 let region = &self.outside.config.region;
                 Ok(ApiResponse::Participant(participant_info(participant, region)))
             }
-            ApiRequest::RemoveParticipant(request) => {
-                let host = self.hosts.get(request.room.as_str()).ok_or_else(no_participant)?;
-                let found = host.participant_by_identity(&request.identity);
-                let sid = found.ok_or_else(no_participant)?.1.clone();
-                let command = Command::Leave(sid, DisconnectReason::ParticipantRemoved);
-                self.command(now, &request.room, command)?;
-                Ok(ApiResponse::ParticipantRemoved(proto::RemoveParticipantResponse {}))
-            }
+            ApiRequest::RemoveParticipant(request) => self.remove_participant(now, &request),
             ApiRequest::MutePublishedTrack(request) => self.mute_published_track(now, &request),
             ApiRequest::SendData(request) => self.send_data(now, request),
+            ApiRequest::UpdateParticipant(request) => self.update_participant(now, request),
+            ApiRequest::UpdateSubscriptions(request) => self.update_subscriptions(now, request),
+            ApiRequest::UpdateRoomMetadata(request) => self.update_room_metadata(now, request),
+            ApiRequest::MoveParticipant(request) => self.move_participant(now, &request),
+            ApiRequest::PerformRpc(_) | ApiRequest::ForwardParticipant(_) => {
+                Err(error(ApiErrorCode::Unknown, "not implemented"))
+            }
         }
     }
 
-    fn command(&mut self, now: Now, room: &str, command: Command) -> Result<(), ApiError> {
+    pub(crate) fn command(
+        &mut self,
+        now: Now,
+        room: &str,
+        command: Command,
+    ) -> Result<(), ApiError> {
         let host = self.hosts.get_mut(room).ok_or_else(no_room)?;
         let result = host.command(&mut self.outside, now, command).map_err(|_| no_room());
         self.reschedule(&room.into());
@@ -90,8 +112,8 @@ impl Node {
             return Err(error(ApiErrorCode::InvalidArgument, &text));
         }
         if limits.metadata_bytes > 0 && request.metadata.len() > limits.metadata_bytes {
-            let text = format!("metadata size exceeds limits {}", limits.metadata_bytes);
-            return Err(error(ApiErrorCode::InvalidArgument, &text));
+            let limit = limits.metadata_bytes.to_string();
+            return Err(invalid("metadata size exceeds limits", &limit));
         }
         if !request.room_preset.is_empty() {
             let text = "unknown room configuration in create room request";
@@ -109,6 +131,21 @@ impl Node {
         self.ensure_room(now, &name, settings);
         self.reschedule(&name);
         let host = self.hosts.get(&name).ok_or_else(no_room)?;
+        let room = self.outside.server.room_with_counts(&host.room, &host.turn_password);
+        Ok(ApiResponse::Room(room))
+    }
+
+    fn update_room_metadata(
+        &mut self,
+        now: Now,
+        request: proto::UpdateRoomMetadataRequest,
+    ) -> Answer {
+        let limit = self.outside.config.limits.metadata_bytes;
+        if limit > 0 && request.metadata.len() > limit {
+            return Err(invalid("metadata size exceeds limits", &limit.to_string()));
+        }
+        self.command(now, &request.room, Command::SetMetadata(request.metadata))?;
+        let host = self.hosts.get(request.room.as_str()).ok_or_else(no_room)?;
         let room = self.outside.server.room_with_counts(&host.room, &host.turn_password);
         Ok(ApiResponse::Room(room))
     }
@@ -211,6 +248,7 @@ pub(crate) fn room_settings(
 /// Whether a grant covers a request. A room's administrator rules over exactly that room.
 fn may(grant: &VideoGrant, request: &ApiRequest) -> bool {
     let admin_of = |room: &str| grant.room_admin && !room.is_empty() && grant.room == room;
+    let leads_to = |room: &str| !room.is_empty() && grant.destination_room == room;
     match request {
         ApiRequest::CreateRoom(_) | ApiRequest::DeleteRoom(_) => grant.room_create,
         ApiRequest::ListRooms(_) => grant.room_list,
@@ -220,5 +258,15 @@ fn may(grant: &VideoGrant, request: &ApiRequest) -> bool {
         }
         ApiRequest::MutePublishedTrack(request) => admin_of(&request.room),
         ApiRequest::SendData(request) => admin_of(&request.room),
+        ApiRequest::UpdateParticipant(request) => admin_of(&request.room),
+        ApiRequest::UpdateSubscriptions(request) => admin_of(&request.room),
+        ApiRequest::UpdateRoomMetadata(request) => admin_of(&request.room),
+        ApiRequest::PerformRpc(request) => admin_of(&request.room),
+        ApiRequest::ForwardParticipant(request) => {
+            admin_of(&request.room) && leads_to(&request.destination_room)
+        }
+        ApiRequest::MoveParticipant(request) => {
+            admin_of(&request.room) && leads_to(&request.destination_room)
+        }
     }
 }

@@ -6,6 +6,8 @@ use crate::{
     io::SessionId,
     member::{Member, Publication},
     outside::{Address, Outside},
+    reliable::SentData,
+    rpc::PendingRpc,
 };
 use livekit_protocol as proto;
 use parlor_model::{
@@ -40,6 +42,9 @@ pub(crate) struct Host {
     pub(crate) turn_password: String,
     pub(crate) nonces: VecDeque<Vec<u8>>,
     sif_trailer: Vec<u8>,
+    pub(crate) sent_data: SentData,
+    /// Calls of the server API to methods of participants, by id.
+    pub(crate) rpcs: BTreeMap<String, PendingRpc>,
     pub(crate) announced: crate::webhook::Announced,
     pub(crate) speakers: crate::speakers::Speakers,
     /// Whose connections have to come to carry something else.
@@ -66,6 +71,8 @@ impl Host {
             nonces: VecDeque::new(),
             sif_trailer: cx.secret(SIF_TRAILER_LENGTH).into_bytes(),
             announced: Default::default(),
+            sent_data: SentData::default(),
+            rpcs: BTreeMap::new(),
             speakers: Default::default(),
             unsettled: BTreeSet::new(),
             scheduled: None,
@@ -164,7 +171,12 @@ impl Host {
         }
     }
 
-    fn send_update(&self, cx: &mut Outside, who: &[ParticipantSid], audience: &Audience) {
+    pub(crate) fn send_update(
+        &self,
+        cx: &mut Outside,
+        who: &[ParticipantSid],
+        audience: &Audience,
+    ) {
         let infos = who.iter().filter_map(|sid| self.room.participant(sid));
         let mut batch: Vec<proto::ParticipantInfo> = Vec::new();
         let mut batch_bytes = 0;
@@ -206,7 +218,11 @@ impl Host {
     fn remove(&mut self, cx: &mut Outside, sid: &ParticipantSid, reason: DisconnectReason) {
         tracing::info!(room = %self.room.name(), participant = %sid, ?reason, "left");
         if self.members.get(sid).is_some_and(|member| !member.leaves_silently) {
-            self.send(cx, sid, response::leave(reason));
+            let leave = match self.members.get(sid).is_some_and(|member| member.is_moved) {
+                true => response::leave_for_room(reason),
+                false => response::leave(reason),
+            };
+            self.send(cx, sid, leave);
         }
         let Some(member) = self.members.remove(sid) else { return };
         if let Some(session) = member.session {
@@ -215,6 +231,10 @@ impl Host {
         member.connection.close(cx);
         for publication in member.publications.values() {
             cx.tracks.remove(&publication.id);
+        }
+        if let Some(now) = self.rpcs.values().map(|rpc| rpc.due).min() {
+            // Nothing is late at the earliest deadline but what waits for who has gone.
+            self.expire_rpcs(cx, now - std::time::Duration::from_nanos(1));
         }
     }
 
@@ -249,6 +269,10 @@ impl Host {
         if !member.publications.contains_key(track) {
             let id = cx.track_id();
             cx.tracks.insert(id, (address, track.clone()));
+            if self.room.track(track).is_some_and(|track| track.announced.encryption != 0) {
+                let trailer = self.sif_trailer.clone().into();
+                cx.command(self.shard, MediaCommand::SetFrameTrailer { track: id, trailer });
+            }
             member.publications.insert(track.clone(), Publication { id, subscribed: false });
         }
         let info = self.room.track(track).map(response::track_info);
@@ -448,7 +472,8 @@ impl Host {
         let Some(member) = self.members.get_mut(subscriber) else { return };
         let subscription = cx.subscription_id();
         let is_video = known.kind == TrackKind::Video;
-        let settings = subscription_settings(known, member.track_settings.get(&track));
+        let wanted = member.track_settings.get(&track);
+        let settings = subscription_settings(known, wanted, member.allows_pause);
         member.connection.add_send(SendTrack {
             subscription,
             track: publication.id,
@@ -515,9 +540,14 @@ fn sent_codecs(track: &Track) -> Vec<Codec> {
 pub(crate) fn subscription_settings(
     track: &Track,
     settings: Option<&proto::UpdateTrackSettings>,
+    may_pause: bool,
 ) -> parlor_sfu::command::SubscriptionSettings {
-    use parlor_sfu::command::SubscriptionSettings;
-    let Some(wanted) = settings else { return SubscriptionSettings::default() };
+    use parlor_sfu::command::{CAMERA_PRIORITY, SCREEN_PRIORITY, SubscriptionSettings};
+    let is_screen = track.announced.source == parlor_model::TrackSource::ScreenShare;
+    let priority = if is_screen { SCREEN_PRIORITY } else { CAMERA_PRIORITY };
+    let by_track =
+        SubscriptionSettings { is_screen, priority, may_pause, ..SubscriptionSettings::default() };
+    let Some(wanted) = settings else { return by_track };
     let layers = track.codecs.first().map_or(&[][..], |codec| &codec.layers);
     let index = |index: usize| u8::try_from(index).unwrap_or(u8::MAX);
     let max_layer = if wanted.width > 0 && wanted.height > 0 {
@@ -534,5 +564,14 @@ pub(crate) fn subscription_settings(
         enabled: !wanted.disabled,
         max_layer,
         max_fps: (wanted.fps > 0).then_some(wanted.fps),
+        shown_pixels: wanted.width.saturating_mul(wanted.height),
+        // Theirs begins with 1, the highest; they lie between a camera's and a screen's.
+        priority: match wanted.priority {
+            0 => priority,
+            wanted => {
+                u8::try_from(wanted).map_or(CAMERA_PRIORITY, |wanted| SCREEN_PRIORITY - wanted)
+            }
+        },
+        ..by_track
     }
 }

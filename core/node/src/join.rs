@@ -51,7 +51,8 @@ impl Host {
                 Connection::pair(cx, now, settings, &client, primary)
             }
         };
-        let member = Member::new(now, sid.clone(), session, client, request.claims, connection);
+        let mut member = Member::new(now, sid.clone(), session, client, request.claims, connection);
+        member.allows_pause = request.subscriber_allow_pause.unwrap_or(true);
         cx.outputs.push_back(Output::Accept { session });
         cx.sessions.insert(session, self.address(&sid));
         self.send_join(cx, &sid, member);
@@ -80,12 +81,14 @@ impl Host {
     /// When something has to happen in this room.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let members = self.members.values().filter_map(Member::deadline);
-        members.chain(self.room.poll_timeout()).min()
+        let rpcs = self.rpcs.values().map(|rpc| rpc.due);
+        members.chain(self.room.poll_timeout()).chain(rpcs).min()
     }
 
     /// Does what has become due.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Outside, now: Now) {
         self.room.handle_timeout(now);
+        self.expire_rpcs(cx, now.instant);
         let due = |member: &&Member| member.deadline().is_some_and(|due| due <= now.instant);
         let due: Vec<_> =
             self.members.values().filter(due).map(|member| member.sid.clone()).collect();
@@ -99,8 +102,16 @@ impl Host {
         let Some(member) = self.members.get_mut(sid) else { return };
         let is_over = |since: Instant, limit| now.instant >= since + limit;
         cx.counters.lost_packets += member.held.expire(now.instant);
+        if member.speaks_until.is_some_and(|end| now.instant >= end) {
+            self.end_simulated_speech(cx, sid);
+        }
+        let Some(member) = self.members.get_mut(sid) else { return };
         if !member.active && is_over(member.joined, JOIN_TIMEOUT) {
             return self.apply(now, Command::Leave(sid.clone(), DisconnectReason::JoinFailure));
+        }
+        if member.ends_at.is_some_and(|due| now.instant >= due) {
+            let reason = DisconnectReason::ConnectionTimeout;
+            return self.apply(now, Command::Leave(sid.clone(), reason));
         }
         if member.session.is_none() {
             return;

@@ -62,9 +62,15 @@ mod join;
 mod media;
 mod member;
 mod node;
+mod operate;
 mod outside;
+mod participants;
 mod peer;
+mod reliable;
 mod requests;
+mod resume;
+mod rpc;
+mod simulate;
 mod speakers;
 mod webhook;
 
@@ -78,5 +84,11 @@ pub use member::{
     TOKEN_REFRESH_INTERVAL, TRACK_SETTINGS_MAX,
 };
 pub use node::{Counts, Node};
+pub use operate::{ParticipantSnapshot, RoomSnapshot};
 pub use outside::Counters;
+pub use participants::REVOKED_MAX;
 pub use peer::{CANDIDATE_BYTES_MAX, REMOTE_CANDIDATES_MAX};
+pub use reliable::{SENT_DATA_BYTES_MAX, SENT_DATA_TTL};
+pub use resume::{CLOSED_TIMEOUT, RESUME_TIMEOUT, SIMULATED_DROP_TTL};
+pub use rpc::{RPC_PAYLOAD_BYTES_MAX, RPC_TIMEOUT, RPC_TIMEOUT_MAX, RPCS_MAX};
+pub use simulate::SIMULATED_SPEECH_MAX;

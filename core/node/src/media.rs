@@ -1,12 +1,11 @@
 //! News from media threads, and data on its way through.
 
-use crate::{host::Host, outside::Outside};
+use crate::{host::Host, outside::Outside, reliable::Sent};
 use bytes::Bytes;
-use parlor_model::{
-    DataChannel, DisconnectReason, Now, ParticipantSid, PeerId, Rid, Ssrc, TrackSid,
-};
+use livekit_protocol as proto;
+use parlor_model::{DataChannel, Now, ParticipantSid, PeerId, Rid, Ssrc, SubscriptionId, TrackSid};
 use parlor_room::Command;
-use parlor_sfu::command::{MediaCommand, PeerFailure};
+use parlor_sfu::command::MediaCommand;
 use parlor_signal::data::{Packet, Sender};
 use std::collections::BTreeSet;
 
@@ -16,19 +15,14 @@ impl Host {
         let Some(member) = self.members.get_mut(sid) else { return };
         let Some(peer) = member.connection.peer_mut(id) else { return };
         peer.connected = true;
+        self.peer_returned(sid, id);
+        let Some(member) = self.members.get_mut(sid) else { return };
         let is_primary = member.connection.primary().is_some_and(|primary| primary.id == id);
         if is_primary && !member.active {
             member.active = true;
             tracing::info!(room = %self.room.name(), participant = %sid, "active");
             self.apply(now, Command::SetActive(sid.clone()));
         }
-    }
-
-    /// A peer has ended, and its participant with it; a client that still listens comes back.
-    pub(crate) fn peer_failed(&mut self, now: Now, sid: &ParticipantSid, failure: PeerFailure) {
-        tracing::info!(room = %self.room.name(), participant = %sid, ?failure, "connection failed");
-        let reason = DisconnectReason::ConnectionTimeout;
-        self.apply(now, Command::Leave(sid.clone(), reason));
     }
 
     /// The first packet of a stream has come: its layer has an SSRC, and its track is there.
@@ -55,6 +49,27 @@ impl Host {
         }
         let (participant, track) = (publisher.clone(), track.clone());
         self.apply(now, Command::Publish { participant, track });
+    }
+
+    /// A subscriber's link no longer carries a video, or does again: it is told.
+    pub(crate) fn stream_state(
+        &mut self,
+        cx: &mut Outside,
+        sid: &ParticipantSid,
+        subscription: SubscriptionId,
+        paused: bool,
+    ) {
+        let Some(member) = self.members.get(sid) else { return };
+        let track = member.subscriptions.iter().find(|(_, known)| **known == subscription);
+        let Some(track) = track.and_then(|(track, _)| self.room.track(track)) else { return };
+        let state = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
+        let info = proto::StreamStateInfo {
+            participant_sid: track.publisher.to_string(),
+            track_sid: track.sid.to_string(),
+            state: state.into(),
+        };
+        let update = proto::StreamStateUpdate { stream_states: vec![info] };
+        self.send(cx, sid, proto::signal_response::Message::StreamStateUpdate(update));
     }
 
     /// A data channel can be written now: what was held for it goes out.
@@ -85,12 +100,16 @@ impl Host {
         data: Bytes,
     ) {
         let Some(participant) = self.room.participant(sid) else { return };
-        let Some(member) = self.members.get_mut(sid) else { return };
         // Data tracks are not published yet, so nothing on their channel belongs to one.
         if !participant.info.permissions.can_publish_data || channel == DataChannel::DataTrack {
             cx.counters.forbidden_packets += 1;
             return;
         }
+        if channel == DataChannel::Reliable && self.take_rpc_reply(cx, sid, &data) {
+            return;
+        }
+        let Some(participant) = self.room.participant(sid) else { return };
+        let Some(member) = self.members.get_mut(sid) else { return };
         let Ok(packet) = Packet::read(data) else {
             cx.counters.malformed_packets += 1;
             return;
@@ -122,6 +141,17 @@ impl Host {
             return;
         }
         let relayed = packet.relay(channel, &sender);
+        if channel == DataChannel::Reliable && packet.sequence() > 0 {
+            let to_all =
+                packet.destination_sids().is_empty() && packet.destination_identities().is_empty();
+            self.sent_data.push(Sent {
+                at: now.instant,
+                sender: sid.clone(),
+                sequence: packet.sequence(),
+                data: relayed.clone(),
+                recipients: (!to_all).then(|| recipients.clone()),
+            });
+        }
         self.send_data(cx, now, channel, relayed, &recipients);
     }
 

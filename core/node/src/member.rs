@@ -1,6 +1,6 @@
 //! A participant as the node knows it: its socket, its connections, and dense ids.
 
-use crate::{connection::Connection, io::SessionId, outside::Outside};
+use crate::{connection::Connection, io::SessionId, outside::Outside, resume::SimulatedDrop};
 use bytes::Bytes;
 use livekit_protocol as proto;
 use parlor_model::{Now, ParticipantSid, PeerId, Permissions, SubscriptionId, TrackId, TrackSid};
@@ -45,7 +45,23 @@ pub(crate) struct Member {
     pub(crate) publications: BTreeMap<TrackSid, Publication>,
     pub(crate) subscriptions: BTreeMap<TrackSid, SubscriptionId>,
     pub(crate) track_settings: BTreeMap<TrackSid, proto::UpdateTrackSettings>,
+    /// Whether its video may be paused when its link does not carry it.
+    pub(crate) allows_pause: bool,
     pub(crate) told_unsupported: BTreeSet<SubscriptionId>,
+    /// When it is removed unless its connection comes back.
+    pub(crate) ends_at: Option<Instant>,
+    /// Peers that have lost their path.
+    pub(crate) lost_peers: BTreeSet<PeerId>,
+    /// Its connection has ended for good: it can only begin anew.
+    pub(crate) is_beyond_resume: bool,
+    /// It has a token for another room, where it shall begin anew.
+    pub(crate) is_moved: bool,
+    /// Whether the client of a resumed session may still say what it has got.
+    pub(crate) may_sync_data: bool,
+    /// The end of a simulated speech.
+    pub(crate) speaks_until: Option<Instant>,
+    /// The next resume shall fail, and since when.
+    pub(crate) drop_on_resume: Option<(SimulatedDrop, Instant)>,
     /// The socket ends without `leave`, as simulated failures do.
     pub(crate) leaves_silently: bool,
     /// Last sequence number of its reliable data.
@@ -84,7 +100,15 @@ impl Member {
             publications: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             track_settings: BTreeMap::new(),
+            allows_pause: true,
             told_unsupported: BTreeSet::new(),
+            ends_at: None,
+            lost_peers: BTreeSet::new(),
+            is_beyond_resume: false,
+            is_moved: false,
+            may_sync_data: false,
+            speaks_until: None,
+            drop_on_resume: None,
             leaves_silently: false,
             last_sequence: 0,
             held: HeldData::default(),
@@ -109,10 +133,7 @@ impl Member {
         if video.permissions() != info.permissions {
             set_permissions(video, &info.permissions);
         }
-        let keys = &cx.config.api_keys;
-        let key = keys.iter().find(|(key, _)| *key == claims.iss).or_else(|| keys.iter().next());
-        let Some((key, secret)) = key else { return String::new() };
-        token::sign(&claims.refreshed(now.unix), key, secret)
+        token::sign_refreshed(claims, now.unix, &cx.config.api_keys)
     }
 
     /// When something has to happen to it.
@@ -126,6 +147,8 @@ impl Member {
             answer.filter(|_| connected),
             connected.then_some(self.refresh_at),
             self.held.deadline(),
+            self.ends_at,
+            self.speaks_until,
         ]
         .into_iter()
         .flatten()

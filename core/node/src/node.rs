@@ -5,14 +5,15 @@ use crate::{
     host::Host,
     io::{Frame, Input, Now, Output, SessionId},
     outside::{Address, Counters, Outside},
+    resume::Resumed,
 };
 use livekit_protocol as proto;
-use parlor_model::{DisconnectReason, PeerId, RoomName, ShardId};
+use parlor_model::{DisconnectReason, Identity, PeerId, RoomName, ShardId};
 use parlor_room::{Command, RoomSettings};
 use parlor_sfu::command::MediaEvent;
 use parlor_signal::{ConnectRequest, frame, request, response};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Instant,
 };
 
@@ -34,6 +35,8 @@ pub struct Node {
     pub(crate) hosts: BTreeMap<RoomName, Host>,
     deadlines: BTreeSet<(Instant, RoomName)>,
     shutting_down: bool,
+    /// Whose tokens are barred that were issued before when (Unix seconds), oldest first.
+    pub(crate) revoked: VecDeque<((RoomName, Identity), u64)>,
 }
 
 impl Node {
@@ -44,6 +47,7 @@ impl Node {
             hosts: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             shutting_down: false,
+            revoked: VecDeque::new(),
         }
     }
 
@@ -80,8 +84,9 @@ impl Node {
                 });
             }
             Input::Api { call, claims, request } => {
-                let result = self.handle_call(now, claims.as_deref(), request);
-                self.outside.outputs.push_back(Output::Reply { call, result });
+                if let Some(result) = self.handle_call(now, call, claims.as_deref(), request) {
+                    self.outside.outputs.push_back(Output::Reply { call, result });
+                }
             }
             Input::Media { shard: _, event } => self.handle_media(now, event),
             Input::Shutdown => self.shut_down(now),
@@ -162,15 +167,12 @@ impl Node {
 
     fn connect(&mut self, now: Now, session: SessionId, request: ConnectRequest) {
         let name = RoomName::from(request.room());
+        if self.is_revoked(name.as_str(), &request.claims) {
+            let body = "invalid authorization token: token has been revoked".to_owned();
+            return self.outside.outputs.push_back(Output::Refuse { session, status: 401, body });
+        }
         if request.reconnect {
-            // Sessions do not outlive their socket yet: the client begins anew.
-            self.outside.outputs.push_back(Output::Accept { session });
-            let client = response::Client::from(&request.client_info);
-            let leave = response::leave(DisconnectReason::StateMismatch);
-            if let Some(leave) = client.adapt(leave) {
-                self.outside.send_once(session, leave);
-            }
-            return self.outside.close(session);
+            return self.resume(now, session, &name, &request);
         }
         if self.shutting_down {
             return self.refuse(session, "server is shutting down");
@@ -188,6 +190,28 @@ impl Node {
         if let Some(refusal) = refusal {
             tracing::info!(room = %name, %refusal, "join refused");
             self.refuse(session, "connection closed by media");
+        }
+    }
+
+    fn resume(&mut self, now: Now, session: SessionId, name: &RoomName, request: &ConnectRequest) {
+        let mut resumed = Resumed::Unknown;
+        self.with_host(now, name, |host, outside| {
+            resumed = host.resume(outside, now, session, request);
+        });
+        match resumed {
+            Resumed::Yes => {}
+            Resumed::Refused => self.refuse(session, "connection closed by media"),
+            Resumed::Unknown => {
+                self.outside.outputs.push_back(Output::Accept { session });
+                let client = response::Client::from(&request.client_info);
+                // The parameters of a resume may leave the version out; then it is a new one.
+                let leave = response::leave(DisconnectReason::StateMismatch);
+                let leave = if client.protocol == 0 { Some(leave) } else { client.adapt(leave) };
+                if let Some(leave) = leave {
+                    self.outside.send_once(session, leave);
+                }
+                self.outside.close(session);
+            }
         }
     }
 
@@ -237,7 +261,9 @@ impl Node {
             MediaEvent::PeerDisconnected { .. } | MediaEvent::SubscriptionStarted { .. } => {}
             MediaEvent::PeerFailed { peer, reason } => {
                 let Some(Address { room, participant }) = of_peer(self, peer) else { return };
-                self.with_host(now, &room, |host, _| host.peer_failed(now, &participant, reason));
+                self.with_host(now, &room, |host, outside| {
+                    host.peer_failed(outside, now, &participant, peer, reason);
+                });
             }
             MediaEvent::ChannelOpen { peer, channel } => {
                 let Some(Address { room, participant }) = of_peer(self, peer) else { return };
@@ -249,6 +275,12 @@ impl Node {
                 let Some(Address { room, participant }) = of_peer(self, peer) else { return };
                 self.with_host(now, &room, |host, outside| {
                     host.handle_data(outside, now, &participant, channel, data);
+                });
+            }
+            MediaEvent::StreamState { peer, subscription, paused } => {
+                let Some(Address { room, participant }) = of_peer(self, peer) else { return };
+                self.with_host(now, &room, |host, outside| {
+                    host.stream_state(outside, &participant, subscription, paused);
                 });
             }
             MediaEvent::AudioLevels { levels } => self.audio_levels(now, &levels),

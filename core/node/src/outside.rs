@@ -115,6 +115,17 @@ impl Outside {
         nonce.to_vec()
     }
 
+    /// A random id in the form of RFC 9562 section 5.4.
+    pub(crate) fn uuid(&mut self) -> String {
+        let mut bytes = [0; 16];
+        self.rng.fill_bytes(&mut bytes);
+        let number =
+            u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+        let hex = format!("{number:032x}");
+        let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| hex.get(part).unwrap_or(""));
+        parts.join("-")
+    }
+
     pub(crate) fn ssrc(&mut self) -> Ssrc {
         Ssrc(self.rng.next_u32().max(1))
     }

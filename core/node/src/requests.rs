@@ -71,7 +71,8 @@ impl Host {
                 self.send(cx, sid, Message::PongResp(pong));
             }
             Request::UpdateMetadata(update) => self.handle_update_metadata(cx, now, sid, update),
-            Request::Simulate(simulate) => self.handle_simulate(now, sid, simulate),
+            Request::SyncState(state) => self.handle_sync_state(cx, now, sid, &state),
+            Request::Simulate(simulate) => self.handle_simulate(cx, now, sid, simulate),
             other => self.refuse(cx, sid, other),
         }
     }
@@ -193,7 +194,7 @@ impl Host {
         }
     }
 
-    fn handle_track_setting(
+    pub(crate) fn handle_track_setting(
         &mut self,
         cx: &mut Outside,
         sid: &ParticipantSid,
@@ -205,7 +206,7 @@ impl Host {
             if let Some(subscription) = member.subscriptions.get(&track).copied()
                 && let Some(known) = self.room.track(&track)
             {
-                let settings = subscription_settings(known, Some(settings));
+                let settings = subscription_settings(known, Some(settings), member.allows_pause);
                 cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
             }
             let full = member.track_settings.len() >= TRACK_SETTINGS_MAX;
@@ -260,35 +261,10 @@ impl Host {
         if limits.metadata_bytes > 0 && length(&change.metadata) > limits.metadata_bytes {
             return Err((Reason::LimitExceeded, "exceeds metadata size limit"));
         }
-        let mut attributes = participant.info.attributes.clone();
-        attributes.extend(change.attributes.clone());
-        let bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if bytes > limits.attributes_bytes {
+        if participant.info.attributes_bytes_with(&change.attributes) > limits.attributes_bytes {
             return Err((Reason::LimitExceeded, "exceeds attributes size limit"));
         }
         Ok(())
-    }
-
-    fn handle_simulate(
-        &mut self,
-        now: Now,
-        sid: &ParticipantSid,
-        simulate: proto::SimulateScenario,
-    ) {
-        use proto::simulate_scenario::Scenario;
-        let (reason, silently) = match simulate.scenario {
-            Some(Scenario::ServerLeave(_)) => (DisconnectReason::ServerShutdown, false),
-            Some(Scenario::NodeFailure(_)) => (DisconnectReason::ServerShutdown, true),
-            Some(Scenario::Migration(_)) => (DisconnectReason::Migration, true),
-            Some(Scenario::LeaveRequestFullReconnect(_)) => {
-                (DisconnectReason::StateMismatch, false)
-            }
-            _ => return,
-        };
-        if let Some(member) = self.members.get_mut(sid) {
-            member.leaves_silently = silently;
-        }
-        self.apply(now, Command::Leave(sid.clone(), reason));
     }
 }
 

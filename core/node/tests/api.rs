@@ -210,3 +210,238 @@ fn data_is_sent_once_for_each_nonce() {
     assert_eq!(code(short).0, ApiErrorCode::InvalidArgument);
     assert_eq!(code(world.call(admin("no"), send("no", &[]))).0, ApiErrorCode::NotFound);
 }
+
+fn update(identity: &str) -> proto::UpdateParticipantRequest {
+    proto::UpdateParticipantRequest {
+        room: "tw".into(),
+        identity: identity.into(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_participant_is_changed_in_steps() {
+    let mut world = World::new();
+    let alice = world.join_active("tw", "alice");
+    let said = world.said(alice).len();
+    let request = proto::UpdateParticipantRequest {
+        name: "Nn".into(),
+        metadata: "new".into(),
+        attributes: [("b".to_owned(), "2".to_owned())].into(),
+        ..update("alice")
+    };
+    let call = world.call(admin("tw"), ApiRequest::UpdateParticipant(request));
+    let Ok(ApiResponse::Participant(info)) = call else { panic!() };
+    assert_eq!((info.name.as_str(), info.metadata.as_str()), ("Nn", "new"));
+    let told = &world.said(alice)[said..];
+    let [Message::Update(_), Message::Update(_), Message::Update(last), Message::RefreshToken(_)] =
+        told
+    else {
+        panic!("{told:#?}")
+    };
+    assert_eq!(last.participants[0].version, info.version);
+
+    let long = proto::UpdateParticipantRequest { name: "n".repeat(257), ..update("alice") };
+    let refused = world.call(admin("tw"), ApiRequest::UpdateParticipant(long)).unwrap_err();
+    assert_eq!(refused.message, "name length exceeds limits 256");
+    assert_eq!(refused.argument, Some("name length exceeds limits"));
+    let attributes = [("a".to_owned(), "v".repeat(64_000))].into();
+    let large = proto::UpdateParticipantRequest { attributes, ..update("alice") };
+    assert!(world.call(admin("tw"), ApiRequest::UpdateParticipant(large)).is_err());
+    let ghost = world.call(admin("tw"), ApiRequest::UpdateParticipant(update("ghost")));
+    assert_eq!(code(ghost).0, ApiErrorCode::NotFound);
+}
+
+/// A microphone of alice, and bob who hears it. Returns both and the track.
+fn speaking(world: &mut World) -> (parlor_node::io::SessionId, parlor_node::io::SessionId, String) {
+    let alice = world.join_active("tw", "alice");
+    let bob = world.join_active("tw", "bob");
+    let add = proto::AddTrackRequest { cid: "mic".into(), ..Default::default() };
+    world.request(alice, Request::AddTrack(add));
+    world.request(alice, Request::Offer(offer_with(2, &["mic"])));
+    let published = world.said(alice).iter().find_map(|message| match message {
+        Message::TrackPublished(published) => published.track.clone(),
+        _ => None,
+    });
+    (alice, bob, published.unwrap().sid)
+}
+
+#[test]
+fn permissions_change_what_is_published_and_received() {
+    let mut world = World::new();
+    let (alice, bob, track) = speaking(&mut world);
+    let said = world.said(alice).len();
+    let mut permit = |identity: &str, permission: proto::ParticipantPermission| {
+        let request =
+            proto::UpdateParticipantRequest { permission: Some(permission), ..update(identity) };
+        let call = world.call(admin("tw"), ApiRequest::UpdateParticipant(request));
+        let Ok(ApiResponse::Participant(info)) = call else { panic!() };
+        (info, world.node.counts().subscriptions)
+    };
+    let (mut sees, all) = (proto::ParticipantPermission::default(), 1);
+    sees.can_publish_data = true;
+    let (bobs, subscriptions) = permit("bob", sees.clone());
+    assert!(!bobs.permission.unwrap().can_subscribe);
+    assert_eq!(subscriptions, 0);
+    sees.can_subscribe = true;
+    assert_eq!(permit("bob", sees.clone()).1, all, "and it is subscribed again");
+
+    let (alices, subscriptions) = permit("alice", sees);
+    assert_eq!((alices.tracks.len(), alices.is_publisher, subscriptions), (0, false, 0));
+    let told: Vec<_> = world.said(alice)[said..]
+        .iter()
+        .filter(|message| !matches!(message, Message::MediaSectionsRequirement(_)))
+        .collect();
+    let [
+        ..,
+        Message::Update(_),
+        Message::TrackUnpublished(gone),
+        Message::Update(last),
+        Message::RefreshToken(_),
+    ] = &told[..]
+    else {
+        panic!("{told:#?}")
+    };
+    assert_eq!(gone.track_sid, track);
+    assert!(!last.participants[0].is_publisher);
+    let _ = bob;
+}
+
+#[test]
+fn subscriptions_and_room_metadata_are_changed_by_api() {
+    let mut world = World::new();
+    let (alice, _, track) = speaking(&mut world);
+    let request = |identity: &str, subscribe| {
+        let (room, track_sids) = ("tw".into(), vec![track.clone(), "TR_nope".into()]);
+        let identity = identity.into();
+        ApiRequest::UpdateSubscriptions(proto::UpdateSubscriptionsRequest {
+            room,
+            identity,
+            track_sids,
+            subscribe,
+            ..Default::default()
+        })
+    };
+    world.call(admin("tw"), request("bob", false)).unwrap();
+    assert_eq!(world.node.counts().subscriptions, 0);
+    world.call(admin("tw"), request("bob", true)).unwrap();
+    assert_eq!(world.node.counts().subscriptions, 1);
+    assert_eq!(code(world.call(admin("tw"), request("ghost", true))).0, ApiErrorCode::NotFound);
+
+    let metadata = |room: &str| {
+        let (room, metadata) = (room.into(), "rm2".into());
+        ApiRequest::UpdateRoomMetadata(proto::UpdateRoomMetadataRequest { room, metadata })
+    };
+    let Ok(ApiResponse::Room(room)) = world.call(admin("tw"), metadata("tw")) else { panic!() };
+    assert_eq!(room.metadata, "rm2");
+    assert!(matches!(world.said(alice).last(), Some(Message::RoomUpdate(_))));
+    assert_eq!(code(world.call(admin("no"), metadata("no"))).0, ApiErrorCode::NotFound);
+}
+
+fn call_method(world: &mut World) {
+    let request = proto::PerformRpcRequest {
+        room: "tw".into(),
+        destination_identity: "alice".into(),
+        method: "m".into(),
+        payload: "p".into(),
+        response_timeout_ms: 1_000,
+    };
+    let claims = parlor_signal::Claims { video: admin("tw"), ..Default::default() };
+    world.handle(parlor_node::io::Input::Api {
+        call: parlor_node::io::CallId(9),
+        claims: Some(Box::new(claims)),
+        request: ApiRequest::PerformRpc(request),
+    });
+}
+
+#[test]
+fn methods_of_participants_are_called() {
+    use prost::Message as _;
+    use proto::{data_packet::Value, rpc_response::Value as Outcome};
+    let mut world = World::new();
+    world.join_active("tw", "alice");
+    let peer = world.peer_of("alice");
+    let channel = parlor_model::DataChannel::Reliable;
+    world.media(MediaEvent::ChannelOpen { peer, channel });
+    for outcome in [
+        Outcome::Payload("done".into()),
+        Outcome::Error(proto::RpcError { code: 1400, ..Default::default() }),
+    ] {
+        world.commands.clear();
+        call_method(&mut world);
+        assert!(world.replies.is_empty(), "alice has to answer first");
+        let Some(MediaCommand::SendData { data, .. }) = world.commands.last() else { panic!() };
+        let packet = proto::DataPacket::decode(data.clone()).unwrap();
+        let Some(Value::RpcRequest(request)) = packet.value else { panic!() };
+        assert_eq!((request.method.as_str(), request.payload.as_str()), ("m", "p"));
+        assert_eq!(packet.participant_identity, request.id);
+        for value in [
+            Value::RpcAck(proto::RpcAck { request_id: request.id.clone() }),
+            Value::RpcResponse(proto::RpcResponse {
+                request_id: request.id,
+                value: Some(outcome.clone()),
+            }),
+        ] {
+            let packet = proto::DataPacket { value: Some(value), ..Default::default() };
+            let data = packet.encode_to_vec().into();
+            world.media(MediaEvent::Data { peer, channel, data });
+        }
+        match (world.replies.pop().unwrap(), outcome) {
+            (Ok(ApiResponse::RpcPerformed(response)), Outcome::Payload(payload)) => {
+                assert_eq!(response.payload, payload);
+            }
+            (Err(error), Outcome::Error(_)) => assert_eq!(error.code, ApiErrorCode::Unknown),
+            other => panic!("{other:?}"),
+        }
+    }
+    call_method(&mut world);
+    world.pass(std::time::Duration::from_secs(1));
+    assert_eq!(code(world.replies.pop().unwrap()).0, ApiErrorCode::Canceled);
+    call_method(&mut world);
+    world.call(admin("tw"), ApiRequest::RemoveParticipant(identity("tw", "alice"))).unwrap();
+    let late = world.replies.pop().unwrap();
+    assert_eq!(code(late).0, ApiErrorCode::Unavailable);
+}
+
+#[test]
+fn removal_bars_older_tokens() {
+    let mut world = World::new();
+    let alice = world.join_active("tw", "alice");
+    let revoke_token_ts = world.now.unix.as_secs() as i64;
+    let request = proto::RoomParticipantIdentity { revoke_token_ts, ..identity("tw", "alice") };
+    world.call(admin("tw"), ApiRequest::RemoveParticipant(request)).unwrap();
+    assert!(world.is_closed(alice));
+    let again = world.join("tw", "alice", Options::default());
+    let body = "invalid authorization token: token has been revoked";
+    assert_eq!(world.refused(again), Some((401, body)));
+    let other = world.join("tw2", "alice", Options::default());
+    assert_eq!(world.refused(other), None);
+}
+
+#[test]
+fn a_participant_is_moved_with_a_token_for_the_other_room() {
+    let mut world = World::new();
+    let alice = world.join_active("tw", "alice");
+    world.join_active("tw-b", "bob");
+    let request = |to: &str| {
+        let (room, identity, destination_room) = ("tw".into(), "alice".into(), to.into());
+        ApiRequest::MoveParticipant(proto::MoveParticipantRequest {
+            room,
+            identity,
+            destination_room,
+        })
+    };
+    let grant =
+        |to: &str| admin("tw").map(|grant| VideoGrant { destination_room: to.into(), ..grant });
+    assert_eq!(code(world.call(admin("tw"), request("tw-b"))).0, ApiErrorCode::Unauthenticated);
+    let same = world.call(grant("tw"), request("tw")).unwrap_err();
+    assert_eq!(same.message, "destination room cannot be the same as source room ");
+    world.call(grant("tw-b"), request("tw-b")).unwrap();
+    let [.., Message::RoomMoved(moved), Message::Leave(leave)] = world.said(alice) else {
+        panic!("{:#?}", world.said(alice))
+    };
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+    assert_eq!(moved.room.as_ref().unwrap().name, "tw-b");
+    assert_eq!(moved.other_participants[0].identity, "bob");
+    assert!(!moved.token.is_empty());
+}

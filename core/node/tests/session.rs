@@ -10,7 +10,7 @@ use parlor_node::{
     ANSWER_TIMEOUT, HELD_DATA_BYTES_MAX, JOIN_TIMEOUT, SIGNAL_TIMEOUT, TOKEN_REFRESH_INTERVAL,
     io::{Frame, Input, SessionId},
 };
-use parlor_sfu::command::{MediaCommand, MediaEvent, PeerFailure};
+use parlor_sfu::command::{MediaCommand, MediaEvent};
 use prost::Message as _;
 use proto::{
     DisconnectReason as Reason, leave_request::Action, participant_info::State,
@@ -85,33 +85,6 @@ fn a_socket_that_goes_before_media_takes_its_participant_along() {
 }
 
 #[test]
-fn a_participant_outlives_its_socket_until_its_connection_fails() {
-    let mut world = World::new();
-    let alice = world.join_active("room", "alice");
-    let bob = world.join_active("room", "bob");
-    let peer = world.peer_of("bob");
-    world.handle(Input::Closed { session: bob });
-    world.pass(Duration::from_secs(120));
-    assert_eq!(world.node.counts().participants, 2);
-    let reason = PeerFailure::ConnectionTimeout;
-    world.media(MediaEvent::PeerFailed { peer, reason });
-    let bob = seen(&world, alice, "bob").unwrap();
-    assert_eq!(bob.disconnect_reason(), Reason::ConnectionTimeout);
-    let closed = |command: &MediaCommand| matches!(command, MediaCommand::ClosePeer { peer: p } if *p == peer);
-    assert!(world.commands.iter().any(closed));
-}
-
-#[test]
-fn a_client_whose_connection_fails_is_told_to_begin_anew() {
-    let mut world = World::new();
-    let alice = world.join_active("room", "alice");
-    let peer = world.peer_of("alice");
-    world.media(MediaEvent::PeerFailed { peer, reason: PeerFailure::ConnectionTimeout });
-    assert_eq!(leave(&world, alice), Some((Reason::ConnectionTimeout, Action::Reconnect)));
-    assert!(world.is_closed(alice));
-}
-
-#[test]
 fn only_clients_that_ping_are_expected_to() {
     let mut world = World::new();
     let silent = world.join_active("room", "silent");
@@ -146,22 +119,6 @@ fn the_same_identity_takes_the_place_of_the_old_session() {
     world.pass(Duration::from_millis(100));
     let bob = seen(&world, alice, "bob").unwrap();
     assert_eq!((bob.state(), bob.sid), (State::Joined, world.sid_of(second)));
-}
-
-#[test]
-fn a_resume_is_sent_back_to_the_beginning() {
-    let mut world = World::new();
-    world.join_active("room", "alice");
-    let options = Options { reconnect: true, offer: None, ..Options::default() };
-    let again = world.join("room", "alice", options);
-    let expected = proto::LeaveRequest {
-        reason: Reason::StateMismatch.into(),
-        action: Action::Reconnect.into(),
-        ..Default::default()
-    };
-    assert_eq!(world.said(again), [Message::Leave(expected)]);
-    assert!(world.is_closed(again));
-    assert_eq!(world.node.counts().participants, 1);
 }
 
 #[test]

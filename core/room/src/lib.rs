@@ -170,6 +170,11 @@ impl Room {
         })
     }
 
+    /// Those who left within [`DEPARTED_TTL`], oldest first.
+    pub fn departed(&self) -> impl Iterator<Item = &Participant> {
+        self.departed.iter().map(|(_, gone)| gone)
+    }
+
     /// Somebody in it.
     pub fn participant_by_identity(&self, identity: &str) -> Option<&Participant> {
         self.participants.get(self.by_identity.get(identity)?)

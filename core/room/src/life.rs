@@ -115,7 +115,25 @@ impl Room {
         sid: &ParticipantSid,
         change: ParticipantChange,
     ) -> Result<(), Refusal> {
-        let participant = self.member_mut(sid)?;
+        self.member(sid)?;
+        // Each kind of change is a version of its own, as clients have met it.
+        let (name, metadata) = (change.name, change.metadata);
+        let pieces = [
+            ParticipantChange { name, ..Default::default() },
+            ParticipantChange { metadata, ..Default::default() },
+            ParticipantChange { attributes: change.attributes, ..Default::default() },
+            ParticipantChange { permissions: change.permissions, ..Default::default() },
+        ];
+        let changed = pieces.map(|piece| self.apply_change(now, sid, piece)).contains(&true);
+        if changed {
+            self.events.push_back(Event::GrantsChanged { participant: sid.clone() });
+        }
+        Ok(())
+    }
+
+    /// Returns whether anything changed.
+    fn apply_change(&mut self, now: Now, sid: &ParticipantSid, change: ParticipantChange) -> bool {
+        let Some(participant) = self.participants.get_mut(sid) else { return false };
         let info = &mut participant.info;
         let before = info.clone();
         if let Some(name) = change.name {
@@ -135,7 +153,7 @@ impl Room {
             info.permissions = permissions;
         }
         if *info == before {
-            return Ok(());
+            return false;
         }
         let permissions_changed = info.permissions != before.permissions;
         participant.version += 1;
@@ -143,12 +161,11 @@ impl Room {
             self.permissions_changed(now, sid, &before);
         }
         self.tell(sid);
-        self.events.push_back(Event::GrantsChanged { participant: sid.clone() });
         if permissions_changed {
             self.withdraw_forbidden_tracks(now, sid);
             self.resolve_subscriber(sid);
         }
-        Ok(())
+        true
     }
 
     fn permissions_changed(&mut self, now: Now, sid: &ParticipantSid, before: &NewParticipant) {

@@ -43,6 +43,15 @@ pub struct NewParticipant {
     pub capabilities: Vec<i32>,
 }
 
+impl NewParticipant {
+    /// Bytes of its attributes, keys included, after `change`, in which empty values delete.
+    pub fn attributes_bytes_with(&self, change: &BTreeMap<String, String>) -> usize {
+        let kept = self.attributes.iter().filter(|(key, _)| !change.contains_key(*key));
+        let set = change.iter().filter(|(_, value)| !value.is_empty());
+        kept.chain(set).map(|(key, value)| key.len() + value.len()).sum()
+    }
+}
+
 /// Somebody in a room.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Participant {

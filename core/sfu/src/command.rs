@@ -60,6 +60,14 @@ pub enum MediaCommand {
         /// Whether it is muted now.
         muted: bool,
     },
+    /// The track's frames are encrypted end to end: frames of the server's own end with this, so
+    /// that clients know them (`sif_trailer`). 255 bytes at most.
+    SetFrameTrailer {
+        /// The track.
+        track: TrackId,
+        /// The trailer.
+        trailer: Bytes,
+    },
     /// How a subscriber wants a track. May come before the section that carries it.
     SetSubscription {
         /// The subscription.
@@ -194,6 +202,8 @@ pub enum MediaEvent {
     },
     /// Video is paused because the link does not carry it, or goes on.
     StreamState {
+        /// The subscriber.
+        peer: PeerId,
         /// The subscription.
         subscription: SubscriptionId,
         /// Whether it is paused now.

@@ -52,12 +52,14 @@ pub struct Deadlines {
     pub estimate: Option<Instant>,
     /// Sharing of the estimate among its subscriptions.
     pub allocation: Option<Instant>,
+    /// Silent frames in place of what it is sent.
+    pub silence: Option<Instant>,
 }
 
 impl Deadlines {
     pub fn next(&self) -> Option<Instant> {
         let of_publisher = [self.report, self.feedback, self.nack, self.keyframe, self.layers];
-        let of_subscriber = [self.pace, self.estimate, self.allocation];
+        let of_subscriber = [self.silence, self.pace, self.estimate, self.allocation];
         of_publisher.into_iter().chain(of_subscriber).flatten().min()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parlor_congestion::allocate::{LayerBitrates, SPATIAL_MAX};
 use parlor_model::{
     CodecBinding, ExtensionIds, Feedback, Mid, PayloadType, ReceiveSection, TrackId, TrackKind,
@@ -64,6 +65,8 @@ pub struct Track {
     pub muted: bool,
     /// When a keyframe of any of its streams was asked for.
     pub asked_for_keyframe: Option<Instant>,
+    /// What frames of our own end with.
+    pub frame_trailer: Bytes,
     /// How loud it is.
     pub loudness: LevelMeter,
     /// Where the numbers of a new stream begin: above all that subscriptions have seen.
@@ -84,6 +87,7 @@ impl Track {
             routes: Vec::new(),
             muted: false,
             asked_for_keyframe: None,
+            frame_trailer: Bytes::new(),
             loudness: LevelMeter::default(),
             next_cycle: 1,
         }

@@ -6,12 +6,14 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{World, media::*, ms};
-use parlor_model::{Codec, CodecBinding, PayloadType, PeerId, SequenceNumber, Ssrc, TrackId};
+use parlor_model::{
+    Codec, CodecBinding, PayloadType, PeerId, SequenceNumber, Ssrc, SubscriptionId, TrackId,
+};
 use parlor_rtp::{
     red::{Red, RedundantBlock, write_red},
     rtcp,
 };
-use parlor_sfu::command::{MediaCommand, MediaEvent, TrackLevel};
+use parlor_sfu::command::{MediaCommand, MediaEvent, SubscriptionSettings, TrackLevel};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -380,4 +382,119 @@ fn plain_opus_becomes_red_where_that_is_set() {
         let (frames, _) = playable(&world.clients[bob], first_timestamp);
         assert!(frames.len() >= if active { 196 } else { 180 }, "{}", frames.len());
     }
+}
+
+/// Payloads of a stream from a packet on, with sequence numbers and timestamps.
+fn heard_since(client: &common::Client, skip: usize) -> Vec<(u16, u32, u8, Vec<u8>)> {
+    let packets = client.packets(Ssrc(1000)).into_iter().skip(skip);
+    let facts = packets.map(|packet| {
+        let payload_type = packet.payload_type().0;
+        (packet.sequence_number().0, packet.timestamp().0, payload_type, packet.payload().to_vec())
+    });
+    facts.collect()
+}
+
+fn opus_silence() -> Vec<u8> {
+    let mut frame = vec![0; 80];
+    frame[..3].copy_from_slice(&[0xf8, 0xff, 0xfe]);
+    frame
+}
+
+fn mute(world: &mut World, muted: bool) {
+    world.command(MediaCommand::SetTrackMuted { track: TrackId(10), muted });
+}
+
+/// 20 ms of speech each.
+fn say(world: &mut World, alice: usize, source: &mut RedSource, packets: usize) {
+    for _ in 0..packets {
+        let packet = source.next();
+        world.clients[alice].send_rtp(&packet);
+        world.run(ms(20));
+    }
+}
+
+#[test]
+fn a_muted_track_ends_in_a_second_of_silence_and_goes_on_cleanly() {
+    let (mut world, alice, listeners) =
+        hall(&[vec![opus_there()], vec![red_there(), opus_there()]]);
+    let mut source = RedSource::new(1);
+    say(&mut world, alice, &mut source, 50);
+    mute(&mut world, true);
+    // Some clients go on sending: nothing of it is forwarded.
+    say(&mut world, alice, &mut source, 100);
+    mute(&mut world, false);
+    say(&mut world, alice, &mut source, 50);
+    world.assert_clean();
+    for (listener, red) in listeners.into_iter().zip([false, true]) {
+        let heard = heard_since(&world.clients[listener], 0);
+        assert_eq!(heard.len(), 150);
+        for (at, (_, timestamp, payload_type, payload)) in heard[50..100].iter().enumerate() {
+            let silence = opus_silence();
+            let expected = if red { [vec![OPUS_THERE], silence].concat() } else { silence };
+            assert_eq!(
+                (payload, *payload_type),
+                (&expected, if red { RED_THERE } else { OPUS_THERE })
+            );
+            assert_eq!(timestamp.wrapping_sub(heard[49].1), 960 * (at as u32 + 1));
+        }
+        // No number is left out, and time passes as it did.
+        assert!(heard.windows(2).all(|pair| pair[1].0 == pair[0].0.wrapping_add(1)));
+        assert_eq!(heard[100].1.wrapping_sub(heard[49].1), 101 * 960);
+    }
+}
+
+#[test]
+fn speech_that_comes_back_ends_the_silence() {
+    let (mut world, alice, listeners) = hall(&[vec![opus_there()]]);
+    let mut source = RedSource::new(1);
+    say(&mut world, alice, &mut source, 20);
+    for _ in 0..5 {
+        mute(&mut world, true);
+        world.run(ms(100));
+        mute(&mut world, false);
+        // The publisher's clock stood still.
+        say(&mut world, alice, &mut source, 20);
+    }
+    world.assert_clean();
+    let client = &world.clients[listeners[0]];
+    assert_eq!(client.checker.missing(Ssrc(1000)), 0);
+    let heard = heard_since(client, 0);
+    let silent = heard.iter().filter(|(_, _, _, payload)| *payload == opus_silence()).count();
+    assert!((25..=30).contains(&silent), "{silent}");
+    assert!(heard.windows(2).all(|pair| {
+        let went = pair[1].1.wrapping_sub(pair[0].1);
+        (1..=960 * 7).contains(&went)
+    }));
+}
+
+#[test]
+fn a_disabled_subscription_ends_in_silence_and_a_stopped_one_in_nothing() {
+    let (mut world, alice, listeners) = hall(&[vec![opus_there()], vec![opus_there()]]);
+    world.command(MediaCommand::SetFrameTrailer {
+        track: TrackId(10),
+        trailer: bytes::Bytes::from_static(b"trailer"),
+    });
+    let mut source = RedSource::new(1);
+    say(&mut world, alice, &mut source, 20);
+    let settings = |enabled| SubscriptionSettings { enabled, ..SubscriptionSettings::default() };
+    let subscription = SubscriptionId(22);
+    world.command(MediaCommand::SetSubscription { subscription, settings: settings(false) });
+    say(&mut world, alice, &mut source, 10);
+    let heard = heard_since(&world.clients[listeners[0]], 20);
+    assert!((10..=11).contains(&heard.len()));
+    let expected = [opus_silence(), b"trailer".to_vec()].concat();
+    assert!(heard.iter().all(|(_, _, _, payload)| *payload == expected));
+    assert_eq!(heard_since(&world.clients[listeners[1]], 0).len(), 30);
+    // Muted as well: it begins anew, and ends when both are over.
+    mute(&mut world, true);
+    world.run(ms(100));
+    world.command(MediaCommand::SetSubscription { subscription, settings: settings(true) });
+    let before = heard_since(&world.clients[listeners[0]], 0).len();
+    world.stop(listeners[0], 22, Ssrc(1000));
+    world.run(ms(2000));
+    assert_eq!(heard_since(&world.clients[listeners[0]], 0).len(), before);
+    mute(&mut world, false);
+    say(&mut world, alice, &mut source, 10);
+    world.assert_clean();
+    assert_eq!(heard_since(&world.clients[listeners[1]], 0).len(), 30 + 50 + 10);
 }

@@ -246,7 +246,7 @@ fn from_join_request(request: HttpRequest<'_>, join: proto::JoinRequest) -> Conn
         auto_subscribe: settings.auto_subscribe,
         auto_subscribe_data_track: settings.auto_subscribe_data_track.unwrap_or(false),
         adaptive_stream: settings.adaptive_stream,
-        subscriber_allow_pause: Some(settings.subscriber_allow_pause.unwrap_or(false)),
+        subscriber_allow_pause: settings.subscriber_allow_pause,
         disable_ice_lite: settings.disable_ice_lite,
         reconnect: join.reconnect,
         reconnect_reason: join.reconnect_reason.try_into().unwrap_or_default(),

@@ -320,6 +320,53 @@ pub fn from_server(
     packet.encode_to_vec().into()
 }
 
+/// The packet with which the server calls a method of a participant. Its sender is the id of the
+/// call, to which the participant replies.
+pub fn rpc_request(request: proto::RpcRequest, destination: String) -> Bytes {
+    let packet = proto::DataPacket {
+        participant_identity: request.id.clone(),
+        destination_identities: vec![destination],
+        value: Some(proto::data_packet::Value::RpcRequest(request)),
+        ..Default::default()
+    };
+    packet.encode_to_vec().into()
+}
+
+/// What a participant says to a call of one of its methods.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RpcReply {
+    /// It has begun.
+    Ack,
+    /// It is done.
+    Payload(String),
+    /// It failed.
+    Error {
+        /// Of the SDKs (1400 to 1505) or of the application.
+        code: u32,
+        /// For people.
+        message: String,
+    },
+}
+
+/// The reply in a packet, and to which call it is.
+pub fn rpc_reply(packet: &[u8]) -> Option<(String, RpcReply)> {
+    use proto::{data_packet::Value, rpc_response::Value as Outcome};
+    match proto::DataPacket::decode(packet).ok()?.value? {
+        Value::RpcAck(ack) => Some((ack.request_id, RpcReply::Ack)),
+        Value::RpcResponse(response) => {
+            let reply = match response.value? {
+                Outcome::Payload(payload) => RpcReply::Payload(payload),
+                Outcome::Error(error) => {
+                    RpcReply::Error { code: error.code, message: error.message }
+                }
+                _ => return None,
+            };
+            Some((response.request_id, reply))
+        }
+        _ => None,
+    }
+}
+
 /// `livekit.ChatMessage.generated`.
 const CHAT_MESSAGE_GENERATED: u32 = 6;
 /// `livekit.DataStream.Header.text_header`.

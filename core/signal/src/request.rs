@@ -1,7 +1,9 @@
 //! What clients ask for, as nouns of a room.
 
 use livekit_protocol as proto;
-use parlor_model::{DisconnectReason, Identity, ParticipantSid, TrackKind, TrackSid, TrackSource};
+use parlor_model::{
+    DisconnectReason, Identity, ParticipantSid, Permissions, TrackKind, TrackSid, TrackSource,
+};
 use parlor_room::{
     LayerMode, NewCodec, NewTrack, ParticipantChange, Quality, SubscriptionPolicy, TrackPermission,
     VideoLayer,
@@ -176,6 +178,23 @@ pub fn participant_change(request: &proto::UpdateParticipantMetadata) -> Partici
         metadata: text(&request.metadata),
         attributes: request.attributes.clone().into_iter().collect(),
         permissions: None,
+    }
+}
+
+/// What `ParticipantPermission` allows: the whole set, absent means no.
+#[allow(deprecated)]
+pub fn permissions(permission: &proto::ParticipantPermission) -> Permissions {
+    Permissions {
+        can_subscribe: permission.can_subscribe,
+        can_publish: permission.can_publish,
+        can_publish_data: permission.can_publish_data,
+        can_publish_sources: permission.can_publish_sources().map(track_source).collect(),
+        hidden: permission.hidden,
+        recorder: permission.recorder,
+        can_update_metadata: permission.can_update_metadata,
+        agent: permission.agent,
+        can_subscribe_metrics: permission.can_subscribe_metrics,
+        can_manage_agent_session: permission.can_manage_agent_session,
     }
 }
 

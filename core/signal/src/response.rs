@@ -63,6 +63,11 @@ impl Client {
         matches!(self.sdk, Sdk::Rust | Sdk::Python | Sdk::Node | Sdk::Cpp | Sdk::Unity)
     }
 
+    /// Whether `leave` can tell it to resume.
+    pub fn knows_leave_action(&self) -> bool {
+        self.protocol >= 13
+    }
+
     /// The message in the form that this client knows; `None` if it knows none.
     pub fn adapt(&self, message: Message) -> Option<Message> {
         let old_rust = self.sdk == Sdk::Rust && self.protocol < 10;
@@ -86,7 +91,7 @@ impl Client {
     /// Before version 13 there was no `action`: a client was told whether to come back at all.
     fn adapt_leave(&self, mut leave: proto::LeaveRequest) -> Option<proto::LeaveRequest> {
         use proto::leave_request::Action;
-        if self.protocol >= 13 {
+        if self.knows_leave_action() {
             return Some(leave);
         }
         match leave.action() {
@@ -186,6 +191,17 @@ impl Server {
             num_publishers: room.num_publishers(),
             ..self.room(room, turn_password)
         }
+    }
+
+    /// The first message of a session that goes on: `last_sequence` is the number of the last
+    /// reliable packet that came from the client, 0 for none.
+    pub fn reconnect(&self, last_sequence: u32) -> Message {
+        Message::Reconnect(proto::ReconnectResponse {
+            ice_servers: self.ice_servers.clone(),
+            client_configuration: None,
+            server_info: Some(self.info()),
+            last_message_seq: last_sequence,
+        })
     }
 
     /// The first message of a session.
@@ -429,6 +445,24 @@ pub fn leave(reason: DisconnectReason) -> Message {
     Message::Leave(proto::LeaveRequest {
         reason: disconnect_reason(reason).into(),
         action: action.into(),
+        ..Default::default()
+    })
+}
+
+/// `leave` of a participant that shall begin anew in another room, for which it has a token.
+pub fn leave_for_room(reason: DisconnectReason) -> Message {
+    Message::Leave(proto::LeaveRequest {
+        reason: disconnect_reason(reason).into(),
+        action: proto::leave_request::Action::Reconnect.into(),
+        ..Default::default()
+    })
+}
+
+/// `leave` that asks the client to resume.
+pub fn resume(reason: DisconnectReason) -> Message {
+    Message::Leave(proto::LeaveRequest {
+        reason: disconnect_reason(reason).into(),
+        action: proto::leave_request::Action::Resume.into(),
         ..Default::default()
     })
 }

@@ -241,6 +241,14 @@ impl Claims {
     }
 }
 
+/// The token of [`Claims::refreshed`], signed with the key of the token before, or else with the
+/// first one. Empty without keys.
+pub fn sign_refreshed(claims: &Claims, unix_now: Duration, keys: &ApiKeys) -> String {
+    let key = keys.iter().find(|(key, _)| *key == claims.iss).or_else(|| keys.iter().next());
+    let Some((key, secret)) = key else { return String::new() };
+    sign(&claims.refreshed(unix_now), key, secret)
+}
+
 /// The word of the `kind` claim.
 pub fn kind_name(kind: ParticipantKind) -> &'static str {
     match kind {

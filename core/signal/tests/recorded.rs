@@ -98,7 +98,8 @@ fn check_wish(line: &Value, wish: &ConnectRequest) {
             wish.auto_subscribe,
             join["connection_settings"]["auto_subscribe"].as_bool().unwrap_or(false)
         );
-        assert!(wish.subscriber_allow_pause.is_some());
+        let allow_pause = &join["connection_settings"]["subscriber_allow_pause"];
+        assert_eq!(wish.subscriber_allow_pause, allow_pause.as_bool());
         assert_eq!(i64::from(wish.protocol), join["client_info"]["protocol"].as_i64().unwrap_or(0));
     } else {
         assert_eq!(wish.connection, ConnectionModel::Pair, "{line}");

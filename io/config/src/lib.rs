@@ -1,8 +1,11 @@
-//! The configuration file: LiveKit's YAML, as far as this server has what it configures.
+//! The configuration file: LiveKit's YAML.
 //!
-//! [`Config::from_yaml`] reads a file; the program then lays its flags over it and calls
-//! [`Config::check`]. Every key that is missing has LiveKit's default. A key that is not known
-//! is an error that names its line, since a misspelt key that is ignored costs an evening.
+//! [`Source::from_yaml`] reads a file; the program then lays its flags and variables over it,
+//! makes a [`Config`] of it and calls [`Config::check`]. Every key that is missing has LiveKit's
+//! default. Every key of LiveKit is known, also where this server has nothing that it could
+//! configure ([`Source::without_effect`]). Any other is an error that names its line and the
+//! key that was probably meant, since a misspelt key that is ignored costs an evening. No error
+//! shows a value: it may be a secret.
 //!
 //! This crate reads no files, no environment and no network interfaces.
 //!
@@ -18,16 +21,23 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod keys;
 mod port_range;
+mod sections;
+mod source;
 
 pub use port_range::{PortRange, PortRangeError};
+pub use sections::{
+    EnabledCodec, Limit, Logging, Prometheus, Room, Rtc, Storage, Webhook, WebhookFilter,
+    WebhookQueue,
+};
+pub use source::Source;
 
 use parlor_model::Codec;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
 };
 
 /// Port of HTTP and WebSockets when none is configured.
@@ -38,8 +48,8 @@ pub const DEFAULT_UDP_PORT: u16 = 7882;
 pub const DEV_KEY: (&str, &str) = ("devkey", "secret");
 
 /// All that can be configured.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(default)]
 pub struct Config {
     /// TCP port of HTTP and WebSockets.
     pub port: u16,
@@ -47,6 +57,14 @@ pub struct Config {
     pub bind_addresses: Vec<IpAddr>,
     /// API keys with their secrets.
     pub keys: BTreeMap<String, String>,
+    /// A file with more of them.
+    pub key_file: String,
+    /// LiveKit's development mode.
+    pub development: bool,
+    /// Older name of `logging.level`.
+    pub log_level: String,
+    /// Older name of `prometheus.port`.
+    pub prometheus_port: u16,
     /// Told to clients.
     pub region: String,
     /// Media.
@@ -55,6 +73,14 @@ pub struct Config {
     pub room: Room,
     /// Logs.
     pub logging: Logging,
+    /// Metrics.
+    pub prometheus: Prometheus,
+    /// What outlives the process.
+    pub storage: Storage,
+    /// Events for applications.
+    pub webhook: Webhook,
+    /// Bounds.
+    pub limit: Limit,
 }
 
 impl Default for Config {
@@ -63,104 +89,19 @@ impl Default for Config {
             port: DEFAULT_PORT,
             bind_addresses: Vec::new(),
             keys: BTreeMap::new(),
+            key_file: String::new(),
+            development: false,
+            log_level: String::new(),
+            prometheus_port: 0,
             region: String::new(),
             rtc: Rtc::default(),
             room: Room::default(),
             logging: Logging::default(),
+            prometheus: Prometheus::default(),
+            storage: Storage::default(),
+            webhook: Webhook::default(),
+            limit: Limit::default(),
         }
-    }
-}
-
-/// `rtc`: how media reaches this server.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rtc {
-    /// One media thread per port. Unset: from [`DEFAULT_UDP_PORT`] on, one per processor.
-    pub udp_port: Option<PortRange>,
-    /// The address that clients are told, one per family, separated by a comma; unset: those of
-    /// the network interfaces.
-    pub node_ip: String,
-    /// Be an ICE-lite agent towards clients that can have it.
-    pub use_ice_lite: bool,
-    /// Tell clients the loopback addresses too.
-    pub enable_loopback_candidate: bool,
-    /// STUN servers (`host:port`) that clients are told to use.
-    pub stun_servers: Vec<String>,
-}
-
-impl Default for Rtc {
-    fn default() -> Self {
-        let stun_servers =
-            ["global.stun.twilio.com:3478", "stun.l.google.com:19302", "stun1.l.google.com:19302"];
-        Self {
-            udp_port: None,
-            node_ip: String::new(),
-            use_ice_lite: false,
-            enable_loopback_candidate: false,
-            stun_servers: stun_servers.map(str::to_owned).to_vec(),
-        }
-    }
-}
-
-/// `room`: settings of rooms whose creator chose none.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Room {
-    /// Seconds that a room lives which nobody has joined.
-    pub empty_timeout: u32,
-    /// Seconds that a room lives which everybody has left.
-    pub departure_timeout: u32,
-    /// Most participants of a room; 0 for any number.
-    pub max_participants: u32,
-    /// Codecs that may be published; unset: all that are forwarded.
-    pub enabled_codecs: Option<Vec<EnabledCodec>>,
-    /// Whether the server API may unmute.
-    pub enable_remote_unmute: bool,
-}
-
-impl Default for Room {
-    fn default() -> Self {
-        Self {
-            empty_timeout: 300,
-            departure_timeout: 20,
-            max_participants: 0,
-            enabled_codecs: None,
-            enable_remote_unmute: false,
-        }
-    }
-}
-
-impl Room {
-    /// `empty_timeout`.
-    pub fn empty_timeout(&self) -> Duration {
-        Duration::from_secs(self.empty_timeout.into())
-    }
-
-    /// `departure_timeout`.
-    pub fn departure_timeout(&self) -> Duration {
-        Duration::from_secs(self.departure_timeout.into())
-    }
-}
-
-/// One of `room.enabled_codecs`.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnabledCodec {
-    /// `audio/opus`, `video/VP8`, ... in any case.
-    pub mime: String,
-}
-
-/// `logging`.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Logging {
-    /// `debug`, `info`, `warn` or `error`.
-    pub level: String,
-}
-
-impl Default for Logging {
-    fn default() -> Self {
-        Self { level: "info".to_owned() }
     }
 }
 
@@ -181,17 +122,26 @@ const CODECS: [Codec; 9] = [
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ConfigError {
-    /// Not YAML, a wrong type, or an unknown key; the text says where.
-    #[error("{0}")]
-    Yaml(String),
+    /// Not YAML, a wrong type, or an unknown key. Line 0 is an unknown one.
+    #[error("{}{fault}", if *line > 0 { format!("line {line}: ") } else { String::new() })]
+    Yaml { line: usize, fault: String },
+    /// A flag or a variable.
+    #[error("{0} must be {1}")]
+    Value(String, String),
+    #[error("the key file must be readable by its owner and group only: chmod o= {0}")]
+    KeyFileMode(String),
+    #[error("webhook.api_key {0:?} is none of the keys")]
+    WebhookKey(String),
+    #[error("prometheus.username and prometheus.password go together")]
+    PrometheusAuth,
     #[error(
         "no API key: add `keys: {{<key>: <secret>}}`, pass --keys \"<key>: <secret>\", or use --dev"
     )]
     NoKeys,
     #[error("the secret of API key {0:?} is empty")]
     EmptySecret(String),
-    #[error("keys must look like \"<key>: <secret>\", one per line: {0:?}")]
-    Keys(String),
+    #[error("keys must look like \"<key>: <secret>\", one per line; line {0} does not")]
+    Keys(usize),
     #[error("rtc.node_ip must be an IP address, or one of each family separated by a comma: {0:?}")]
     NodeIp(String),
     #[error("room.enabled_codecs names a codec that is not forwarded here: {0:?}")]
@@ -200,13 +150,27 @@ pub enum ConfigError {
     LogLevel(String),
 }
 
+impl std::fmt::Debug for Config {
+    /// Without secrets, and without what may carry them.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("port", &self.port)
+            .field("keys", &self.keys.len())
+            .field("rtc", &self.rtc)
+            .field("room", &self.room)
+            .field("logging", &self.logging)
+            .field("storage", &self.storage)
+            .field("limit", &self.limit)
+            .field("webhooks", &self.webhook.urls.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Config {
-    /// Reads a configuration file's text.
+    /// Reads a configuration file's text, all of whose keys must be known.
     pub fn from_yaml(yaml: &str) -> Result<Config, ConfigError> {
-        if yaml.trim().is_empty() {
-            return Ok(Config::default());
-        }
-        serde_saphyr::from_str(yaml).map_err(|error| ConfigError::Yaml(error.to_string()))
+        Source::from_yaml(yaml, true)?.config()
     }
 
     /// LiveKit's development mode: a well-known key when there is none, reachable from this
@@ -224,10 +188,14 @@ impl Config {
 
     /// Adds keys in the form of the flag `--keys`: `key: secret`, one per line.
     pub fn add_keys(&mut self, text: &str) -> Result<(), ConfigError> {
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            let (key, secret) =
-                line.split_once(':').ok_or_else(|| ConfigError::Keys(text.to_owned()))?;
-            self.keys.insert(key.trim().to_owned(), secret.trim().to_owned());
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (key, secret) = line.split_once(':').ok_or(ConfigError::Keys(index + 1))?;
+            let bare = |text: &str| text.trim().trim_matches(['"', '\'']).to_owned();
+            self.keys.insert(bare(key), bare(secret));
         }
         Ok(())
     }
@@ -240,11 +208,28 @@ impl Config {
         if let Some((key, _)) = self.keys.iter().find(|(_, secret)| secret.is_empty()) {
             return Err(ConfigError::EmptySecret(key.clone()));
         }
-        if !matches!(self.logging.level.as_str(), "debug" | "info" | "warn" | "error") {
-            return Err(ConfigError::LogLevel(self.logging.level.clone()));
+        if !matches!(self.log_level(), "debug" | "info" | "warn" | "error") {
+            return Err(ConfigError::LogLevel(self.log_level().to_owned()));
+        }
+        let webhook = &self.webhook;
+        if !webhook.urls.is_empty() && !self.keys.contains_key(&webhook.api_key) {
+            return Err(ConfigError::WebhookKey(webhook.api_key.clone()));
+        }
+        if self.prometheus.username.is_empty() != self.prometheus.password.is_empty() {
+            return Err(ConfigError::PrometheusAuth);
         }
         self.node_ips()?;
         self.codecs().map(|_| ())
+    }
+
+    /// `logging.level`, or its older name.
+    pub fn log_level(&self) -> &str {
+        if self.log_level.is_empty() { &self.logging.level } else { &self.log_level }
+    }
+
+    /// The port of metrics, if there is one.
+    pub fn prometheus_port(&self) -> Option<u16> {
+        [self.prometheus.port, self.prometheus_port].into_iter().find(|port| *port > 0)
     }
 
     /// `rtc.node_ip`, parsed; empty if unset.
@@ -272,6 +257,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn the_keys_of_a_livekit_file_are_read() {
@@ -333,7 +319,7 @@ logging:
                 .contains("theora")
         );
         assert!(fault("keys: {a: b}\nlogging: {level: loud}").contains("loud"));
-        assert!(fault("rtc: {udp_port: 9-3}").contains("9-3"));
+        assert!(fault("rtc: {udp_port: 9-3}").contains("rtc.udp_port"));
     }
 
     #[test]
@@ -355,6 +341,62 @@ logging:
             config.keys.into_iter().collect::<Vec<_>>(),
             [("a".to_owned(), "b".to_owned()), ("c".to_owned(), "d".to_owned())]
         );
-        assert!(Config::default().add_keys("nonsense").is_err());
+        let error = Config::default().add_keys("a: b\nhunter2").unwrap_err().to_string();
+        assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");
+    }
+
+    /// Every value that could be a secret, where it should be and where it should not.
+    #[test]
+    fn no_error_and_no_debug_output_shows_a_secret() {
+        for yaml in [
+            "keys: {a: [hunter2]}",
+            "keys: hunter2",
+            "keys: [hunter2]",
+            "keys:\n  a: hunter2\n b: hunter2",
+            "keys: {a: hunter2",
+            "keys: {a: \"hunter2}",
+            "redis: hunter2",
+            "redis: {password: [hunter2]}",
+            "webhook: {urls: \"http://u:hunter2@h\"}",
+            "webhook: {urls: [{a: hunter2}]}",
+            "prometheus: {port: hunter2}",
+            "port: hunter2",
+            "prometheus: {username: \"\", password: hunter2}\nkeys: {a: b}",
+            "hunter: hunter2",
+        ] {
+            let error = match Config::from_yaml(yaml) {
+                Ok(config) => config.check().unwrap_err().to_string(),
+                Err(error) => error.to_string(),
+            };
+            assert!(!error.contains("hunter2"), "{yaml}: {error}");
+        }
+        let config = Config::from_yaml(
+            "keys: {a: hunter2}\nwebhook: {urls: [\"http://hunter2@h\"], api_key: a}\n\
+             prometheus: {username: u, password: hunter2}",
+        );
+        let shown = format!("{:?}", config.unwrap());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn livekits_sample_keys_are_accepted_and_named_as_far_as_they_do_nothing() {
+        let yaml = "port: 7880\nlog_level: warn\nredis:\n  address: localhost:6379\n\
+            rtc:\n  pli_throttle:\n    low_quality: 500ms\n  congestion_control:\n    enabled: true\n\
+            turn:\n  enabled: false\n  domain: turn.myhost.com\n\
+            webhook:\n  api_key: k\n  urls:\n    - https://your-host.com/handler\n\
+            \x20 resource_url_notifier:\n    max_age: 30s\nkeys: {k: 12345}\nlimit: {bytes_per_sec: 1_000_000_000}\n";
+        let source = Source::from_yaml(yaml, true).unwrap();
+        assert!(source.without_effect().contains(&"redis.address"));
+        let config = source.config().unwrap();
+        config.check().unwrap();
+        assert_eq!(config.log_level(), "warn");
+        assert_eq!(config.keys["k"], "12345");
+        let max_age = config.webhook.resource_url_notifier.max_age;
+        assert_eq!(max_age, Some(Duration::from_secs(30)));
+        assert!(Source::from_yaml("nope: 1", false).is_ok());
+        let mistake = Config::from_yaml("rtc:\n  udp_prot: 1").err().unwrap().to_string();
+        assert!(mistake.contains("line 2") && mistake.contains("udp_port"), "{mistake}");
+        let no_key = Config::from_yaml("keys: {a: b}\nwebhook: {urls: [\"http://h\"]}").unwrap();
+        assert!(matches!(no_key.check(), Err(ConfigError::WebhookKey(_))));
     }
 }

@@ -1,6 +1,6 @@
 //! Routes and answers.
 
-use crate::{Gateway, cors, socket, twirp, websocket::Handshake};
+use crate::{Gateway, Permit, cors, socket, twirp, websocket::Handshake};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -13,10 +13,10 @@ use parlor_signal::{
 };
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 /// Largest body of a request, bytes; LiveKit's `max_api_request_body_size`.
 pub const MAX_BODY_BYTES: usize = 10 << 20;
@@ -71,8 +71,9 @@ impl Gateway {
         &self,
         request: Request<Incoming>,
         peer: IpAddr,
-        permit: Arc<OwnedSemaphorePermit>,
+        permit: Arc<Permit>,
     ) -> Answer {
+        permit.connection.has_asked();
         let method = request.method().clone();
         let origin = request.headers().get(header::ORIGIN).cloned();
         if let Some(headers) = cors::preflight(&method, request.headers()) {
@@ -93,9 +94,9 @@ impl Gateway {
         mut request: Request<Incoming>,
         path: String,
         peer: IpAddr,
-        permit: Arc<OwnedSemaphorePermit>,
+        permit: Arc<Permit>,
     ) -> Answer {
-        if request.body().size_hint().lower() > MAX_BODY_BYTES as u64 {
+        if request.body().size_hint().lower() > self.shared.ledger.limits().body_bytes as u64 {
             return too_large();
         }
         let mut parameters = query(&request);
@@ -110,8 +111,11 @@ impl Gateway {
         let context = Context { path, parameters, client_address, claims };
         match context.path.as_str() {
             "/" => plain(StatusCode::OK, "OK"),
-            "/rtc" => self.upgrade(request, context, ConnectPath::Rtc, permit).await,
-            "/rtc/v1" => self.upgrade(request, context, ConnectPath::RtcV1, permit).await,
+            "/healthz" => plain(StatusCode::OK, "ok"),
+            "/readyz" => self.readiness(),
+            "/debug/rooms" => self.debug_rooms(&context).await,
+            "/rtc" => self.upgrade(request, context, ConnectPath::Rtc, peer, permit).await,
+            "/rtc/v1" => self.upgrade(request, context, ConnectPath::RtcV1, peer, permit).await,
             "/rtc/validate" => validate(&request, &context, ConnectPath::Rtc),
             "/rtc/v1/validate" => validate(&request, &context, ConnectPath::RtcV1),
             path if twirp::is_service(path) => self.call(request, context).await,
@@ -128,7 +132,37 @@ impl Gateway {
         let parameter = parameters.iter().find(|(name, _)| name == "access_token");
         let token = token::from_request(header, parameter.map(|(_, value)| value.as_str()))?;
         let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(token.map(|token| token::verify(token, &self.shared.keys, unix_now)).transpose()?)
+        let keys = self.shared.keys.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(token.map(|token| token::verify(token, &keys, unix_now)).transpose()?)
+    }
+
+    fn readiness(&self) -> Answer {
+        let draining = self.shared.draining.load(Ordering::Relaxed);
+        match (draining, self.shared.inputs.capacity()) {
+            (true, _) => plain(StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            (_, 0) => plain(StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            _ => plain(StatusCode::OK, "ready"),
+        }
+    }
+
+    /// Every room with its participants, for who may list rooms and administer them.
+    async fn debug_rooms(&self, context: &Context) -> Answer {
+        let grant = context.claims.as_ref().and_then(|claims| claims.video.clone());
+        if !grant.is_some_and(|grant| grant.room_list && grant.room_admin) {
+            return plain(StatusCode::UNAUTHORIZED, "permissions denied");
+        }
+        let Some(rooms) = self.shared.rooms.get() else { return page_not_found() };
+        let (question, answer) = oneshot::channel();
+        let exchange = async { (rooms.send(question).await.ok(), answer.await.ok()).1 };
+        match tokio::time::timeout(CALL_TIMEOUT, exchange).await {
+            Ok(Some(rooms)) => {
+                let mut answer = plain(StatusCode::OK, rooms);
+                let json = HeaderValue::from_static("application/json");
+                answer.headers_mut().insert(header::CONTENT_TYPE, json);
+                answer
+            }
+            _ => plain(StatusCode::SERVICE_UNAVAILABLE, "the server did not answer in time"),
+        }
     }
 
     async fn upgrade(
@@ -136,7 +170,8 @@ impl Gateway {
         mut request: Request<Incoming>,
         context: Context,
         path: ConnectPath,
-        permit: Arc<OwnedSemaphorePermit>,
+        peer: IpAddr,
+        permit: Arc<Permit>,
     ) -> Answer {
         let handshake = match Handshake::of(request.headers()) {
             None => return empty(StatusCode::NOT_FOUND),
@@ -145,24 +180,48 @@ impl Gateway {
         };
         match parse(&request, &context, path, false) {
             Ok(wish) => {
+                if self.shared.draining.load(Ordering::Relaxed) && !wish.reconnect {
+                    return plain(StatusCode::SERVICE_UNAVAILABLE, "server is shutting down");
+                }
+                let key = self.shared.ledger.socket(&wish.claims.iss);
+                let Some(key) = key.filter(|_| self.shared.ledger.join(peer)) else {
+                    return plain(StatusCode::TOO_MANY_REQUESTS, "too many connections");
+                };
                 let upgrade = hyper::upgrade::on(&mut request);
-                socket::open(self, handshake, wish, upgrade, permit).await
+                socket::open(self, handshake, wish, upgrade, permit, key).await
             }
             Err(error) => refusal(error.status, error.body),
         }
     }
 
     async fn call(&self, request: Request<Incoming>, context: Context) -> Answer {
+        let path = context.path.clone();
+        let answer = self.answer_call(request, context).await;
+        // A path that has no handler is anybody's invention.
+        if answer.status() != StatusCode::NOT_FOUND || twirp::is_method(&path) {
+            let mut answered = self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
+            *answered.entry((path, answer.status().as_u16())).or_default() += 1;
+        }
+        answer
+    }
+
+    async fn answer_call(&self, request: Request<Incoming>, context: Context) -> Answer {
+        if let Some(claims) = &context.claims
+            && !self.shared.ledger.call(&claims.iss)
+        {
+            return from_twirp(twirp::too_many_calls());
+        }
         let content_type = request.headers().get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or("");
         let route = match twirp::route(request.method().as_str(), &context.path, content_type) {
             Ok(route) => route,
             Err(answer) => return from_twirp(answer),
         };
-        let body = match read_body(request.into_body(), MAX_BODY_BYTES).await {
-            Ok(body) => body,
-            Err(answer) => return answer,
-        };
+        let body =
+            match read_body(request.into_body(), self.shared.ledger.limits().body_bytes).await {
+                Ok(body) => body,
+                Err(answer) => return answer,
+            };
         let request = match route.request(&body) {
             Ok(request) => request,
             Err(answer) => return from_twirp(answer),

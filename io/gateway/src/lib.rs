@@ -29,9 +29,12 @@
 
 mod cors;
 mod http;
+mod limits;
 mod socket;
 pub mod twirp;
 pub mod websocket;
+
+pub use limits::{ADDRESSES_MAX, GatewayLimits};
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parlor_node::{
@@ -41,16 +44,16 @@ use parlor_node::{
 use parlor_signal::ApiKeys;
 use socket::SocketHandle;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 use tokio::{
     net::TcpListener,
-    sync::{Notify, Semaphore, mpsc, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
 };
 
 /// Most TCP connections at once; further ones wait to be accepted.
@@ -60,6 +63,15 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an accept that failed, for lack of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Asks for the state of all rooms as JSON.
+pub type RoomsQuestion = oneshot::Sender<String>;
+
+/// A connection's place, held until its last request or its WebSocket is done.
+pub(crate) struct Permit {
+    _slot: OwnedSemaphorePermit,
+    pub(crate) connection: limits::Connection,
+}
+
 /// The HTTP server. Clones are the same gateway.
 #[derive(Clone)]
 pub struct Gateway {
@@ -67,7 +79,11 @@ pub struct Gateway {
 }
 
 struct Shared {
-    keys: ApiKeys,
+    keys: RwLock<ApiKeys>,
+    ledger: limits::Ledger,
+    draining: AtomicBool,
+    rooms: OnceLock<mpsc::Sender<RoomsQuestion>>,
+    answered: Mutex<BTreeMap<(String, u16), u64>>,
     inputs: mpsc::Sender<Input>,
     connections: Arc<Semaphore>,
     next_id: AtomicU64,
@@ -85,7 +101,11 @@ impl Gateway {
     /// A gateway that verifies tokens with `keys` and sends what it hears to `inputs`.
     pub fn new(keys: ApiKeys, inputs: mpsc::Sender<Input>) -> Self {
         let shared = Shared {
-            keys,
+            keys: RwLock::new(keys),
+            ledger: limits::Ledger::default(),
+            draining: AtomicBool::new(false),
+            rooms: OnceLock::new(),
+            answered: Mutex::default(),
             inputs,
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             next_id: AtomicU64::new(1),
@@ -109,7 +129,11 @@ impl Gateway {
             };
             let _ = stream.set_nodelay(true);
             let gateway = self.clone();
-            let permit = Arc::new(permit);
+            let Some(connection) = gateway.shared.ledger.connection(peer.ip()) else {
+                tracing::debug!(%peer, "too many connections of this address");
+                continue;
+            };
+            let permit = Arc::new(Permit { _slot: permit, connection });
             tokio::spawn(async move {
                 let service = hyper::service::service_fn(|request| {
                     let (gateway, permit) = (gateway.clone(), permit.clone());
@@ -151,6 +175,36 @@ impl Gateway {
             }
             Output::Media { .. } | Output::Webhook(_) => {}
         }
+    }
+
+    /// Bounds what is taken from now on.
+    pub fn set_limits(&self, limits: GatewayLimits) {
+        self.shared.ledger.set(limits);
+    }
+
+    /// Verifies tokens with other keys from now on.
+    pub fn set_keys(&self, keys: ApiKeys) {
+        *self.shared.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// Lets nobody new in any more. Who is in may come back.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whom to ask for `/debug/rooms`. Without, there is no such page.
+    pub fn set_rooms(&self, rooms: mpsc::Sender<RoomsQuestion>) {
+        let _ = self.shared.rooms.set(rooms);
+    }
+
+    /// What was refused because of [`GatewayLimits`].
+    pub fn refused(&self) -> u64 {
+        self.shared.ledger.refused()
+    }
+
+    /// Answers of the server API by path and HTTP status.
+    pub fn answered(&self) -> BTreeMap<(String, u16), u64> {
+        self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Number of open WebSockets.

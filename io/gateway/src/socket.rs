@@ -1,8 +1,9 @@
 //! One participant's WebSocket: a handle on the node's side, a task on the client's.
 
 use crate::{
-    Gateway,
+    Gateway, Permit,
     http::{Answer, plain, refusal},
+    limits::KeySocket,
     websocket::{
         self, CloseCode, DEFLATE_ANSWER, Decoder, Handshake, Opcode, ProtocolError, Received,
     },
@@ -25,7 +26,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, interval_at, timeout},
 };
 
@@ -97,7 +98,8 @@ struct Session {
     id: SessionId,
     queue: mpsc::Receiver<Frame>,
     load: Arc<Load>,
-    _permit: Arc<OwnedSemaphorePermit>,
+    _permit: Arc<Permit>,
+    _key: KeySocket,
 }
 
 impl Drop for Session {
@@ -122,7 +124,8 @@ pub(crate) async fn open(
     handshake: Handshake,
     wish: ConnectRequest,
     upgrade: OnUpgrade,
-    permit: Arc<OwnedSemaphorePermit>,
+    permit: Arc<Permit>,
+    key: KeySocket,
 ) -> Answer {
     let id = SessionId(gateway.draw_id());
     let (decision, decided) = oneshot::channel();
@@ -130,7 +133,7 @@ pub(crate) async fn open(
     let load = Arc::new(Load::default());
     let handle = SocketHandle { decision: Some(decision), queue: Some(sender), load: load.clone() };
     gateway.tables().sockets.insert(id, handle);
-    let session = Session { gateway: gateway.clone(), id, queue, load, _permit: permit };
+    let session = Session { gateway: gateway.clone(), id, queue, load, _permit: permit, _key: key };
     let exchange = async {
         gateway.tell(Input::Connect { session: id, request: Box::new(wish) }).await;
         decided.await

@@ -14,6 +14,9 @@ use std::{
 /// Messages per system call. With GRO each may be dozens of datagrams.
 const MESSAGES: usize = 16;
 
+/// Messages that are asked for while few come: preparing one that does not come costs time too.
+const MESSAGES_MIN: usize = 2;
+
 /// As long as a UDP datagram, or a run of them, can be.
 const MESSAGE_BYTES: usize = 1 << 16;
 
@@ -25,6 +28,8 @@ pub struct RecvBatch {
     controls: [Control; MESSAGES],
     /// Length of each message, and the flags that the kernel set.
     lens: [(usize, i32); MESSAGES],
+    /// Messages to ask for next, at most [`MESSAGES`]: twice what came last.
+    asked: usize,
 }
 
 impl RecvBatch {
@@ -35,6 +40,7 @@ impl RecvBatch {
             names: [Name::default(); MESSAGES],
             controls: [Control::default(); MESSAGES],
             lens: [(0, 0); MESSAGES],
+            asked: MESSAGES_MIN,
         }
     }
 
@@ -46,7 +52,7 @@ impl RecvBatch {
         let bytes = self.bytes.chunks_exact_mut(MESSAGE_BYTES);
         let names = self.names.iter_mut().zip(&mut self.controls);
         let places = headers.iter_mut().zip(&mut vectors).zip(bytes).zip(names);
-        for (((header, vector), bytes), (name, control)) in places {
+        for (((header, vector), bytes), (name, control)) in places.take(self.asked) {
             vector.iov_base = bytes.as_mut_ptr().cast();
             vector.iov_len = bytes.len();
             let header = &mut header.msg_hdr;
@@ -57,14 +63,15 @@ impl RecvBatch {
             header.msg_control = control.bytes.as_mut_ptr().cast();
             header.msg_controllen = control.bytes.len() as _;
         }
-        // SAFETY: there are `MESSAGES` headers. Each points to one vector, one name and one control
+        // SAFETY: there are `MESSAGES` headers, and the first `asked` are handed over, which is never
+        // more (see below). Each of them points to one vector, one name and one control
         // buffer with their true lengths, and the vector to `MESSAGE_BYTES` bytes; all are borrowed
         // or owned here until after the call, and no two overlap. No timeout.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                MESSAGES as libc::c_uint,
+                self.asked as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
@@ -75,6 +82,7 @@ impl RecvBatch {
             self.controls[at].len = header.msg_hdr.msg_controllen as _;
             self.lens[at] = (header.msg_len as usize, header.msg_hdr.msg_flags);
         }
+        self.asked = (2 * count).clamp(MESSAGES_MIN, MESSAGES);
         Ok(count)
     }
 }

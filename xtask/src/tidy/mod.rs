@@ -5,6 +5,7 @@
 
 mod imports;
 mod licences;
+mod pages;
 mod registries;
 mod source;
 mod sources;
@@ -59,6 +60,11 @@ pub fn check(root: &Path) -> Result<Vec<Violation>, String> {
     violations.extend(licences::check(&metadata, &allowed));
     for file in files.iter().filter(|file| registries::concerns(file)) {
         violations.extend(registries::check(file, &read(root, file)?));
+    }
+    if files.contains(pages::ARCHITECTURE) {
+        let page = read(root, pages::ARCHITECTURE)?;
+        violations
+            .extend(pages::check(pages::ARCHITECTURE, &page, &files, |path| read(root, path))?);
     }
     violations.sort();
     violations.dedup();

@@ -62,6 +62,7 @@ fn a_tree_that_breaks_every_rule_is_told_each_by_name() {
         &[
             ("Cargo.toml", WORKSPACE),
             ("deny.toml", DENY),
+            ("docs/ARCHITECTURE.md", "`core/rtp/src/lib.rs::a`, then `core/rtp/src/gone.rs`\n"),
             ("core/rtp/Cargo.toml", &rtp),
             (
                 "core/rtp/src/lib.rs",
@@ -87,6 +88,7 @@ fn a_tree_that_breaks_every_rule_is_told_each_by_name() {
         "core/rtp/src/lib.rs:1: [unsafe]",
         "core/rtp/src/lib.rs: [forbid-unsafe]",
         "core/rtp/src/lib.rs:2: [banned-call] std::time::Instant::now",
+        "docs/ARCHITECTURE.md:1: [page] core/rtp/src/gone.rs does not exist",
         "tokio 0.1.0: [licence] AGPL-3.0-only is not allowed",
         "web/package-lock.json:2: [registry-host]",
     ];

@@ -155,6 +155,15 @@ impl Connection {
         }
     }
 
+    /// Our part of an ICE restart when a session is resumed: of the connection that we offer. The
+    /// client restarts its own.
+    pub(crate) fn restart_ice(&mut self, cx: &mut Outside) {
+        match self {
+            Self::Single(_) => {}
+            Self::Pair(pair) => pair.subscriber.restart_ice(cx),
+        }
+    }
+
     /// Whatever must be said now so that the connection comes to carry what it should.
     pub(crate) fn negotiate(&mut self, now: Now) -> Vec<Message> {
         match self {

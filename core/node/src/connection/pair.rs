@@ -79,6 +79,13 @@ impl Subscriber {
         messages
     }
 
+    /// The next offer restarts ICE, if there ever was one.
+    pub(crate) fn restart_ice(&mut self, cx: &mut Outside) {
+        if self.needed {
+            self.peer.restart_ice(cx);
+        }
+    }
+
     pub(crate) fn handle_answer(
         &mut self,
         cx: &mut Outside,

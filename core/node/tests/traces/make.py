@@ -8,7 +8,7 @@ sections is taken from the two traces that have them all, with the ids of its tr
 import gzip, json, re, sys
 
 TRACES = ["01-single-pc-basic", "01-late-joiner", "02-dual-pc-basic", "02-mixed-pc", "05-data",
-          "07-python-default"]
+          "07-python-default", "04-signal-reconnect", "04-signal-reconnect-dual", "04-node-failure"]
 PERIODIC = {"ping", "ping_req", "pong", "pong_resp", "speakers_changed", "connection_quality",
             "trickle", "subscribed_quality_update", "stream_state_update", "room_update"}
 
@@ -54,7 +54,8 @@ for name in TRACES:
         kind = line["kind"]
         if kind == "ws-request":
             query = {k: v for k, v in line["query"].items() if k != "access_token"}
-            if "join_request" in query:
+            again = line.get("join_request", {}).get("join_request", {}).get("reconnect")
+            if "join_request" in query and not again:
                 if len(query["join_request"]) < 1000 or "..." in query["join_request"]:
                     query["join_request"] = join_request
             kept.append({"kind": kind, "conn": line["conn"], "path": line["path"], "query": query,

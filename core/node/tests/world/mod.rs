@@ -21,6 +21,9 @@ pub struct Options {
     pub pair: bool,
     pub offer: Option<proto::SessionDescription>,
     pub reconnect: bool,
+    /// The session to resume.
+    pub sid: String,
+    pub sync_state: Option<proto::SyncState>,
     pub max_participants: u32,
     pub grant: VideoGrant,
 }
@@ -31,6 +34,8 @@ impl Default for Options {
             pair: false,
             offer: Some(offer(1)),
             reconnect: false,
+            sid: String::new(),
+            sync_state: None,
             max_participants: 0,
             grant: VideoGrant { room_join: true, ..Default::default() },
         }
@@ -118,13 +123,13 @@ impl World {
             subscriber_allow_pause: None,
             disable_ice_lite: false,
             reconnect: options.reconnect,
-            participant_sid: String::new(),
+            participant_sid: options.sid,
             reconnect_reason: proto::ReconnectReason::RrUnknown,
             metadata: String::new(),
             attributes: BTreeMap::new(),
             publisher_offer: options.offer.filter(|_| !options.pair),
             add_track_requests: Vec::new(),
-            sync_state: None,
+            sync_state: options.sync_state,
         };
         let socket = Socket { identity: identity.into(), ..Socket::default() };
         self.sockets.insert(session, socket);
@@ -139,6 +144,11 @@ impl World {
         let peer = self.peer_of(identity);
         self.media(MediaEvent::PeerConnected { peer });
         session
+    }
+
+    /// A client whose session goes on with a new socket.
+    pub fn resume(&mut self, room: &str, identity: &str, options: Options) -> SessionId {
+        self.join(room, identity, Options { reconnect: true, offer: None, ..options })
     }
 
     pub fn handle(&mut self, input: Input) {

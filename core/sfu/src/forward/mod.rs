@@ -1,5 +1,6 @@
 //! The subscribe side: one track on its way to one peer.
 
+pub mod blank;
 pub mod munger;
 pub mod red;
 pub mod select;
@@ -14,7 +15,7 @@ use parlor_model::{
 };
 use parlor_rtp::rtcp::SenderInfo;
 
-use self::{munger::Munger, red::Redundancy, sent::SentPackets};
+use self::{blank::Silence, munger::Munger, red::Redundancy, sent::SentPackets};
 use crate::{arena::Key, command::SubscriptionSettings, peer::Peer, receive::Stream, track::Track};
 
 /// Codecs of a published section that a subscription can tell apart.
@@ -75,6 +76,10 @@ pub struct Subscription {
     last_report: Option<SentReport>,
     /// By the subscriber's last receiver report.
     pub fraction_lost: u8,
+    /// Silence that is sent in place of the track.
+    pub silence: Option<Silence>,
+    /// Position of the codec that was forwarded last.
+    pub last_codec: u8,
 }
 
 impl Subscription {
@@ -113,6 +118,8 @@ impl Subscription {
             octets: 0,
             last_report: None,
             fraction_lost: 0,
+            silence: None,
+            last_codec: 0,
         }
     }
 

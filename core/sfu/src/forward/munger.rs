@@ -173,6 +173,22 @@ impl Munger {
         });
     }
 
+    /// Takes the next number for a frame of our own that lasts so long. Nothing of the source goes
+    /// on before another [`Self::start`].
+    pub fn insert(&mut self, now: Instant, frame: Duration) -> Option<(u64, u32)> {
+        let last = self.last?;
+        let number = self.next;
+        if let Some(open) = self.segment.as_mut() {
+            open.end_out = open.end_out.min(number);
+        }
+        let elapsed = now.saturating_duration_since(last.at) + frame / 2;
+        let frames = (elapsed.as_micros() / frame.as_micros().max(1)).max(1) as u64;
+        let timestamp = last.timestamp.wrapping_add((frames * self.ticks(frame)) as u32);
+        self.next += 1;
+        self.last = Some(Last { timestamp, marker: true, at: now, ..last });
+        Some((number, timestamp))
+    }
+
     fn continue_from(
         &self,
         now: Instant,
@@ -204,8 +220,8 @@ impl Munger {
     /// Keeps the open segment, if any, for late packets with numbers below `end_out`.
     fn close(&mut self, end_out: u64) {
         let Some(segment) = self.segment.as_mut() else { return };
-        segment.end_out = end_out;
-        if segment.first_out == end_out {
+        segment.end_out = segment.end_out.min(end_out);
+        if segment.first_out == segment.end_out {
             return;
         }
         if self.closed.len() == MAX_SEGMENTS {

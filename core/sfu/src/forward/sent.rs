@@ -27,11 +27,40 @@ pub struct SentPacket {
     /// What was written into header extensions when it left, for an equal copy on the same SSRC.
     pub transport_sequence: u16,
     pub abs_send_time: u32,
-    /// What redundancy was added: see [`super::red::choose_added`].
+    /// What redundancy was added: see [`super::red::choose_added`]. For a silent frame, see
+    /// [`Self::blank_codec`].
     pub added: u8,
     pub resends: u8,
     /// When it left first or again, since the shard began.
     pub sent_ms: u32,
+}
+
+/// The source of a packet of our own.
+const NO_SOURCE: u64 = u64::MAX;
+
+impl SentPacket {
+    /// A silent frame, in the codec at this position of the source's list.
+    pub fn blank(number: u64, timestamp: u32, codec_index: u8, now_ms: u32) -> Self {
+        Self {
+            number,
+            source: NO_SOURCE,
+            stream: 0,
+            timestamp,
+            marker: true,
+            indices: Indices::default(),
+            active: 0,
+            transport_sequence: 0,
+            abs_send_time: 0,
+            added: codec_index,
+            resends: 0,
+            sent_ms: now_ms,
+        }
+    }
+
+    /// The position of a silent frame's codec; `None` for a packet of a source.
+    pub fn blank_codec(&self) -> Option<u8> {
+        (self.source == NO_SOURCE).then_some(self.added)
+    }
 }
 
 /// The newest packets of one outgoing stream.

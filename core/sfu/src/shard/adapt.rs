@@ -131,6 +131,7 @@ impl Shard {
             return;
         }
         let (id, track_key) = (subscription.id, subscription.track);
+        let Some(peer) = self.peers.get(subscription.peer).map(|peer| peer.id) else { return };
         self.refresh_route(key);
         if let Some(track) = self.tracks.get_mut(track_key).filter(|_| is_overloaded) {
             let layers = |at: u8| track.streams.get(usize::from(at)).map(|stream| stream.layer);
@@ -145,7 +146,7 @@ impl Shard {
         self.choose_layers(now, track_key);
         if share.paused != before.0.paused {
             let paused = share.paused;
-            self.event(MediaEvent::StreamState { subscription: id, paused });
+            self.event(MediaEvent::StreamState { peer, subscription: id, paused });
         }
     }
 

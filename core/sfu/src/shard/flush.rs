@@ -13,6 +13,7 @@ use crate::{
     counters::Counters,
     forward::{
         Queued, Sending, Subscription,
+        blank::write_silence,
         write::{write_packet, write_padding},
     },
     peer::{Peer, Srtp},
@@ -254,10 +255,12 @@ impl Media<'_> {
         let subscription =
             self.subscriptions.get_mut(queued.subscription).ok_or(Unsent::Revoked)?;
         let track = self.tracks.get(subscription.track).ok_or(Unsent::Revoked)?;
-        if track.muted || !subscription.settings.enabled {
+        let is_silenced = track.muted || !subscription.settings.enabled;
+        let sent = subscription.sent.get_mut(queued.number).ok_or(Unsent::History)?;
+        let blank_codec = sent.blank_codec();
+        if is_silenced && blank_codec.is_none() {
             return Err(Unsent::Revoked);
         }
-        let sent = subscription.sent.get_mut(queued.number).ok_or(Unsent::History)?;
         if queued.sending != Sending::Repeat
             && subscription.section.extensions.transport_cc.is_some()
         {
@@ -268,12 +271,21 @@ impl Media<'_> {
             sent.abs_send_time = self.time.0;
         }
         let sent = *sent;
-        let stream = track.streams.get(usize::from(sent.stream)).ok_or(Unsent::History)?;
-        let history = &stream.history;
-        let (facts, parts) = history.get(sent.source).ok_or(Unsent::History)?;
-        let sending = queued.sending;
-        let written = write_packet(slot, subscription, &sent, sending, history, facts, &parts)
-            .ok_or(Unsent::Unsealed)?;
+        let written = match blank_codec {
+            Some(index) => {
+                let codec = track.codecs.get(usize::from(index)).ok_or(Unsent::History)?.codec;
+                let outgoing = subscription.codec(index).ok_or(Unsent::Unsealed)?;
+                let trailer = &track.frame_trailer;
+                write_silence(slot, subscription, &sent, codec, &outgoing, trailer)
+            }
+            None => {
+                let stream = track.streams.get(usize::from(sent.stream)).ok_or(Unsent::History)?;
+                let history = &stream.history;
+                let (facts, parts) = history.get(sent.source).ok_or(Unsent::History)?;
+                write_packet(slot, subscription, &sent, queued.sending, history, facts, &parts)
+            }
+        };
+        let written = written.ok_or(Unsent::Unsealed)?;
         let len = self
             .srtp
             .sender

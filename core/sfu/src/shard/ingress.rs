@@ -384,6 +384,7 @@ fn owe(
         resends: 0,
         sent_ms: now_ms,
     };
+    subscription.last_codec = facts.codec_index;
     if !subscription.sent.insert(sent) {
         return Err(Unforwarded::Late);
     }

@@ -178,6 +178,7 @@ impl Shard {
         }
         let mut track = Track::new(id);
         track.muted = self.muted_ahead.remove(&id);
+        track.frame_trailer = self.trailers_ahead.remove(&id).unwrap_or_default();
         let key = self.tracks.insert(track);
         self.track_keys.insert(id, key);
         key
@@ -217,9 +218,14 @@ impl Shard {
             return;
         };
         if let Some(subscription) = self.subscriptions.get_mut(key) {
-            subscription.settings = settings;
+            let was_enabled = std::mem::replace(&mut subscription.settings, settings).enabled;
             let track = subscription.track;
             self.refresh_route(key);
+            match (was_enabled, settings.enabled) {
+                (true, false) => self.fall_silent(now, key),
+                (false, true) => self.end_silence(key),
+                _ => {}
+            }
             self.choose_layers(now, track);
         }
     }
@@ -257,6 +263,15 @@ impl Shard {
         track.forget_sources();
         for stream in &mut track.streams {
             stream.keyframe.stop();
+        }
+        for at in 0.. {
+            let Some(track) = self.tracks.get(key) else { break };
+            let Some(route) = track.routes.get(at) else { break };
+            match (muted, route.subscription) {
+                (true, subscription) if route.active => self.fall_silent(now, subscription),
+                (true, _) => {}
+                (false, subscription) => self.end_silence(subscription),
+            }
         }
         self.choose_layers(now, key);
     }

@@ -6,6 +6,7 @@ mod feedback;
 mod flush;
 mod ingress;
 mod media;
+mod silence;
 mod timer;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use parlor_congestion::{Allocation, TrackDemand};
 use parlor_model::{DataChannel, PeerId, SequenceNumber, SubscriptionId, TrackId};
 use parlor_srtp::{SrtpReceiver, SrtpSender};
@@ -95,6 +97,8 @@ pub struct Shard {
     settings_ahead: BTreeMap<SubscriptionId, SubscriptionSettings>,
     /// Mutes that came before their tracks.
     muted_ahead: BTreeSet<TrackId>,
+    /// Trailers that came before their tracks.
+    trailers_ahead: BTreeMap<TrackId, Bytes>,
     /// The newest stopped subscriptions: a section may still name one.
     stopped: BTreeSet<SubscriptionId>,
     timers: Timers,
@@ -133,6 +137,7 @@ impl Shard {
             stun_transaction_order: VecDeque::new(),
             settings_ahead: BTreeMap::new(),
             muted_ahead: BTreeSet::new(),
+            trailers_ahead: BTreeMap::new(),
             stopped: BTreeSet::new(),
             timers: Timers::default(),
             levels_due: None,
@@ -184,6 +189,9 @@ impl Shard {
             },
             MediaCommand::ClosePeer { peer } => self.close_peer(now, peer),
             MediaCommand::SetTrackMuted { track, muted } => self.set_muted(now, track, muted),
+            MediaCommand::SetFrameTrailer { track, trailer } => {
+                self.set_frame_trailer(track, trailer);
+            }
             MediaCommand::SetSubscription { subscription, settings } => {
                 self.set_subscription(now, subscription, settings);
             }

@@ -55,6 +55,11 @@ pub fn is_service(path: &str) -> bool {
     path.starts_with(ROOM_SERVICE)
 }
 
+/// Whether a path has a handler.
+pub fn is_method(path: &str) -> bool {
+    route("POST", path, Encoding::Json.name()).is_ok()
+}
+
 /// Finds the handler, or answers `bad_route`.
 pub fn route(method: &str, path: &str, content_type: &str) -> Result<Route, Answer> {
     let bad_route = |message: String| {
@@ -62,7 +67,7 @@ pub fn route(method: &str, path: &str, content_type: &str) -> Result<Route, Answ
             StatusCode::NOT_FOUND,
             "bad_route",
             &message,
-            Some(&format!("{method} {path}")),
+            Some(("twirp_invalid_route", &format!("{method} {path}"))),
         ))
     };
     if method != "POST" {
@@ -85,6 +90,22 @@ pub fn route(method: &str, path: &str, content_type: &str) -> Result<Route, Answ
             |encoding, body| read(encoding, body).map(ApiRequest::MutePublishedTrack)
         }
         Some("SendData") => |encoding, body| read(encoding, body).map(ApiRequest::SendData),
+        Some("UpdateParticipant") => {
+            |encoding, body| read(encoding, body).map(ApiRequest::UpdateParticipant)
+        }
+        Some("UpdateSubscriptions") => {
+            |encoding, body| read(encoding, body).map(ApiRequest::UpdateSubscriptions)
+        }
+        Some("UpdateRoomMetadata") => {
+            |encoding, body| read(encoding, body).map(ApiRequest::UpdateRoomMetadata)
+        }
+        Some("PerformRpc") => |encoding, body| read(encoding, body).map(ApiRequest::PerformRpc),
+        Some("ForwardParticipant") => {
+            |encoding, body| read(encoding, body).map(ApiRequest::ForwardParticipant)
+        }
+        Some("MoveParticipant") => {
+            |encoding, body| read(encoding, body).map(ApiRequest::MoveParticipant)
+        }
         _ => return bad_route(format!("no handler for path {path:?}")),
     };
     match Encoding::of(content_type) {
@@ -113,7 +134,12 @@ impl Route {
             Err(error) => {
                 let status = StatusCode::from_u16(error.code.http_status());
                 let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                error_answer(status, error.code.name(), &error.message, None)
+                error_answer(
+                    status,
+                    error.code.name(),
+                    &error.message,
+                    error.argument.map(|text| ("argument", text)),
+                )
             }
         }
     }
@@ -132,6 +158,13 @@ impl Route {
             }
             ApiResponse::TrackMuted(message) => ("MuteRoomTrackResponse", message.encode_to_vec()),
             ApiResponse::DataSent(message) => ("SendDataResponse", message.encode_to_vec()),
+            ApiResponse::SubscriptionsUpdated(message) => {
+                ("UpdateSubscriptionsResponse", message.encode_to_vec())
+            }
+            ApiResponse::RpcPerformed(message) => ("PerformRpcResponse", message.encode_to_vec()),
+            ApiResponse::ParticipantMoved(message) => {
+                ("MoveParticipantResponse", message.encode_to_vec())
+            }
         };
         let body = match self.encoding {
             Encoding::Protobuf => bytes,
@@ -153,11 +186,11 @@ fn error_answer(
     status: StatusCode,
     code: &str,
     message: &str,
-    invalid_route: Option<&str>,
+    meta: Option<(&str, &str)>,
 ) -> Answer {
     let mut error = serde_json::json!({ "code": code, "msg": message });
-    if let Some(route) = invalid_route {
-        error["meta"] = serde_json::json!({ "twirp_invalid_route": route });
+    if let Some((key, value)) = meta {
+        error["meta"] = serde_json::json!({ key: value });
     }
     Answer { status, content_type: Encoding::Json.name(), body: error.to_string().into_bytes() }
 }
@@ -170,6 +203,12 @@ pub fn timed_out() -> Answer {
         "the server did not answer in time",
         None,
     )
+}
+
+/// The answer to a caller that calls too often.
+pub fn too_many_calls() -> Answer {
+    let (code, message) = ("resource_exhausted", "too many calls");
+    error_answer(StatusCode::TOO_MANY_REQUESTS, code, message, None)
 }
 
 /// Reads the JSON of a response message of `livekit.RoomService`, as clients of this server do.

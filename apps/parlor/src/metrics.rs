@@ -1,0 +1,155 @@
+//! The metrics page and the debug view, from what the control thread and the edges count.
+
+use crate::control::{Order, Totals};
+use parlor_gateway::{Gateway, RoomsQuestion};
+use parlor_metrics::{Kind, Page};
+use parlor_node::{ParticipantSnapshot, RoomSnapshot};
+use parlor_webhook::Webhooks;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+/// Writes the page.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Asked for totals.
+    pub orders: mpsc::Sender<Order>,
+    /// Counts calls and sockets.
+    pub gateway: Gateway,
+    /// Counts deliveries.
+    pub webhooks: Option<Webhooks>,
+}
+
+impl Metrics {
+    /// One scrape; empty if the control thread has ended.
+    pub async fn page(self) -> String {
+        let (answer, totals) = oneshot::channel();
+        let _ = self.orders.send(Order::Count(answer)).await;
+        let Ok(totals) = totals.await else { return String::new() };
+        let mut page = Page::new(&[("node_id", &totals.node_id), ("node_type", "SERVER")]);
+        self.write_node(&mut page, &totals);
+        write_media(&mut page, &totals);
+        self.write_edges(&mut page);
+        page.finish()
+    }
+
+    fn write_node(&self, page: &mut Page, totals: &Totals) {
+        let counts = totals.counts;
+        for (name, help, value) in [
+            ("livekit_room_total", "Rooms.", counts.rooms),
+            ("livekit_participant_total", "Participants.", counts.participants),
+            ("livekit_track_published_total", "Published tracks.", counts.tracks),
+            ("livekit_track_subscribed_total", "Subscriptions.", counts.subscriptions),
+            ("parlor_peers", "Peer connections.", counts.peers),
+            ("parlor_sockets", "Open WebSockets.", self.gateway.sockets()),
+        ] {
+            page.single(name, Kind::Gauge, help, value as u64);
+        }
+        let of = totals.counters;
+        page.family("parlor_signal_faults_total", Kind::Counter, "What clients sent in vain.");
+        for (kind, value) in [
+            ("malformed_frame", of.malformed_frames),
+            ("refused_offer", of.refused_offers),
+            ("refused_answer", of.refused_answers),
+            ("malformed_packet", of.malformed_packets),
+            ("forbidden_packet", of.forbidden_packets),
+            ("repeated_packet", of.repeated_packets),
+            ("lost_packet", of.lost_packets),
+        ] {
+            page.value(&[("kind", kind)], value);
+        }
+    }
+
+    fn write_edges(&self, page: &mut Page) {
+        let name = "livekit_node_twirp_request_status";
+        page.family(name, Kind::Counter, "Answers of the server API.");
+        for ((path, status), count) in self.gateway.answered() {
+            let mut parts = path.rsplit('/');
+            let (method, service) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+            let service = service.trim_start_matches("livekit.");
+            let outcome = if status < 400 { "success" } else { "failure" };
+            let code = status.to_string();
+            let labels =
+                [("service", service), ("method", method), ("status", outcome), ("code", &code)];
+            page.value(&labels, count);
+        }
+        let help = "Connections, joins and calls refused because of limits.";
+        page.single("parlor_limited_total", Kind::Counter, help, self.gateway.refused());
+        let Some(webhooks) = &self.webhooks else { return };
+        let counters = webhooks.counters();
+        let name = "livekit_webhook_dispatch_total";
+        page.family(name, Kind::Counter, "What became of webhooks.");
+        for (status, value) in [
+            ("success", counters.delivered),
+            ("retry", counters.retried),
+            ("refused", counters.refused),
+            ("expired", counters.expired),
+            ("dropped", counters.dropped),
+        ] {
+            page.value(&[("status", status)], value);
+        }
+        let help = "Webhooks that wait for their delivery.";
+        page.single("livekit_webhook_queue_length", Kind::Gauge, help, counters.queued);
+    }
+}
+
+fn write_media(page: &mut Page, totals: &Totals) {
+    let sum = |of: fn(&parlor_workers::WorkerCounters) -> u64| totals.workers.iter().map(of).sum();
+    let directions: [(&str, u64, u64); 2] = [
+        ("incoming", sum(|w| w.shard.rtp_received), sum(|w| w.net.received_bytes)),
+        ("outgoing", sum(|w| w.shard.rtp_sent), sum(|w| w.net.sent_bytes)),
+    ];
+    page.family("livekit_packet_total", Kind::Counter, "Media packets, authenticated.");
+    for (direction, packets, _) in directions {
+        page.value(&[("direction", direction)], packets);
+    }
+    page.family("livekit_packet_bytes", Kind::Counter, "Payload of UDP datagrams.");
+    for (direction, _, bytes) in directions {
+        page.value(&[("direction", direction)], bytes);
+    }
+    let name = "parlor_retransmissions_total";
+    page.single(name, Kind::Counter, "Packets sent again.", sum(|w| w.shard.retransmissions_sent));
+    let nacks = sum(|w| w.shard.nacks_received);
+    page.single("livekit_nack_total", Kind::Counter, "Packets asked for again.", nacks);
+    page.family(
+        "parlor_socket_total",
+        Kind::Counter,
+        "What went through the UDP sockets, and not.",
+    );
+    for (index, worker) in totals.workers.iter().enumerate() {
+        let worker_label = index.to_string();
+        for (kind, value) in worker.net.entries() {
+            page.value(&[("worker", &worker_label), ("kind", kind)], value);
+        }
+    }
+}
+
+/// Answers the gateway's questions for the debug view, until there is no gateway.
+pub async fn show_rooms(mut questions: mpsc::Receiver<RoomsQuestion>, orders: mpsc::Sender<Order>) {
+    while let Some(question) = questions.recv().await {
+        let (answer, rooms) = oneshot::channel();
+        let _ = orders.send(Order::Show(answer)).await;
+        let Ok(rooms) = rooms.await else { return };
+        let shown: Vec<Value> = rooms.iter().map(show_room).collect();
+        let _ = question.send(Value::from(shown).to_string());
+    }
+}
+
+/// The keys that LiveKit's debug view has, and ours.
+fn show_room(room: &RoomSnapshot) -> Value {
+    let show = |participant: &ParticipantSnapshot| {
+        let info = &participant.info;
+        let shown = json!({
+            "info": info,
+            "hasSocket": participant.has_socket,
+            "subscriptions": participant.subscriptions.iter().map(|t| t.as_str()).collect::<Vec<_>>(),
+        });
+        (info.identity.clone(), shown)
+    };
+    json!({
+        "Name": room.room.name,
+        "Sid": room.room.sid,
+        "CreatedAt": room.room.creation_time,
+        "Room": room.room,
+        "Participants": room.participants.iter().map(show).collect::<serde_json::Map<_, _>>(),
+    })
+}

@@ -1,0 +1,61 @@
+//! What an operator sees of a node, and changes while it runs.
+
+use crate::{Limits, Node};
+use livekit_protocol as proto;
+use parlor_model::TrackSid;
+use parlor_signal::{ApiKeys, response::participant_info};
+
+/// A room as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomSnapshot {
+    /// As the server API shows it.
+    pub room: proto::Room,
+    /// Who is in it.
+    pub participants: Vec<ParticipantSnapshot>,
+}
+
+/// A participant as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ParticipantSnapshot {
+    /// As the server API shows it.
+    pub info: proto::ParticipantInfo,
+    /// Whether it has a WebSocket now.
+    pub has_socket: bool,
+    /// The tracks that it is sent.
+    pub subscriptions: Vec<TrackSid>,
+}
+
+impl Node {
+    /// The id of this node.
+    pub fn id(&self) -> &str {
+        &self.outside.server.node_id
+    }
+
+    /// Every room with its participants. Secrets of a room are left out.
+    pub fn snapshot(&self) -> Vec<RoomSnapshot> {
+        let region = &self.outside.config.region;
+        let rooms = self.hosts.values().map(|host| RoomSnapshot {
+            room: self.outside.server.room_with_counts(&host.room, ""),
+            participants: host
+                .room
+                .participants()
+                .map(|participant| {
+                    let member = host.members.get(&participant.info.sid);
+                    ParticipantSnapshot {
+                        info: participant_info(participant, region),
+                        has_socket: member.is_some_and(|member| member.session.is_some()),
+                        subscriptions: member
+                            .map_or(Vec::new(), |m| m.subscriptions.keys().cloned().collect()),
+                    }
+                })
+                .collect(),
+        });
+        rooms.collect()
+    }
+
+    /// Signs refreshed tokens with these keys, and bounds texts so, from now on.
+    pub fn reconfigure(&mut self, api_keys: ApiKeys, limits: Limits) {
+        self.outside.config.api_keys = api_keys;
+        self.outside.config.limits = limits;
+    }
+}

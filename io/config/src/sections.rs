@@ -1,0 +1,197 @@
+//! The sections of the file that have an effect.
+
+use crate::PortRange;
+use serde::{Deserialize, Deserializer};
+use std::time::Duration;
+
+/// `rtc`: how media reaches this server.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default)]
+pub struct Rtc {
+    /// One media thread per port. Unset: from [`DEFAULT_UDP_PORT`] on, one per processor.
+    pub udp_port: Option<PortRange>,
+    /// The address that clients are told, one per family, separated by a comma; unset: those of
+    /// the network interfaces.
+    pub node_ip: String,
+    /// Be an ICE-lite agent towards clients that can have it.
+    pub use_ice_lite: bool,
+    /// Tell clients the loopback addresses too.
+    pub enable_loopback_candidate: bool,
+    /// STUN servers (`host:port`) that clients are told to use.
+    pub stun_servers: Vec<String>,
+}
+
+impl Default for Rtc {
+    fn default() -> Self {
+        let stun_servers =
+            ["global.stun.twilio.com:3478", "stun.l.google.com:19302", "stun1.l.google.com:19302"];
+        Self {
+            udp_port: None,
+            node_ip: String::new(),
+            use_ice_lite: false,
+            enable_loopback_candidate: false,
+            stun_servers: stun_servers.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+/// `room`: settings of rooms whose creator chose none.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default)]
+pub struct Room {
+    /// Seconds that a room lives which nobody has joined.
+    pub empty_timeout: u32,
+    /// Seconds that a room lives which everybody has left.
+    pub departure_timeout: u32,
+    /// Most participants of a room; 0 for any number.
+    pub max_participants: u32,
+    /// Codecs that may be published; unset: all that are forwarded.
+    pub enabled_codecs: Option<Vec<EnabledCodec>>,
+    /// Whether the server API may unmute.
+    pub enable_remote_unmute: bool,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            empty_timeout: 300,
+            departure_timeout: 20,
+            max_participants: 0,
+            enabled_codecs: None,
+            enable_remote_unmute: false,
+        }
+    }
+}
+
+impl Room {
+    /// `empty_timeout`.
+    pub fn empty_timeout(&self) -> Duration {
+        Duration::from_secs(self.empty_timeout.into())
+    }
+
+    /// `departure_timeout`.
+    pub fn departure_timeout(&self) -> Duration {
+        Duration::from_secs(self.departure_timeout.into())
+    }
+}
+
+/// One of `room.enabled_codecs`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct EnabledCodec {
+    /// `audio/opus`, `video/VP8`, ... in any case.
+    pub mime: String,
+}
+
+/// `logging`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default)]
+pub struct Logging {
+    /// `debug`, `info`, `warn` or `error`.
+    pub level: String,
+    /// One JSON object per line.
+    pub json: bool,
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), json: false }
+    }
+}
+
+/// `prometheus`: the metrics port.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Prometheus {
+    /// TCP port; 0 for none.
+    pub port: u16,
+    /// Whom it serves; anybody if empty.
+    pub username: String,
+    /// With which password.
+    pub password: String,
+}
+
+/// `storage`, which LiveKit does not have: what outlives the process.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Storage {
+    /// Directory of the data; none is kept if empty.
+    pub path: String,
+}
+
+/// `webhook`: whom to tell of rooms, participants and tracks.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Webhook {
+    /// Where to.
+    pub urls: Vec<String>,
+    /// The API key that signs.
+    pub api_key: String,
+    /// Of what.
+    pub filter_params: WebhookFilter,
+    /// How long, and how many.
+    pub resource_url_notifier: WebhookQueue,
+}
+
+/// `webhook.filter_params`.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct WebhookFilter {
+    pub include_events: Vec<String>,
+    pub exclude_events: Vec<String>,
+}
+
+/// `webhook.resource_url_notifier`.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct WebhookQueue {
+    /// Older events are given up. LiveKit gives up after 30 s; unset, this server after a day.
+    #[serde(deserialize_with = "nanoseconds")]
+    pub max_age: Option<Duration>,
+    /// Most events of a room that wait.
+    pub max_depth: Option<usize>,
+}
+
+fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_nanos))
+}
+
+/// `limit`: bounds of what clients and applications may do. 0 is no bound.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default)]
+pub struct Limit {
+    /// Longest metadata, bytes.
+    pub max_metadata_size: Option<usize>,
+    /// Most bytes of attributes.
+    pub max_attributes_size: Option<usize>,
+    /// Longest name of a room, bytes.
+    pub max_room_name_length: Option<usize>,
+    /// Longest body of an API request, bytes.
+    pub max_api_request_body_size: usize,
+    /// Most TCP connections of one address; loopback is exempt. Not LiveKit's.
+    pub connections_per_address: usize,
+    /// Most of them that have not brought a request yet. Not LiveKit's.
+    pub half_open_per_address: usize,
+    /// Most WebSockets with tokens of one API key. Not LiveKit's.
+    pub sockets_per_key: usize,
+    /// Most joins of one address in a second, on average; loopback is exempt. Not LiveKit's.
+    pub joins_per_second: u32,
+    /// Most API calls with tokens of one API key in a second, on average. Not LiveKit's.
+    pub api_calls_per_second: u32,
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self {
+            max_metadata_size: None,
+            max_attributes_size: None,
+            max_room_name_length: None,
+            max_api_request_body_size: 10 << 20,
+            connections_per_address: 10_000,
+            half_open_per_address: 1_000,
+            sockets_per_key: 0,
+            joins_per_second: 500,
+            api_calls_per_second: 5_000,
+        }
+    }
+}
