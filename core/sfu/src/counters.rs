@@ -58,7 +58,7 @@ pub struct Counters {
     pub unforwarded_codec: u64,
     /// Not sent: the subscriber's queue was full.
     pub unsent_queue_full: u64,
-    /// Not sent: it waited too long for its turn.
+    /// Not sent: it waited too long for its turn, or its layer was given up.
     pub unsent_late: u64,
     /// Not sent: the packet had left the history.
     pub unsent_history: u64,

@@ -8,7 +8,7 @@ use livekit_protocol as proto;
 use parlor_checker::Checker;
 use parlor_client::{Client, ClientConfig, Model};
 use parlor_model::{Codec, Now, ShardId};
-use parlor_netem::{Link, LinkConfig};
+use parlor_netem::{Link, LinkConfig, LinkCounters};
 use parlor_node::{
     Node, NodeConfig,
     api::{ApiError, ApiRequest, ApiResponse},
@@ -213,6 +213,11 @@ impl World {
     pub fn set_links(&mut self, guest: usize, up: LinkConfig, down: LinkConfig) {
         self.guests[guest].up.set_config(up);
         self.guests[guest].down.set_config(down);
+    }
+
+    /// What became of the datagrams on the server's link to a guest.
+    pub fn down_counters(&self, guest: usize) -> LinkCounters {
+        self.guests[guest].down.counters()
     }
 
     /// Gives a guest's sockets new addresses, as a NAT does that has forgotten them.

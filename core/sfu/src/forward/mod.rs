@@ -65,6 +65,8 @@ pub struct Subscription {
     pub allocation: Option<Allocation>,
     /// When its share became less.
     pub fell: Option<Instant>,
+    /// Numbers below are of a layer that was given up: they are of no use any more.
+    pub useless_below: u64,
     pub munger: Munger,
     pub sent: SentPackets,
     /// By position in the published section's codecs.
@@ -109,6 +111,7 @@ impl Subscription {
             share: Share::ALL,
             allocation: None,
             fell: None,
+            useless_below: 0,
             munger: Munger::new(first, clock_rate),
             sent: SentPackets::new(max_sent),
             codecs: [None; MAX_CODECS],

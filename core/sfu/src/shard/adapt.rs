@@ -26,6 +26,11 @@ const RISE_WAIT: Duration = Duration::from_secs(2);
 /// lower one begins.
 const OVERLOAD_PERCENT: u64 = 130;
 
+/// With a longer queue at the bottleneck less is sent than the estimate allows, until it is gone.
+const QUEUE_MS: f64 = 50.0;
+const WITH_QUEUE: Hysteresis = Hysteresis { rise: 0.9, keep: 0.9 };
+const WITHOUT_QUEUE: Hysteresis = Hysteresis { rise: 0.95, keep: 1.05 };
+
 /// What is known of the way to a peer.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PeerState {
@@ -88,7 +93,8 @@ impl Shard {
             });
             self.demands.push(demand.unwrap_or(NOTHING));
         }
-        let hysteresis = Hysteresis::default();
+        let is_queued = link.estimator.state().queue_delay_ms > QUEUE_MS;
+        let hysteresis = if is_queued { WITH_QUEUE } else { WITHOUT_QUEUE };
         let estimate_bps = link.estimator.estimate_bps();
         allocate(estimate_bps, &self.demands, hysteresis, &mut self.allocations);
         let is_starving =
@@ -133,6 +139,7 @@ impl Shard {
         let (id, track_key) = (subscription.id, subscription.track);
         let Some(peer) = self.peers.get(subscription.peer).map(|peer| peer.id) else { return };
         self.refresh_route(key);
+        let mut is_cut = share.paused;
         if let Some(track) = self.tracks.get_mut(track_key).filter(|_| is_overloaded) {
             let layers = |at: u8| track.streams.get(usize::from(at)).map(|stream| stream.layer);
             let is_above = |current: &u8| layers(*current) > Some(share.spatial);
@@ -141,7 +148,11 @@ impl Shard {
             }) && let Some(route) = track.route_mut(key)
             {
                 route.current = None;
+                is_cut = true;
             }
+        }
+        if let Some(subscription) = self.subscriptions.get_mut(key).filter(|_| is_cut) {
+            subscription.useless_below = subscription.munger.next_number();
         }
         self.choose_layers(now, track_key);
         if share.paused != before.0.paused {

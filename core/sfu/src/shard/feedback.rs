@@ -109,10 +109,12 @@ impl Shard {
         let Some(subscription) = self.subscriptions.get_mut(subscription_key) else { return };
         self.counters.nacks_received += 1;
         let round_trip_ms = peer.round_trip.as_millis() as u32;
+        let useless_below = subscription.useless_below;
         for sequence in nack.lost() {
             let sent = subscription
                 .sent
                 .find(sequence.0)
+                .filter(|sent| sent.number >= useless_below)
                 .filter(|sent| may_resend(sent, now_ms, round_trip_ms));
             let Some(sent) = sent.filter(|_| subscription.settings.enabled) else {
                 self.counters.nacks_unanswered += 1;

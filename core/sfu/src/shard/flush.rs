@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use parlor_congestion::{Estimator, Paced, PacketKind};
+use parlor_congestion::{Estimator, Paced, PacketKind, Priority};
 use parlor_model::{NtpTime, TrackKind};
 use parlor_rtp::extension::AbsSendTime;
 
@@ -112,9 +112,10 @@ impl Shard {
                     let len = media.send(&queued, slot);
                     out.commit(path.0, path.1, len);
                 }
-                Some(Paced::Drop(queued, _)) => {
+                Some(Paced::Drop(queued, priority)) => {
                     media.counters.unsent_late += 1;
-                    late = Some(queued.subscription);
+                    let is_first = priority == Priority::Video;
+                    late = late.or(is_first.then_some(queued.subscription));
                 }
             }
         }
@@ -174,6 +175,7 @@ impl Media<'_> {
             Err(unsent) => {
                 *match unsent {
                     Unsent::Revoked => &mut self.counters.unsent_revoked,
+                    Unsent::Late => &mut self.counters.unsent_late,
                     Unsent::History => &mut self.counters.unsent_history,
                     Unsent::Unsealed => &mut self.counters.unsent_unsealed,
                 } += 1;
@@ -256,6 +258,9 @@ impl Media<'_> {
             self.subscriptions.get_mut(queued.subscription).ok_or(Unsent::Revoked)?;
         let track = self.tracks.get(subscription.track).ok_or(Unsent::Revoked)?;
         let is_silenced = track.muted || !subscription.settings.enabled;
+        if queued.number < subscription.useless_below {
+            return Err(Unsent::Late);
+        }
         let sent = subscription.sent.get_mut(queued.number).ok_or(Unsent::History)?;
         let blank_codec = sent.blank_codec();
         if is_silenced && blank_codec.is_none() {
@@ -318,6 +323,7 @@ impl Media<'_> {
 /// Why a packet did not leave.
 enum Unsent {
     Revoked,
+    Late,
     History,
     Unsealed,
 }
