@@ -12,8 +12,11 @@ use crate::forward::Queued;
 const START_BPS: u64 = 2_000_000;
 /// The pacing rate while nothing limits, in bits a second.
 const UNLIMITED_BPS: u64 = 100_000_000_000;
-/// Where there is neither queue nor loss a frame may leave this much faster than the estimate.
+/// Where there is neither queue nor loss, and room, a frame may leave this much faster than the
+/// estimate.
 const CALM_FACTOR: f64 = 2.5;
+/// There is room where the estimate is so many times what was shared out.
+const CALM_ROOM: f64 = 1.3;
 const CALM_QUEUE_MS: f64 = 10.0;
 const CALM_LOSS: f64 = 0.01;
 /// A receiver report limits a peer that gives no other feedback from this loss on, in 256ths.
@@ -29,6 +32,8 @@ pub struct Downlink {
     limited_since: Option<Instant>,
     /// The estimate that was shared among the subscriptions last.
     pub allocated_bps: u64,
+    /// What was shared out of it, in bits a second.
+    pub used_bps: u64,
 }
 
 impl Downlink {
@@ -38,6 +43,7 @@ impl Downlink {
             pacer: Pacer::new(now, UNLIMITED_BPS),
             limited_since: None,
             allocated_bps: 0,
+            used_bps: 0,
         }
     }
 
@@ -83,7 +89,9 @@ impl Downlink {
             return;
         }
         let state = self.estimator.state();
-        let is_calm = state.usage != Usage::Overusing
+        let has_room = state.estimate_bps as f64 > CALM_ROOM * self.used_bps as f64;
+        let is_calm = has_room
+            && state.usage != Usage::Overusing
             && state.queue_delay_ms < CALM_QUEUE_MS
             && state.loss < state.inherent_loss + CALM_LOSS;
         let calm_bps = if is_calm { CALM_FACTOR * state.estimate_bps as f64 } else { 0.0 };

@@ -28,7 +28,7 @@ const OVERLOAD_PERCENT: u64 = 130;
 
 /// With a longer queue at the bottleneck less is sent than the estimate allows, until it is gone.
 const QUEUE_MS: f64 = 50.0;
-const WITH_QUEUE: Hysteresis = Hysteresis { rise: 0.9, keep: 0.9 };
+const WITH_QUEUE: Hysteresis = Hysteresis { rise: 0.9, keep: 1.0 };
 const WITHOUT_QUEUE: Hysteresis = Hysteresis { rise: 0.95, keep: 1.05 };
 
 /// What is known of the way to a peer.
@@ -101,6 +101,7 @@ impl Shard {
             self.allocations.iter().any(|got| matches!(got.reason, Reason::Paused { .. }));
         let wanted_bps = wanted_bps(&self.demands, hysteresis);
         link.estimator.set_wanted(wanted_bps, is_starving, now);
+        link.used_bps = self.allocations.iter().map(|got| u64::from(got.bps)).sum();
         link.set_rate(now);
         link.allocated_bps = estimate_bps;
         let used_bps: u64 = (self.demands.iter())
