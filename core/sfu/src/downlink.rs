@@ -52,7 +52,7 @@ impl Downlink {
         self.limited_since.is_some()
     }
 
-    /// Whether the estimate is good enough to pause for.
+    /// Whether the estimate is more than a guess: good enough to pause for.
     pub fn may_pause(&self, now: Instant) -> bool {
         self.limited_since.is_some_and(|since| now >= since + GUESS)
     }
@@ -89,7 +89,8 @@ impl Downlink {
             return;
         }
         let state = self.estimator.state();
-        let has_room = state.estimate_bps as f64 > CALM_ROOM * self.used_bps as f64;
+        let has_room =
+            !self.may_pause(now) || state.estimate_bps as f64 > CALM_ROOM * self.used_bps as f64;
         let is_calm = has_room
             && state.usage != Usage::Overusing
             && state.queue_delay_ms < CALM_QUEUE_MS
