@@ -47,6 +47,7 @@ pub(crate) struct Host {
     pub(crate) rpcs: BTreeMap<String, PendingRpc>,
     pub(crate) announced: crate::webhook::Announced,
     pub(crate) speakers: crate::speakers::Speakers,
+    pub(crate) qualities: crate::quality::Qualities,
     /// Whose connections have to come to carry something else.
     pub(crate) unsettled: BTreeSet<ParticipantSid>,
     /// The deadline under which the node looks after this room.
@@ -74,6 +75,7 @@ impl Host {
             sent_data: SentData::default(),
             rpcs: BTreeMap::new(),
             speakers: Default::default(),
+            qualities: Default::default(),
             unsettled: BTreeSet::new(),
             scheduled: None,
         };

@@ -66,6 +66,7 @@ mod operate;
 mod outside;
 mod participants;
 mod peer;
+mod quality;
 mod reliable;
 mod requests;
 mod resume;

@@ -277,6 +277,7 @@ impl Node {
                     host.handle_data(outside, now, &participant, channel, data);
                 });
             }
+            MediaEvent::Quality { peers } => self.qualities(now, &peers),
             MediaEvent::AudioLevels { levels } => self.audio_levels(now, &levels),
             MediaEvent::StreamStarted { track, rid, ssrc, layer } => {
                 let Some((address, track)) = self.outside.tracks.get(&track).cloned() else {

@@ -63,6 +63,7 @@ pub mod command;
 mod counters;
 mod forward;
 mod peer;
+mod quality;
 mod receive;
 mod shard;
 mod speakers;

@@ -25,6 +25,8 @@ use self::{
     sequence::{Extender, Order, Renumber},
 };
 
+use crate::quality;
+
 /// A stream has not stopped before it has been silent for so long.
 const SILENCE: Duration = Duration::from_millis(500);
 /// Packets whose frames are read again when their structure comes late.
@@ -59,9 +61,21 @@ pub struct Stream {
     clock_rate: u32,
     /// The number that it began with, in the history.
     first_number: Option<u64>,
+    /// Packets that came as retransmissions.
+    repaired: u64,
+    pub judged: quality::Received,
     extender: Extender,
     renumber: Renumber,
     reception: Reception,
+}
+
+/// Totals of a received stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Totals {
+    pub expected: u64,
+    /// Retransmissions included.
+    pub arrived: u64,
+    pub jitter: Duration,
 }
 
 /// What became of a received packet.
@@ -113,6 +127,8 @@ impl Stream {
             rates: FrameRates::default(),
             clock_rate,
             first_number: None,
+            repaired: 0,
+            judged: quality::Received::default(),
             extender: Extender::new(first_cycle),
             renumber: Renumber::default(),
             reception: Reception::default(),
@@ -137,6 +153,8 @@ impl Stream {
         self.renumber = Renumber::default();
         self.reception = Reception::default();
         self.first_number = None;
+        self.repaired = 0;
+        self.judged = quality::Received::default();
         let number = self.extender.restart(first);
         self.reception.begin(number);
     }
@@ -192,6 +210,7 @@ impl Stream {
             return Received::Refused(refused);
         }
         self.first_number.get_or_insert(number);
+        self.repaired += u64::from(incoming.is_rtx);
         if !incoming.is_rtx {
             self.mark_alive(now);
         }
@@ -244,6 +263,21 @@ impl Stream {
         }
         self.clock =
             Some(ClockReport { ntp: info.ntp, timestamp: info.rtp_timestamp, arrived: now });
+    }
+
+    /// What has been received so far; `None` before the first packet.
+    pub fn totals(&self) -> Option<Totals> {
+        let (first, highest) = (self.reception.first?, self.extender.highest()?);
+        Some(Totals {
+            expected: (highest + 1).saturating_sub(first),
+            arrived: self.reception.received + self.repaired,
+            jitter: quality::ticks(self.reception.jitter as u64, self.clock_rate),
+        })
+    }
+
+    /// Whether packets come now.
+    pub fn is_alive(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|last| now <= last + self.silence())
     }
 
     /// What to report about the reception since the last call (RFC 3550 section 6.4.1).

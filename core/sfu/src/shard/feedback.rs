@@ -46,10 +46,8 @@ impl Shard {
                 // The estimate of the path to the peer will be fed from these two.
                 Rtcp::Remb(_) => self.counters.remb_received += 1,
                 Rtcp::TransportFeedback(_) => self.counters.transport_feedback_received += 1,
-                Rtcp::SourceDescription(_)
-                | Rtcp::Goodbye(_)
-                | Rtcp::ExtendedReport(_)
-                | Rtcp::Unknown { .. } => {}
+                Rtcp::ExtendedReport(report) => self.handle_extended_report(now, key, &report),
+                Rtcp::SourceDescription(_) | Rtcp::Goodbye(_) | Rtcp::Unknown { .. } => {}
             }
         }
         if !any {
@@ -85,6 +83,7 @@ impl Shard {
             let Some(subscription) = subscription else { continue };
             if block.ssrc == subscription.section.ssrc {
                 subscription.fraction_lost = block.fraction_lost;
+                subscription.reported.handle(now, &block);
             }
             let measured = subscription.round_trip(now, block.last_sr, block.delay_since_last_sr);
             if let Some(measured) = measured {
