@@ -90,7 +90,9 @@ pub enum Received {
         /// Too much is missing to ask for it.
         lost_track: bool,
     },
-    Padding,
+    Padding {
+        gap: bool,
+    },
     Refused(Refused),
 }
 
@@ -189,10 +191,10 @@ impl Stream {
         }
         if incoming.payload.is_empty() && is_newest {
             self.renumber.leave_out(wire_number);
-            return Received::Padding;
+            return Received::Padding { gap };
         }
         let Some(number) = self.renumber.number(wire_number) else {
-            return Received::Padding;
+            return Received::Padding { gap };
         };
         if self.history.facts(number).is_some() {
             return Received::Refused(Refused::Duplicate);
@@ -247,7 +249,9 @@ impl Stream {
             }
             let (codec, descriptor) = (facts.codec, parts.dependency_descriptor);
             let frame = read_frame(&mut self.scalability, codec, parts.payload, descriptor, number);
-            self.history.set_frame(number, frame);
+            if frame.layering != Layering::Unknown {
+                self.history.set_frame(number, frame);
+            }
         }
     }
 
