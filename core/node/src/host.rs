@@ -145,6 +145,12 @@ impl Host {
             Event::Unsubscribed { subscriber, track } => {
                 self.unsubscribed(cx, &subscriber, &track);
             }
+            Event::DataSubscribed { subscriber, track, .. } => {
+                self.data_subscription_changed(cx, &subscriber, track, true);
+            }
+            Event::DataUnsubscribed { subscriber, track } => {
+                self.data_subscription_changed(cx, &subscriber, track, false);
+            }
             Event::GrantsChanged { participant } => self.send_token(cx, now, &participant),
             Event::Closed => tracing::info!(room = %self.room.name(), "room closed"),
         }

@@ -56,6 +56,7 @@ pub mod api;
 mod calls;
 mod config;
 mod connection;
+mod data_track;
 mod host;
 pub mod io;
 mod join;

@@ -78,10 +78,12 @@ impl Host {
         data: Bytes,
     ) {
         let Some(participant) = self.room.participant(sid) else { return };
-        // Data tracks are not published yet, so nothing on their channel belongs to one.
-        if !participant.info.permissions.can_publish_data || channel == DataChannel::DataTrack {
+        if !participant.info.permissions.can_publish_data {
             cx.counters.forbidden_packets += 1;
             return;
+        }
+        if channel == DataChannel::DataTrack {
+            return self.handle_data_track_packet(cx, sid, &data);
         }
         if channel == DataChannel::Reliable && self.take_rpc_reply(cx, sid, &data) {
             return;

@@ -45,6 +45,9 @@ pub(crate) struct Member {
     pub(crate) publications: BTreeMap<TrackSid, Publication>,
     pub(crate) subscriptions: BTreeMap<TrackSid, SubscriptionId>,
     pub(crate) track_settings: BTreeMap<TrackSid, proto::UpdateTrackSettings>,
+    /// The data tracks that it receives, by the handle that it knows them by.
+    pub(crate) data_handles: BTreeMap<u16, TrackSid>,
+    pub(crate) next_data_handle: Option<u16>,
     pub(crate) told_unsupported: BTreeSet<SubscriptionId>,
     /// When it is removed unless its connection comes back.
     pub(crate) ends_at: Option<Instant>,
@@ -98,6 +101,8 @@ impl Member {
             publications: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             track_settings: BTreeMap::new(),
+            data_handles: BTreeMap::new(),
+            next_data_handle: None,
             told_unsupported: BTreeSet::new(),
             ends_at: None,
             lost_peers: BTreeSet::new(),

@@ -4,7 +4,8 @@ use livekit_protocol as proto;
 use parlor_model::{
     Codec, DisconnectReason, ParticipantKind, Permissions, TrackKind, TrackSid, TrackSource,
 };
-use parlor_room::{LayerMode, Participant, Quality, Room, State, Track, VideoLayer};
+use parlor_room::{DataTrack, LayerMode, Participant, Quality, Room, State, Track, VideoLayer};
+use prost::Message as _;
 use proto::{
     client_info::Sdk,
     request_response::{Reason, Request},
@@ -275,9 +276,24 @@ pub fn participant_info(participant: &Participant, region: &str) -> proto::Parti
         attributes: info.attributes.clone().into_iter().collect(),
         disconnect_reason: participant.disconnect_reason.map_or(0, |r| disconnect_reason(r).into()),
         kind_details: info.kind_details.clone(),
-        data_tracks: Vec::new(),
+        data_tracks: participant.data_tracks.iter().map(data_track_info).collect(),
         client_protocol: info.client_protocol,
         capabilities: info.capabilities.clone(),
+    }
+}
+
+/// `DataTrackInfo`.
+pub fn data_track_info(track: &DataTrack) -> proto::DataTrackInfo {
+    // It was encoded here, so it can be decoded.
+    let announced = proto::PublishDataTrackRequest::decode(track.announcement.as_slice());
+    let announced = announced.unwrap_or_default();
+    proto::DataTrackInfo {
+        pub_handle: track.handle.into(),
+        sid: track.sid.to_string(),
+        name: track.name.clone(),
+        encryption: announced.encryption,
+        frame_encoding: announced.frame_encoding,
+        schema: announced.schema,
     }
 }
 
