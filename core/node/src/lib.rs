@@ -74,6 +74,7 @@ mod resume;
 mod rpc;
 mod simulate;
 mod speakers;
+mod streams;
 mod webhook;
 
 pub use calls::NONCE_BYTES;

@@ -277,6 +277,9 @@ impl Node {
                     host.handle_data(outside, now, &participant, channel, data);
                 });
             }
+            MediaEvent::StreamPaused { peer, subscription, paused } => {
+                self.stream_paused(now, peer, subscription, paused);
+            }
             MediaEvent::Quality { peers } => self.qualities(now, &peers),
             MediaEvent::AudioLevels { levels } => self.audio_levels(now, &levels),
             MediaEvent::StreamStarted { track, rid, ssrc, layer } => {

@@ -96,6 +96,35 @@ fn only_microphones_speak_and_one_that_leaves_while_speaking_is_forgotten() {
 }
 
 #[test]
+fn a_paused_stream_is_told_to_its_subscriber() {
+    let mut world = World::new();
+    let alice = world.join_active("room", "alice");
+    publish(&mut world, alice, proto::TrackSource::Microphone);
+    let bob = world.join_active("room", "bob");
+    let of_bob = |command: &MediaCommand| match command {
+        MediaCommand::SetSubscription { subscription, .. } => Some(*subscription),
+        _ => None,
+    };
+    let subscription = world.commands.iter().rev().find_map(of_bob).unwrap();
+    let peer = world.peer_of("bob");
+    for paused in [true, false] {
+        world.media(MediaEvent::StreamPaused { peer, subscription, paused });
+    }
+    let told = |session| -> Vec<(String, i32)> {
+        let said = world.said(session).iter();
+        let states = said.filter_map(|message| match message {
+            Message::StreamStateUpdate(update) => Some(&update.stream_states),
+            _ => None,
+        });
+        states.flatten().map(|info| (info.participant_sid.clone(), info.state)).collect()
+    };
+    let sid = world.sid_of(alice);
+    let (active, paused) = (proto::StreamState::Active as i32, proto::StreamState::Paused as i32);
+    assert_eq!(told(bob), [(sid.clone(), paused), (sid, active)]);
+    assert_eq!(told(alice), []);
+}
+
+#[test]
 fn quality_is_told_when_somebodys_step_changes_and_then_of_all() {
     let mut world = World::new();
     let alice = world.join_active("room", "alice");

@@ -179,6 +179,16 @@ pub enum MediaEvent {
         /// Their quality now.
         peers: Vec<PeerQuality>,
     },
+    /// A subscription has paused because the path to its peer has no room for it, or goes on. Not
+    /// sent yet: the allocation of bandwidth will.
+    StreamPaused {
+        /// The subscriber's peer.
+        peer: PeerId,
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Whether it is paused now.
+        paused: bool,
+    },
     /// The subscription has forwarded its first packet.
     SubscriptionStarted {
         /// The subscription.
