@@ -73,6 +73,8 @@ mod track;
 
 pub use batch::{MAX_RUN_DATAGRAMS, Run, SLOT_BYTES, SendBatch};
 pub use counters::Counters;
+#[doc(hidden)]
+pub use forward::bare::forward_bytes;
 /// The certificate that a [`ShardConfig`] asks for.
 pub use parlor_transport::DtlsIdentity;
 pub use shard::{Shard, ShardConfig};

@@ -1,5 +1,6 @@
 //! The subscribe side: one track on its way to one peer.
 
+pub mod bare;
 pub mod blank;
 pub mod munger;
 pub mod red;
