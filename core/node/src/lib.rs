@@ -57,6 +57,7 @@ mod calls;
 mod config;
 mod connection;
 mod data_track;
+mod demand;
 mod host;
 pub mod io;
 mod join;

@@ -205,7 +205,10 @@ impl Host {
     ) {
         let Some(member) = self.members.get_mut(sid) else { return };
         for track in &settings.track_sids {
-            let track = track.as_str().into();
+            let track: parlor_model::TrackSid = track.as_str().into();
+            if member.subscriptions.contains_key(&track) {
+                self.demand_changed.insert(track.clone());
+            }
             if let Some(subscription) = member.subscriptions.get(&track).copied()
                 && let Some(known) = self.room.track(&track)
             {

@@ -25,7 +25,7 @@ use std::{
 };
 
 const STEP: Duration = Duration::from_millis(100);
-const PERIODIC: [&str; 2] = ["trickle", "room_update"];
+const PERIODIC: [&str; 3] = ["trickle", "room_update", "subscribed_quality_update"];
 
 struct Line(Value);
 

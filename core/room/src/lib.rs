@@ -34,6 +34,7 @@
 
 mod command;
 mod data_track;
+mod demand;
 mod life;
 mod participant;
 mod publish;
@@ -45,6 +46,7 @@ mod tests;
 
 pub use command::{Audience, Command, Event, ParticipantChange, Refusal};
 pub use data_track::{DATA_TRACK_NAME_BYTES_MAX, DATA_TRACKS_MAX, DataTrack};
+pub use demand::{DEMAND_LOWER_DELAY, Demand};
 pub use participant::{NewParticipant, Participant, State, SubscriptionPolicy, TrackPermission};
 pub use publish::{PENDING_TRACKS_MAX, QUEUED_TRACKS_MAX, TRACKS_MAX};
 pub use track::{

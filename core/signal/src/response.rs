@@ -483,6 +483,26 @@ pub fn resume(reason: DisconnectReason) -> Message {
     })
 }
 
+/// `subscribed_quality_update`: which qualities of a track are wanted, if `wanted` is the highest.
+pub fn subscribed_quality(track: &Track, wanted: Option<Quality>) -> Message {
+    let qualities = track.wanted_qualities(wanted).map(|(quality, enabled)| {
+        let quality = match quality {
+            Quality::Low => proto::VideoQuality::Low,
+            Quality::Medium => proto::VideoQuality::Medium,
+            Quality::High | Quality::Off => proto::VideoQuality::High,
+        };
+        proto::SubscribedQuality { quality: quality.into(), enabled }
+    });
+    let mime_type = track.codecs.first().map_or("", |codec| &codec.mime_type).to_lowercase();
+    let codec = mime_type.strip_prefix("video/").unwrap_or(&mime_type).to_owned();
+    #[allow(deprecated)]
+    Message::SubscribedQualityUpdate(proto::SubscribedQualityUpdate {
+        track_sid: track.sid.to_string(),
+        subscribed_qualities: qualities.to_vec(),
+        subscribed_codecs: vec![proto::SubscribedCodec { codec, qualities: qualities.to_vec() }],
+    })
+}
+
 /// `trickle` of one of our candidates.
 pub fn trickle(candidate: &str, target: proto::SignalTarget, is_final: bool) -> Message {
     let candidate = serde_json::Value::from(candidate);
