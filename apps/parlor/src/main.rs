@@ -8,6 +8,7 @@ mod control;
 mod load_test;
 mod metrics;
 mod outbox;
+mod participant;
 mod room;
 mod serve;
 mod token;
@@ -32,6 +33,9 @@ enum Command {
     /// Look at rooms, create and delete them.
     #[command(subcommand)]
     Room(room::Command),
+    /// Look at the participants of a room, and remove them.
+    #[command(subcommand)]
+    Participant(participant::Command),
     /// Put load on a server and report what its participants see.
     LoadTest(Box<load_test::Arguments>),
 }
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Token(command) => token::run(&command),
         Command::Room(command) => room::run(&command),
+        Command::Participant(command) => participant::run(&command),
         Command::LoadTest(arguments) => load_test::run(&arguments),
     };
     match result {

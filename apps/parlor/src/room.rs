@@ -72,7 +72,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     runtime.block_on(async {
         match command {
             Command::List { server, names } => {
-                let answer = call(server, "ListRooms", json!({ "names": names })).await?;
+                let answer = call(server, "", "ListRooms", json!({ "names": names })).await?;
                 let list: proto::ListRoomsResponse = serde_json::from_value(answer)?;
                 print_rooms(&list.rooms);
             }
@@ -81,11 +81,11 @@ pub fn run(command: &Command) -> Result<(), Failure> {
                     "name": name, "emptyTimeout": empty_timeout, "departureTimeout": departure_timeout,
                     "maxParticipants": max_participants, "metadata": metadata,
                 });
-                let answer = call(server, "CreateRoom", request).await?;
+                let answer = call(server, "", "CreateRoom", request).await?;
                 println!("{}", serde_json::to_string_pretty(&answer)?);
             }
             Command::Delete { server, name } => {
-                call(server, "DeleteRoom", json!({ "room": name })).await?;
+                call(server, "", "DeleteRoom", json!({ "room": name })).await?;
                 println!("deleted {name}");
             }
         }
@@ -103,8 +103,14 @@ fn print_rooms(rooms: &[proto::Room]) {
     }
 }
 
-/// One Twirp call of `livekit.RoomService`. Absent messages are left out of the answer.
-async fn call(server: &Server, method: &str, request: Value) -> Result<Value, Failure> {
+/// One Twirp call of `livekit.RoomService`, as administrator of `room` if it is named. Absent
+/// messages are left out of the answer.
+pub async fn call(
+    server: &Server,
+    room: &str,
+    method: &str,
+    request: Value,
+) -> Result<Value, Failure> {
     let (key, secret) = server.key.pair()?;
     let (host, authority) = host_of(&server.url)?;
     let exchange = async {
@@ -117,7 +123,7 @@ async fn call(server: &Server, method: &str, request: Value) -> Result<Value, Fa
         let request = Request::post(format!("/twirp/livekit.RoomService/{method}"))
             .header(header::HOST, host)
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::AUTHORIZATION, format!("Bearer {}", api_token(key, secret)))
+            .header(header::AUTHORIZATION, format!("Bearer {}", api_token(key, secret, room)))
             .body(Full::new(Bytes::from(request.to_string())))?;
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -157,9 +163,15 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-fn api_token(key: &str, secret: &str) -> String {
+fn api_token(key: &str, secret: &str, room: &str) -> String {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let video = VideoGrant { room_create: true, room_list: true, ..VideoGrant::default() };
+    let video = VideoGrant {
+        room_create: true,
+        room_list: true,
+        room_admin: !room.is_empty(),
+        room: room.to_owned(),
+        ..VideoGrant::default()
+    };
     let claims = Claims {
         nbf: Some(unix.as_secs()),
         exp: Some((unix + Duration::from_secs(60)).as_secs()),

@@ -317,6 +317,15 @@ fn the_first_sigterm_drains_and_the_second_ends() {
     };
     let (status, _ann) = upgrade(server.port);
     assert_eq!(status, "101");
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let participant = |more: &[&str]| {
+        let key = ["--url", &url, "--api-key", "k", "--api-secret", SECRET];
+        let output = parlor(&[&["participant"], &more[..1], &key, &more[1..]].concat());
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert!(participant(&["list", "r"]).contains("ann"));
+    assert!(participant(&["get", "r", "ann"]).contains("PA_"));
+    assert!(participant(&["remove", "r", "bob"]).contains("participant does not exist"));
     server.signal("-TERM");
     let draining = || get(server.port, "/readyz", "").filter(|(status, _)| *status == 503);
     assert_eq!(until("the drain", draining).1, "draining");

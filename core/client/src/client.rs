@@ -190,6 +190,20 @@ impl Client {
         }
     }
 
+    /// Offers whatever became of the offer before.
+    pub(crate) fn offer_anew(&mut self) {
+        let offer = self.create_offer();
+        self.request(Request::Offer(offer));
+    }
+
+    pub(crate) fn model(&self) -> Model {
+        self.config.model
+    }
+
+    pub(crate) fn letters(&mut self, len: usize) -> String {
+        letters(&mut self.rng, len)
+    }
+
     /// Sends a request on the signal socket.
     pub fn request(&mut self, message: Request) {
         let request = proto::SignalRequest { message: Some(message) };
@@ -329,7 +343,7 @@ impl Client {
         self.connections_mut().find_map(|c| c.media.watched_rtcp.as_mut()?.pop_front())
     }
 
-    fn connections_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+    pub(crate) fn connections_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
         std::iter::once(&mut self.own)
             .chain(self.subscriber.as_mut().map(|(connection, _)| connection))
     }

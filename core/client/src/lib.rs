@@ -34,6 +34,7 @@ mod connection;
 mod event;
 mod media;
 mod receive;
+mod resume;
 mod send;
 
 pub use client::{Client, ClientConfig, ClientError, Model, NewTrack};

@@ -13,6 +13,7 @@
 //! assert_eq!(Ssrc(0x1234).to_string(), "4660");
 //! ```
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod id;
 pub mod media;

@@ -43,10 +43,14 @@ pub(crate) struct Host {
     pub(crate) nonces: VecDeque<Vec<u8>>,
     sif_trailer: Vec<u8>,
     pub(crate) sent_data: SentData,
+    /// What publishers were told that is wanted of their video.
+    pub(crate) demand: BTreeMap<TrackSid, parlor_room::Demand>,
+    pub(crate) demand_changed: BTreeSet<TrackSid>,
     /// Calls of the server API to methods of participants, by id.
     pub(crate) rpcs: BTreeMap<String, PendingRpc>,
     pub(crate) announced: crate::webhook::Announced,
     pub(crate) speakers: crate::speakers::Speakers,
+    pub(crate) qualities: crate::quality::Qualities,
     /// Whose connections have to come to carry something else.
     pub(crate) unsettled: BTreeSet<ParticipantSid>,
     /// The deadline under which the node looks after this room.
@@ -72,8 +76,11 @@ impl Host {
             sif_trailer: cx.secret(SIF_TRAILER_LENGTH).into_bytes(),
             announced: Default::default(),
             sent_data: SentData::default(),
+            demand: BTreeMap::new(),
+            demand_changed: BTreeSet::new(),
             rpcs: BTreeMap::new(),
             speakers: Default::default(),
+            qualities: Default::default(),
             unsettled: BTreeSet::new(),
             scheduled: None,
         };
@@ -101,6 +108,7 @@ impl Host {
         while let Some(event) = self.room.poll_event() {
             self.handle_event(cx, now, event);
         }
+        self.settle_demand(cx, now);
         for sid in std::mem::take(&mut self.unsettled) {
             let Some(member) = self.members.get_mut(&sid) else { continue };
             for message in member.connection.negotiate(now) {
@@ -127,9 +135,15 @@ impl Host {
                 }
             }
             Event::TrackEnded { participant, track, by_server } => {
+                self.demand_changed.insert(track.clone());
                 self.track_ended(cx, &participant, track, by_server);
             }
             Event::TrackMuted { participant, track, muted } => {
+                if !muted {
+                    // A publisher is told again when it goes on.
+                    self.demand.remove(&track);
+                    self.demand_changed.insert(track.clone());
+                }
                 self.set_muted(cx, &participant, &track, muted);
             }
             Event::SubscriptionPermission { subscriber, publisher, track, allowed } => {
@@ -138,10 +152,18 @@ impl Host {
                 self.send(cx, &subscriber, message);
             }
             Event::Subscribed { subscriber, publisher, track } => {
+                self.demand_changed.insert(track.clone());
                 self.subscribed(cx, &subscriber, &publisher, track);
             }
             Event::Unsubscribed { subscriber, track } => {
                 self.unsubscribed(cx, &subscriber, &track);
+                self.demand_changed.insert(track);
+            }
+            Event::DataSubscribed { subscriber, track, .. } => {
+                self.data_subscription_changed(cx, &subscriber, track, true);
+            }
+            Event::DataUnsubscribed { subscriber, track } => {
+                self.data_subscription_changed(cx, &subscriber, track, false);
             }
             Event::GrantsChanged { participant } => self.send_token(cx, now, &participant),
             Event::Closed => tracing::info!(room = %self.room.name(), "room closed"),

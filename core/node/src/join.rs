@@ -82,13 +82,14 @@ impl Host {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let members = self.members.values().filter_map(Member::deadline);
         let rpcs = self.rpcs.values().map(|rpc| rpc.due);
-        members.chain(self.room.poll_timeout()).chain(rpcs).min()
+        members.chain(self.room.poll_timeout()).chain(rpcs).chain(self.demand_deadline()).min()
     }
 
     /// Does what has become due.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Outside, now: Now) {
         self.room.handle_timeout(now);
         self.expire_rpcs(cx, now.instant);
+        self.expire_demand(now.instant);
         let due = |member: &&Member| member.deadline().is_some_and(|due| due <= now.instant);
         let due: Vec<_> =
             self.members.values().filter(due).map(|member| member.sid.clone()).collect();

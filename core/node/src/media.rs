@@ -2,8 +2,7 @@
 
 use crate::{host::Host, outside::Outside, reliable::Sent};
 use bytes::Bytes;
-use livekit_protocol as proto;
-use parlor_model::{DataChannel, Now, ParticipantSid, PeerId, Rid, Ssrc, SubscriptionId, TrackSid};
+use parlor_model::{DataChannel, Now, ParticipantSid, PeerId, Rid, Ssrc, TrackSid};
 use parlor_room::Command;
 use parlor_sfu::command::MediaCommand;
 use parlor_signal::data::{Packet, Sender};
@@ -51,27 +50,6 @@ impl Host {
         self.apply(now, Command::Publish { participant, track });
     }
 
-    /// A subscriber's link no longer carries a video, or does again: it is told.
-    pub(crate) fn stream_state(
-        &mut self,
-        cx: &mut Outside,
-        sid: &ParticipantSid,
-        subscription: SubscriptionId,
-        paused: bool,
-    ) {
-        let Some(member) = self.members.get(sid) else { return };
-        let track = member.subscriptions.iter().find(|(_, known)| **known == subscription);
-        let Some(track) = track.and_then(|(track, _)| self.room.track(track)) else { return };
-        let state = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
-        let info = proto::StreamStateInfo {
-            participant_sid: track.publisher.to_string(),
-            track_sid: track.sid.to_string(),
-            state: state.into(),
-        };
-        let update = proto::StreamStateUpdate { stream_states: vec![info] };
-        self.send(cx, sid, proto::signal_response::Message::StreamStateUpdate(update));
-    }
-
     /// A data channel can be written now: what was held for it goes out.
     pub(crate) fn channel_open(
         &mut self,
@@ -100,10 +78,12 @@ impl Host {
         data: Bytes,
     ) {
         let Some(participant) = self.room.participant(sid) else { return };
-        // Data tracks are not published yet, so nothing on their channel belongs to one.
-        if !participant.info.permissions.can_publish_data || channel == DataChannel::DataTrack {
+        if !participant.info.permissions.can_publish_data {
             cx.counters.forbidden_packets += 1;
             return;
+        }
+        if channel == DataChannel::DataTrack {
+            return self.handle_data_track_packet(cx, sid, &data);
         }
         if channel == DataChannel::Reliable && self.take_rpc_reply(cx, sid, &data) {
             return;

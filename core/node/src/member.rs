@@ -47,6 +47,9 @@ pub(crate) struct Member {
     pub(crate) track_settings: BTreeMap<TrackSid, proto::UpdateTrackSettings>,
     /// Whether its video may be paused when its link does not carry it.
     pub(crate) allows_pause: bool,
+    /// The data tracks that it receives, by the handle that it knows them by.
+    pub(crate) data_handles: BTreeMap<u16, TrackSid>,
+    pub(crate) next_data_handle: Option<u16>,
     pub(crate) told_unsupported: BTreeSet<SubscriptionId>,
     /// When it is removed unless its connection comes back.
     pub(crate) ends_at: Option<Instant>,
@@ -101,6 +104,8 @@ impl Member {
             subscriptions: BTreeMap::new(),
             track_settings: BTreeMap::new(),
             allows_pause: true,
+            data_handles: BTreeMap::new(),
+            next_data_handle: None,
             told_unsupported: BTreeSet::new(),
             ends_at: None,
             lost_peers: BTreeSet::new(),

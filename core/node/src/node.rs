@@ -277,12 +277,10 @@ impl Node {
                     host.handle_data(outside, now, &participant, channel, data);
                 });
             }
-            MediaEvent::StreamState { peer, subscription, paused } => {
-                let Some(Address { room, participant }) = of_peer(self, peer) else { return };
-                self.with_host(now, &room, |host, outside| {
-                    host.stream_state(outside, &participant, subscription, paused);
-                });
+            MediaEvent::StreamPaused { peer, subscription, paused } => {
+                self.stream_paused(now, peer, subscription, paused);
             }
+            MediaEvent::Quality { peers } => self.qualities(now, &peers),
             MediaEvent::AudioLevels { levels } => self.audio_levels(now, &levels),
             MediaEvent::StreamStarted { track, rid, ssrc, layer } => {
                 let Some((address, track)) = self.outside.tracks.get(&track).cloned() else {

@@ -130,6 +130,11 @@ impl Outside {
         Ssrc(self.rng.next_u32().max(1))
     }
 
+    /// The first handle of a subscriber's data tracks: 1 to 256.
+    pub(crate) fn data_handle(&mut self) -> u16 {
+        1 + (self.rng.next_u32() % 256) as u16
+    }
+
     /// Identifies a session description (`o=` line): 63 bits.
     pub(crate) fn description_id(&mut self) -> u64 {
         self.rng.next_u64() >> 1

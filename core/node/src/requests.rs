@@ -73,6 +73,15 @@ impl Host {
             Request::UpdateMetadata(update) => self.handle_update_metadata(cx, now, sid, update),
             Request::SyncState(state) => self.handle_sync_state(cx, now, sid, &state),
             Request::Simulate(simulate) => self.handle_simulate(cx, now, sid, simulate),
+            Request::PublishDataTrackRequest(request) => {
+                self.publish_data_track(cx, now, sid, request);
+            }
+            Request::UnpublishDataTrackRequest(request) => {
+                self.unpublish_data_track(cx, now, sid, request);
+            }
+            Request::UpdateDataSubscription(request) => {
+                self.update_data_subscription(cx, now, sid, &request);
+            }
             other => self.refuse(cx, sid, other),
         }
     }
@@ -80,23 +89,17 @@ impl Host {
     /// What this server does not have yet is refused in the words of a LiveKit server on which
     /// it is switched off.
     fn refuse(&self, cx: &mut Outside, sid: &ParticipantSid, request: Request) {
-        let (id, reason, message, echo) = match request {
-            Request::PublishDataTrackRequest(request) => {
-                (0, Reason::NotAllowed, "", Some(Echo::PublishDataTrack(request)))
-            }
-            Request::UnpublishDataTrackRequest(request) => {
-                (0, Reason::NotFound, "", Some(Echo::UnpublishDataTrack(request)))
-            }
+        let (id, reason, message) = match request {
             Request::StoreDataBlobRequest(request) => {
-                (request.request_id, Reason::NotAllowed, "data blob not enabled", None)
+                (request.request_id, Reason::NotAllowed, "data blob not enabled")
             }
             Request::GetDataBlobRequest(request) => {
                 let message = "data blob key is required";
-                (request.request_id, Reason::InvalidRequest, message, None)
+                (request.request_id, Reason::InvalidRequest, message)
             }
             _ => return,
         };
-        self.send(cx, sid, response::request_response(id, reason, message, echo));
+        self.send(cx, sid, response::request_response(id, reason, message, None));
     }
 
     pub(crate) fn handle_offer(
@@ -202,7 +205,10 @@ impl Host {
     ) {
         let Some(member) = self.members.get_mut(sid) else { return };
         for track in &settings.track_sids {
-            let track = track.as_str().into();
+            let track: parlor_model::TrackSid = track.as_str().into();
+            if member.subscriptions.contains_key(&track) {
+                self.demand_changed.insert(track.clone());
+            }
             if let Some(subscription) = member.subscriptions.get(&track).copied()
                 && let Some(known) = self.room.track(&track)
             {
@@ -271,6 +277,10 @@ impl Host {
 fn reason_of(refusal: &Refusal) -> Reason {
     match refusal {
         Refusal::NoParticipant(_) | Refusal::NoTrack(_) | Refusal::Closed => Reason::NotFound,
+        Refusal::InvalidHandle => Reason::InvalidHandle,
+        Refusal::InvalidName => Reason::InvalidName,
+        Refusal::DuplicateHandle => Reason::DuplicateHandle,
+        Refusal::DuplicateName => Reason::DuplicateName,
         Refusal::NotAllowed => Reason::NotAllowed,
         Refusal::Queued => Reason::Queued,
         Refusal::LimitExceeded { .. } | Refusal::RoomFull { .. } => Reason::LimitExceeded,

@@ -72,7 +72,11 @@ impl Host {
         self.send_token(cx, now, &sid);
         if let Some(member) = self.members.get_mut(&sid) {
             member.connection.restart_ice(cx);
+            let receives_data = !member.data_handles.is_empty();
             self.unsettled.insert(sid.clone());
+            if receives_data {
+                self.send_data_handles(cx, &sid);
+            }
         }
         if let Some(state) = request.sync_state.clone() {
             self.handle_request(cx, now, &sid, Request::SyncState(state));
@@ -112,7 +116,16 @@ impl Host {
             let track = published.track.as_ref();
             track.is_some_and(|track| participant.track(&track.sid.as_str().into()).is_some())
         };
-        if !state.publish_tracks.iter().all(publishes) {
+        let publishes_data = |published: &proto::PublishDataTrackResponse| {
+            let info = published.info.as_ref();
+            let is_known = |info: &proto::DataTrackInfo| {
+                participant.data_tracks.iter().any(|track| track.sid.as_str() == info.sid)
+            };
+            info.is_some_and(is_known)
+        };
+        if !state.publish_tracks.iter().all(publishes)
+            || !state.publish_data_tracks.iter().all(publishes_data)
+        {
             tracing::info!(room = %self.room.name(), participant = %sid, "unknown track, begins anew");
             let reason = DisconnectReason::StateMismatch;
             return self.apply(now, Command::Leave(sid.clone(), reason));
@@ -121,6 +134,9 @@ impl Host {
             let tracks = parlor_signal::request::subscribed_tracks(update);
             let (participant, subscribe) = (sid.clone(), update.subscribe);
             self.apply(now, Command::Subscribe { participant, tracks, subscribe });
+        }
+        if let Some(update) = &state.data_subscription {
+            self.update_data_subscription(cx, now, sid, update);
         }
         self.sync_disabled(cx, sid, &state.track_sids_disabled);
         let Some(member) = self.members.get_mut(sid) else { return };

@@ -1,6 +1,6 @@
 //! What can be asked of a room, how it refuses, and what it tells.
 
-use crate::{NewParticipant, NewTrack, SubscriptionPolicy};
+use crate::{DataTrack, NewParticipant, NewTrack, SubscriptionPolicy};
 use parlor_model::{Codec, DisconnectReason, ParticipantSid, Permissions, Rid, Ssrc, TrackSid};
 use std::collections::BTreeMap;
 
@@ -104,6 +104,29 @@ pub enum Command {
         /// Whether they are wanted.
         subscribe: bool,
     },
+    /// A participant publishes data under a handle.
+    PublishDataTrack {
+        /// The publisher.
+        participant: ParticipantSid,
+        /// The track.
+        track: DataTrack,
+    },
+    /// A data track ended.
+    UnpublishDataTrack {
+        /// The publisher.
+        participant: ParticipantSid,
+        /// Its handle.
+        handle: u16,
+    },
+    /// A subscriber wants a data track, or wants it no more. An unknown one is passed over.
+    SubscribeData {
+        /// The subscriber.
+        participant: ParticipantSid,
+        /// The track.
+        track: TrackSid,
+        /// Whether it is wanted.
+        subscribe: bool,
+    },
     /// A publisher says who may have its tracks.
     SetSubscriptionPolicy {
         /// The publisher.
@@ -169,6 +192,18 @@ pub enum Refusal {
         /// How many are admitted.
         limit: usize,
     },
+    /// A data track needs a handle from 1 to 65535.
+    #[error("invalid handle")]
+    InvalidHandle,
+    /// A data track needs a name, and not too long a one.
+    #[error("invalid name")]
+    InvalidName,
+    /// The publisher has a data track with this handle.
+    #[error("duplicate handle")]
+    DuplicateHandle,
+    /// The publisher has a data track of this name.
+    #[error("duplicate name")]
+    DuplicateName,
     /// Neither audio nor video.
     #[error("unsupported track type")]
     UnsupportedType,
@@ -261,6 +296,22 @@ pub enum Event {
     },
     /// Send a track to a subscriber no more.
     Unsubscribed {
+        /// The subscriber.
+        subscriber: ParticipantSid,
+        /// The track.
+        track: TrackSid,
+    },
+    /// Start to send a data track to a subscriber.
+    DataSubscribed {
+        /// The subscriber.
+        subscriber: ParticipantSid,
+        /// The publisher.
+        publisher: ParticipantSid,
+        /// The track.
+        track: TrackSid,
+    },
+    /// Send a data track to a subscriber no more.
+    DataUnsubscribed {
         /// The subscriber.
         subscriber: ParticipantSid,
         /// The track.

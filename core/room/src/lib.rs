@@ -33,6 +33,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod command;
+mod data_track;
+mod demand;
 mod life;
 mod participant;
 mod publish;
@@ -43,6 +45,8 @@ mod track;
 mod tests;
 
 pub use command::{Audience, Command, Event, ParticipantChange, Refusal};
+pub use data_track::{DATA_TRACK_NAME_BYTES_MAX, DATA_TRACKS_MAX, DataTrack};
+pub use demand::{DEMAND_LOWER_DELAY, Demand};
 pub use participant::{NewParticipant, Participant, State, SubscriptionPolicy, TrackPermission};
 pub use publish::{PENDING_TRACKS_MAX, QUEUED_TRACKS_MAX, TRACKS_MAX};
 pub use track::{
@@ -50,6 +54,7 @@ pub use track::{
     track_sid_prefix,
 };
 
+use data_track::DataSubscription;
 use parlor_model::{Identity, Now, ParticipantSid, RoomName, RoomSid, TrackSid};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -105,6 +110,7 @@ pub struct Room {
     departed: VecDeque<(Instant, Participant)>,
     subscriptions: BTreeMap<(ParticipantSid, TrackSid), Subscription>,
     publishers: BTreeMap<TrackSid, ParticipantSid>,
+    data_subscriptions: BTreeMap<(ParticipantSid, TrackSid), DataSubscription>,
     pending_updates: BTreeSet<ParticipantSid>,
     updates_due: Option<Instant>,
     room_update_due: Option<Instant>,
@@ -126,6 +132,7 @@ impl Room {
             departed: VecDeque::new(),
             subscriptions: BTreeMap::new(),
             publishers: BTreeMap::new(),
+            data_subscriptions: BTreeMap::new(),
             pending_updates: BTreeSet::new(),
             updates_due: None,
             room_update_due: None,
@@ -265,6 +272,15 @@ impl Room {
             }
             Command::Subscribe { participant, tracks, subscribe } => {
                 self.subscribe(&participant, &tracks, subscribe)?;
+            }
+            Command::PublishDataTrack { participant, track } => {
+                self.publish_data_track(now, &participant, track)?;
+            }
+            Command::UnpublishDataTrack { participant, handle } => {
+                self.unpublish_data_track(&participant, handle)?;
+            }
+            Command::SubscribeData { participant, track, subscribe } => {
+                self.subscribe_data(&participant, &track, subscribe)?;
             }
             Command::SetSubscriptionPolicy { participant, policy } => {
                 self.set_policy(&participant, policy)?;

@@ -90,6 +90,9 @@ impl Room {
             self.events.push_back(Event::TrackEnded { participant, track, by_server: false });
         }
         self.subscriptions.retain(|(subscriber, _), _| subscriber != sid);
+        self.data_subscriptions.retain(|(subscriber, _), _| subscriber != sid);
+        let data_tracks = std::mem::take(&mut gone.data_tracks);
+        self.drop_data_subscriptions(|_, track| data_tracks.iter().any(|gone| gone.sid == *track));
         gone.state = State::Disconnected;
         gone.version += 1;
         gone.disconnect_reason = Some(reason);
@@ -163,7 +166,9 @@ impl Room {
         self.tell(sid);
         if permissions_changed {
             self.withdraw_forbidden_tracks(now, sid);
+            self.withdraw_data_tracks(sid);
             self.resolve_subscriber(sid);
+            self.resolve_data(|subscriber, _| subscriber == sid);
         }
         true
     }

@@ -1,6 +1,9 @@
 //! A participant and what it publishes.
 
-use crate::track::{NewTrack, Track};
+use crate::{
+    data_track::DataTrack,
+    track::{NewTrack, Track},
+};
 use parlor_model::{
     DisconnectReason, Identity, ParticipantKind, ParticipantSid, Permissions, TrackSid,
 };
@@ -69,6 +72,8 @@ pub struct Participant {
     pub disconnect_reason: Option<DisconnectReason>,
     /// Its publications, pending ones included, oldest first.
     pub tracks: Vec<Track>,
+    /// The data that it publishes, oldest first.
+    pub data_tracks: Vec<DataTrack>,
     /// Announcements whose cid is still in use.
     pub(crate) queued: Vec<(TrackSid, NewTrack)>,
     /// Who may subscribe to its tracks.
@@ -85,6 +90,7 @@ impl Participant {
             is_publisher: false,
             disconnect_reason: None,
             tracks: Vec::new(),
+            data_tracks: Vec::new(),
             queued: Vec::new(),
             policy: SubscriptionPolicy::default(),
         }

@@ -50,6 +50,7 @@ impl Room {
         for track in tracks {
             self.resolve_track(publisher, &track);
         }
+        self.resolve_data(|_, _| true);
         Ok(())
     }
 

@@ -195,20 +195,35 @@ pub enum MediaEvent {
         /// Their loudness now.
         levels: Vec<TrackLevel>,
     },
-    /// The subscription has forwarded its first packet.
-    SubscriptionStarted {
-        /// The subscription.
-        subscription: SubscriptionId,
+    /// Peers whose connection is on another step of LiveKit's scale than was told last, or is
+    /// judged for the first time. Comes at most every 5 s.
+    Quality {
+        /// Their quality now.
+        peers: Vec<PeerQuality>,
     },
-    /// Video is paused because the link does not carry it, or goes on.
-    StreamState {
-        /// The subscriber.
+    /// A subscription has paused because the path to its peer has no room for it, or goes on.
+    StreamPaused {
+        /// The subscriber's peer.
         peer: PeerId,
         /// The subscription.
         subscription: SubscriptionId,
         /// Whether it is paused now.
         paused: bool,
     },
+    /// The subscription has forwarded its first packet.
+    SubscriptionStarted {
+        /// The subscription.
+        subscription: SubscriptionId,
+    },
+}
+
+/// How good a peer's connection is, as the worst of its tracks in either direction.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PeerQuality {
+    /// The peer.
+    pub peer: PeerId,
+    /// 0 to 100: over 80 excellent, over 40 good, over 20 poor, else lost.
+    pub score: f32,
 }
 
 /// How loud a track is.

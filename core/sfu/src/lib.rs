@@ -64,6 +64,7 @@ mod counters;
 mod downlink;
 mod forward;
 mod peer;
+mod quality;
 mod receive;
 mod shard;
 mod speakers;
@@ -73,6 +74,8 @@ mod track;
 
 pub use batch::{MAX_RUN_DATAGRAMS, Run, SLOT_BYTES, SendBatch};
 pub use counters::Counters;
+#[doc(hidden)]
+pub use forward::bare::forward_bytes;
 /// The certificate that a [`ShardConfig`] asks for.
 pub use parlor_transport::DtlsIdentity;
 pub use shard::{PeerState, Shard, ShardConfig};

@@ -108,6 +108,8 @@ pub struct Peer {
     pub rtcp: RtcpQueue,
     pub next_transport_sequence: u16,
     pub round_trip: Duration,
+    /// The step of the scale that its quality was told to be on.
+    pub quality: Option<u8>,
     pub deadlines: Deadlines,
     /// Whether it stands in the shard's list of peers with something to send.
     pub is_ready: bool,
@@ -142,6 +144,7 @@ impl Peer {
             rtcp: RtcpQueue::default(),
             next_transport_sequence: 1,
             round_trip: DEFAULT_ROUND_TRIP,
+            quality: None,
             deadlines: Deadlines::default(),
             is_ready: false,
         }
@@ -180,6 +183,9 @@ impl RtcpQueue {
     pub fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.bytes.len() > MAX_RTCP_WAITING {
             return false;
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(RTCP_BYTES);
         }
         let before = self.bytes.len();
         write(&mut self.bytes);

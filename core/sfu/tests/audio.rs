@@ -498,3 +498,50 @@ fn a_disabled_subscription_ends_in_silence_and_a_stopped_one_in_nothing() {
     world.assert_clean();
     assert_eq!(heard_since(&world.clients[listeners[1]], 0).len(), 30 + 50 + 10);
 }
+
+#[test]
+fn levels_pass_under_the_id_that_the_subscriber_agreed_on_and_pauses_of_dtx_stay_pauses() {
+    let mut world = World::new();
+    let alice = world.connect(1);
+    world.publish(alice, vec![audio_section("0", 10)]);
+    let listeners: Vec<_> = [Some(1), Some(7), None]
+        .into_iter()
+        .zip(2..)
+        .map(|(id, peer)| {
+            let listener = world.connect(peer);
+            let mut section = audio_subscription("0", peer + 20, 10, 1000, vec![opus_there()]);
+            section.extensions.audio_level = id;
+            world.subscribe(listener, vec![section]);
+            (listener, id)
+        })
+        .collect();
+    let mut source = AudioSource::new(40, "0");
+    let mut sent = Vec::new();
+    for at in 0..60u8 {
+        sent.push((source.timestamp, 20 + at));
+        let mut bytes = speak(&mut source, 20 + at);
+        // The first packet of a talk spurt is marked, and 400 ms of silence before it are not sent.
+        if at % 10 == 0 {
+            bytes[1] |= 0x80;
+        }
+        world.clients[alice].send_rtp(&bytes);
+        world.run(ms(20));
+        if at % 10 == 9 {
+            source.timestamp = source.timestamp.wrapping_add(960 * 20);
+            world.run(ms(400));
+        }
+    }
+    world.assert_clean();
+    for (listener, id) in listeners {
+        let packets = world.clients[listener].packets(Ssrc(1000));
+        assert_eq!(packets.len(), sent.len());
+        for (at, (packet, (timestamp, level))) in packets.iter().zip(&sent).enumerate() {
+            assert_eq!(packet.timestamp().0, *timestamp);
+            assert_eq!(packet.marker(), at % 10 == 0);
+            for other in [1, 7] {
+                let expected = (Some(other) == id).then_some(std::slice::from_ref(level));
+                assert_eq!(packet.extension(other), expected);
+            }
+        }
+    }
+}

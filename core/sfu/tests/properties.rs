@@ -6,10 +6,15 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use common::{SERVER, World, media::*, ms};
-use parlor_model::{SequenceNumber, Ssrc, SubscriptionId, TrackId};
+use common::{
+    SERVER, World,
+    layered::{Coding, DESCRIPTOR_ID, FrameId, LayeredSource, Name},
+    media::*,
+    ms,
+};
+use parlor_model::{Codec, SequenceNumber, Ssrc, SubscriptionId, TrackId};
 use parlor_rtp::{
     RtpPacket,
     rtcp::{self, Rtcp},
@@ -43,6 +48,9 @@ enum Step {
     Padding(u8),
     Toggle(u8),
     MaxLayer(u8),
+    MaxFps(u8),
+    /// The source produces so many spatial layers.
+    Produced(u8),
     Enabled(bool),
     Muted(bool),
     /// The subscriber asks for packets by how far they are behind the newest.
@@ -55,7 +63,9 @@ fn step() -> impl Strategy<Value = Step> {
         20 => (any::<u64>(), 0..40u8).prop_map(|(seed, wait_ms)| Step::Frame { seed, wait_ms }),
         1 => (0..3u8).prop_map(Step::Padding),
         1 => (0..3u8).prop_map(Step::Toggle),
-        1 => (0..4u8).prop_map(Step::MaxLayer),
+        2 => (0..4u8).prop_map(Step::MaxLayer),
+        1 => (1..40u8).prop_map(Step::MaxFps),
+        1 => (1..4u8).prop_map(Step::Produced),
         1 => any::<bool>().prop_map(Step::Enabled),
         1 => any::<bool>().prop_map(Step::Muted),
         3 => (0..60u8, 1..20u8).prop_map(|(back, count)| Step::Nack(back, count)),
@@ -76,30 +86,42 @@ fn fate(seed: &mut u64) -> Fate {
 /// A publisher with a bad link and a subscriber that asks for odd things.
 struct Plan {
     world: World,
-    layers: Vec<VideoSource>,
+    layers: Vec<LayeredSource>,
+    settings: SubscriptionSettings,
     alive: Vec<bool>,
     keyframes: Vec<bool>,
     transport: u16,
     sent: BTreeMap<(u32, u16), Vec<u8>>,
     rtx_sequence: u16,
+    rtx_type: u8,
     /// Sealed packets on their way, each with how many others overtake it.
     delayed: Vec<(u8, Vec<u8>)>,
     seen_rtcp: usize,
+    /// The link is good.
+    calm: bool,
 }
 
 impl Plan {
-    fn new(layers: usize, rids: &[&'static str], sequence: u16) -> Self {
+    fn new(coding: Coding, layers: usize, rids: &[&'static str], sequence: u16) -> Self {
         let mut world = World::new();
         let (alice, bob) = (world.connect(1), world.connect(2));
         let rids = &rids[..if layers == 1 { 0 } else { layers }];
-        world.publish(alice, vec![video_section("1", 11, rids)]);
-        world.subscribe(bob, vec![video_subscription("1", 21, 11, OUT.0)]);
+        let mut section = video_section("1", 11, rids);
+        let codecs = [(Codec::Vp9, 98, Some(99)), (Codec::Av1, 45, Some(46))];
+        let others = codecs.map(|(codec, payload_type, rtx)| binding(codec, payload_type, rtx));
+        section.codecs.extend(others);
+        section.extensions.dependency_descriptor = Some(DESCRIPTOR_ID);
+        world.publish(alice, vec![section]);
+        let mut subscription = video_subscription("1", 21, 11, OUT.0);
+        subscription.codecs.extend(others);
+        subscription.extensions.dependency_descriptor = Some(DESCRIPTOR_ID);
+        world.subscribe(bob, vec![subscription]);
         let rid = |at: usize| rids.get(at).copied();
         let layers: Vec<_> = (0..layers)
             .map(|at| {
-                let mut source = VideoSource::new(50 + at as u32, "1", rid(at));
+                let mut source = LayeredSource::new(coding, 50 + at as u32, rid(at));
                 source.sequence = sequence.wrapping_add(at as u16 * 20_000);
-                source.packets_per_frame = 1 + at * 2;
+                source.packets_per_frame = 1 + at as u8 * 2;
                 source
             })
             .collect();
@@ -107,12 +129,15 @@ impl Plan {
             alive: vec![true; layers.len()],
             keyframes: vec![true; layers.len()],
             layers,
+            settings: SubscriptionSettings::default(),
             world,
             transport: 0,
             sent: BTreeMap::new(),
             rtx_sequence: 65_530,
+            rtx_type: coding.payload_type() + 1,
             delayed: Vec::new(),
             seen_rtcp: 0,
+            calm: false,
         }
     }
 
@@ -134,7 +159,8 @@ impl Plan {
 
     fn send(&mut self, packet: &[u8], seed: &mut u64) {
         let sealed = self.world.clients[0].seal(packet);
-        match fate(seed) {
+        let fate = if self.calm { Fate::Arrives } else { fate(seed) };
+        match fate {
             Fate::Arrives => self.arrive(sealed),
             Fate::Lost => {}
             Fate::Twice => {
@@ -183,7 +209,7 @@ impl Plan {
         for (ssrc, sequence) in repairs {
             let Some(original) = self.sent.get(&(ssrc, sequence)) else { continue };
             let rid = self.layers[(ssrc - 50) as usize].rid;
-            let repair = retransmit(original, ssrc + 100, 97, self.rtx_sequence, rid);
+            let repair = retransmit(original, ssrc + 100, self.rtx_type, self.rtx_sequence, rid);
             self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
             self.send(&repair, seed);
         }
@@ -191,7 +217,6 @@ impl Plan {
 
     fn apply(&mut self, step: Step) {
         let (subscription, track) = (SubscriptionId(21), TrackId(11));
-        let settings = SubscriptionSettings::default();
         match step {
             Step::Frame { seed, wait_ms } => {
                 self.frame(seed);
@@ -200,10 +225,10 @@ impl Plan {
             Step::Padding(layer) => {
                 let Some(source) = self.layers.get_mut(usize::from(layer)) else { return };
                 let timestamp = source.timestamp.wrapping_sub(3000);
-                let mid = source.mid.as_bytes();
+                let mid = b"1";
                 let mut padding = packet(
                     source.ssrc,
-                    96,
+                    source.coding.payload_type(),
                     source.sequence,
                     timestamp,
                     false,
@@ -221,11 +246,23 @@ impl Plan {
                 }
             }
             Step::MaxLayer(max_layer) => {
-                let settings = SubscriptionSettings { max_layer, ..settings };
+                self.settings.max_layer = max_layer;
+                let settings = self.settings;
                 self.world.command(MediaCommand::SetSubscription { subscription, settings });
             }
+            Step::MaxFps(fps) => {
+                self.settings.max_fps = (fps < 30).then_some(u32::from(fps));
+                let settings = self.settings;
+                self.world.command(MediaCommand::SetSubscription { subscription, settings });
+            }
+            Step::Produced(layers) => {
+                for source in &mut self.layers {
+                    source.produced = layers.min(source.coding.spatial);
+                }
+            }
             Step::Enabled(enabled) => {
-                let settings = SubscriptionSettings { enabled, ..settings };
+                self.settings.enabled = enabled;
+                let settings = self.settings;
                 self.world.command(MediaCommand::SetSubscription { subscription, settings });
             }
             Step::Muted(muted) => {
@@ -248,10 +285,10 @@ impl Plan {
         }
     }
 
-    /// A depacketiser: frames that are whole by sequence numbers and marker must be frames that
-    /// one layer sent, whole, and in the layer's order.
+    /// A depacketiser and decoder: frames are whole, in the order of their source, and all that
+    /// they refer to has come, unless numbers are missing.
     fn decode(&self) -> Result<usize, TestCaseError> {
-        let mut packets: BTreeMap<u64, (u32, bool, Content)> = BTreeMap::new();
+        let mut packets: BTreeMap<u64, (bool, Name)> = BTreeMap::new();
         let mut highest: Option<u64> = None;
         for (_, bytes) in &self.world.clients[1].received {
             let packet = RtpPacket::parse(bytes).unwrap();
@@ -264,36 +301,102 @@ impl Plan {
             let distance = sequence.distance(SequenceNumber(near as u16));
             let number = near.saturating_add_signed(i64::from(distance));
             highest = Some(near.max(number));
-            if let Some(content) = Content::of(payload) {
-                packets.insert(number, (packet.timestamp().0, packet.marker(), content));
-            }
+            packets.insert(number, (packet.marker(), Name::of(payload)));
         }
-        let mut frames = 0;
-        let mut frame: Vec<(u64, Content)> = Vec::new();
-        let mut last: BTreeMap<u32, u32> = BTreeMap::new();
-        for (number, (_, marker, content)) in packets {
-            if content.at == 0 || frame.last().is_some_and(|before| before.0 + 1 != number) {
-                frame.clear();
+        let (mut frames, mut hole) = (0, true);
+        let mut last: BTreeMap<u32, FrameId> = BTreeMap::new();
+        let mut decoded: BTreeSet<FrameId> = BTreeSet::new();
+        let mut before: Option<(u64, bool, Name)> = None;
+        // Packets of the current frame that have come without a hole.
+        let mut run = 0;
+        for (number, (marker, name)) in packets {
+            let missing = before.is_none_or(|before| before.0 + 1 != number);
+            hole |= missing;
+            if let Some((_, ended, earlier)) = before.filter(|_| !missing) {
+                let goes_on = earlier.frame == name.frame && earlier.at + 1 == name.at;
+                let is_next = earlier.at + 1 == earlier.count && name.at == 0;
+                prop_assert!(goes_on || is_next, "{:?} then {:?}", earlier, name);
+                let same_picture =
+                    earlier.frame.0 == name.frame.0 && earlier.frame.1 == name.frame.1;
+                prop_assert_eq!(
+                    ended,
+                    !same_picture,
+                    "marker between {:?} and {:?}",
+                    earlier,
+                    name
+                );
             }
-            if content.at == 0 || !frame.is_empty() {
-                frame.push((number, content));
-            }
-            if !marker || frame.is_empty() {
+            before = Some((number, marker, name));
+            run = match name.at {
+                0 => 1,
+                _ if missing || run == 0 => 0,
+                _ => run + 1,
+            };
+            if run < name.count {
                 continue;
             }
-            let first = frame[0].1;
-            let layer = &self.layers[(first.ssrc - 50) as usize];
-            prop_assert_eq!(frame.len(), layer.packets_per_frame);
-            for ((_, content), at) in frame.drain(..).zip(0..) {
-                prop_assert_eq!(content, Content { at, ..first });
+            let newest = last.insert(name.frame.0, name.frame);
+            prop_assert!(newest.is_none_or(|newest| newest < name.frame), "{:?}", name);
+            let source = &self.layers[(name.frame.0 - 50) as usize];
+            let references = &source.references[&name.frame];
+            if references.is_empty() && name.frame.2 == 0 {
+                (hole, decoded) = (false, BTreeSet::new());
+            } else if !references.iter().all(|frame| decoded.contains(frame)) {
+                prop_assert!(hole, "{:?} needs {:?} of {:?}", name, references, decoded);
+                continue;
             }
-            if let Some(before) = last.insert(first.ssrc, first.frame) {
-                prop_assert!(before < first.frame);
-            }
+            decoded.insert(name.frame);
             frames += 1;
         }
         Ok(frames)
     }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let client = &self.world.clients[1];
+        if let Some(fault) = client.checker.violations().first() {
+            // What was received around the fault, for whoever looks for its cause.
+            for (at, bytes) in
+                client.received.iter().filter(|(at, _)| *at <= fault.at).rev().take(25)
+            {
+                let packet = RtpPacket::parse(bytes).unwrap();
+                let name = Name::of(packet.payload());
+                let (number, marker) = (packet.sequence_number(), packet.marker());
+                eprintln!(
+                    "{:?} {} {number:?} {marker} {name:?}",
+                    *at - self.world.start,
+                    packet.ssrc()
+                );
+            }
+        }
+        prop_assert_eq!(client.checker.violations(), &[]);
+        prop_assert_eq!(client.checker.descriptor_faults(OUT), &[]);
+        prop_assert_eq!(client.unopened, 0);
+        Ok(())
+    }
+}
+
+fn coding() -> impl Strategy<Value = (Coding, usize)> {
+    let vp9 = Coding::plain(Codec::Vp9);
+    let av1 = Coding { descriptor: true, ..Coding::plain(Codec::Av1) };
+    let simulcast = (
+        prop::sample::select(vec![
+            Coding::plain(Codec::Vp8),
+            Coding::plain(Codec::H264),
+            vp9,
+            av1,
+            Coding { descriptor: true, ..vp9 },
+        ]),
+        1..=3u8,
+        1..=3usize,
+    );
+    let simulcast =
+        simulcast.prop_map(|(coding, temporal, streams)| (Coding { temporal, ..coding }, streams));
+    let svc = (1..=3u8, 1..=3u8, any::<bool>(), any::<bool>(), any::<bool>());
+    let svc = svc.prop_map(move |(spatial, temporal, key_only, descriptor, is_av1)| {
+        let codec = if is_av1 { Codec::Av1 } else { Codec::Vp9 };
+        (Coding { codec, spatial, temporal, key_only, descriptor: descriptor || is_av1 }, 1)
+    });
+    prop_oneof![simulcast, svc]
 }
 
 proptest! {
@@ -303,16 +406,15 @@ proptest! {
 
     #[test]
     fn any_course_of_events_leaves_a_clean_stream(
-        layers in 1..=3usize,
+        (coding, layers) in coding(),
         sequence: u16,
         steps in proptest::collection::vec(step(), 1..150),
     ) {
-        let mut plan = Plan::new(layers, &["q", "h", "f"], sequence);
+        let mut plan = Plan::new(coding, layers, &["q", "h", "f"], sequence);
         for step in steps {
             plan.apply(step);
         }
-        prop_assert_eq!(plan.world.clients[1].checker.violations(), &[]);
-        prop_assert_eq!(plan.world.clients[1].unopened, 0);
+        plan.check()?;
         plan.decode()?;
         // When all has calmed down the stream comes back.
         plan.world.command(MediaCommand::SetTrackMuted { track: TrackId(11), muted: false });
@@ -321,12 +423,15 @@ proptest! {
             settings: SubscriptionSettings::default(),
         });
         plan.alive.fill(true);
+        plan.calm = true;
         let before = plan.decode()?;
+        plan.apply(Step::Frame { seed: 1, wait_ms: 33 });
+        // The viewer asks for what it has missed for good.
+        plan.apply(Step::Pli);
         for _ in 0..90 {
-            // A seed whose fates are all arrivals is not needed: some frames come through.
             plan.apply(Step::Frame { seed: 1, wait_ms: 33 });
         }
-        prop_assert_eq!(plan.world.clients[1].checker.violations(), &[]);
+        plan.check()?;
         prop_assert!(plan.decode()? > before + 10);
     }
 }

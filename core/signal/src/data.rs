@@ -367,6 +367,27 @@ pub fn rpc_reply(packet: &[u8]) -> Option<(String, RpcReply)> {
     }
 }
 
+/// Bytes of the header of a data track packet, without extensions.
+pub const DATA_TRACK_HEADER_BYTES: usize = 12;
+
+/// The handle under which a packet of a data track was published; `None` for what is no such
+/// packet: too short, or of another version than 0.
+pub fn data_track_handle(packet: &[u8]) -> Option<u16> {
+    const VERSION: u8 = 0b1110_0000;
+    let [flags, _, high, low, ..] = *packet else { return None };
+    let whole = packet.len() >= DATA_TRACK_HEADER_BYTES && flags & VERSION == 0;
+    whole.then(|| u16::from_be_bytes([high, low]))
+}
+
+/// The packet under another handle.
+pub fn with_data_track_handle(packet: &[u8], handle: u16) -> Bytes {
+    let mut packet = packet.to_vec();
+    if let Some(bytes) = packet.get_mut(2..4) {
+        bytes.copy_from_slice(&handle.to_be_bytes());
+    }
+    packet.into()
+}
+
 /// `livekit.ChatMessage.generated`.
 const CHAT_MESSAGE_GENERATED: u32 = 6;
 /// `livekit.DataStream.Header.text_header`.

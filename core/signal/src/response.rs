@@ -4,7 +4,8 @@ use livekit_protocol as proto;
 use parlor_model::{
     Codec, DisconnectReason, ParticipantKind, Permissions, TrackKind, TrackSid, TrackSource,
 };
-use parlor_room::{LayerMode, Participant, Quality, Room, State, Track, VideoLayer};
+use parlor_room::{DataTrack, LayerMode, Participant, Quality, Room, State, Track, VideoLayer};
+use prost::Message as _;
 use proto::{
     client_info::Sdk,
     request_response::{Reason, Request},
@@ -275,9 +276,24 @@ pub fn participant_info(participant: &Participant, region: &str) -> proto::Parti
         attributes: info.attributes.clone().into_iter().collect(),
         disconnect_reason: participant.disconnect_reason.map_or(0, |r| disconnect_reason(r).into()),
         kind_details: info.kind_details.clone(),
-        data_tracks: Vec::new(),
+        data_tracks: participant.data_tracks.iter().map(data_track_info).collect(),
         client_protocol: info.client_protocol,
         capabilities: info.capabilities.clone(),
+    }
+}
+
+/// `DataTrackInfo`.
+pub fn data_track_info(track: &DataTrack) -> proto::DataTrackInfo {
+    // It was encoded here, so it can be decoded.
+    let announced = proto::PublishDataTrackRequest::decode(track.announcement.as_slice());
+    let announced = announced.unwrap_or_default();
+    proto::DataTrackInfo {
+        pub_handle: track.handle.into(),
+        sid: track.sid.to_string(),
+        name: track.name.clone(),
+        encryption: announced.encryption,
+        frame_encoding: announced.frame_encoding,
+        schema: announced.schema,
     }
 }
 
@@ -464,6 +480,26 @@ pub fn resume(reason: DisconnectReason) -> Message {
         reason: disconnect_reason(reason).into(),
         action: proto::leave_request::Action::Resume.into(),
         ..Default::default()
+    })
+}
+
+/// `subscribed_quality_update`: which qualities of a track are wanted, if `wanted` is the highest.
+pub fn subscribed_quality(track: &Track, wanted: Option<Quality>) -> Message {
+    let qualities = track.wanted_qualities(wanted).map(|(quality, enabled)| {
+        let quality = match quality {
+            Quality::Low => proto::VideoQuality::Low,
+            Quality::Medium => proto::VideoQuality::Medium,
+            Quality::High | Quality::Off => proto::VideoQuality::High,
+        };
+        proto::SubscribedQuality { quality: quality.into(), enabled }
+    });
+    let mime_type = track.codecs.first().map_or("", |codec| &codec.mime_type).to_lowercase();
+    let codec = mime_type.strip_prefix("video/").unwrap_or(&mime_type).to_owned();
+    #[allow(deprecated)]
+    Message::SubscribedQualityUpdate(proto::SubscribedQualityUpdate {
+        track_sid: track.sid.to_string(),
+        subscribed_qualities: qualities.to_vec(),
+        subscribed_codecs: vec![proto::SubscribedCodec { codec, qualities: qualities.to_vec() }],
     })
 }
 

@@ -305,6 +305,16 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_documented_with_its_effect() {
+        let page = include_str!("../../../docs/configuration.md");
+        for key in KEYS {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", key.path)));
+            let effect = if key.effective { "| yes |" } else { "| not yet |" };
+            assert!(row.is_some_and(|row| row.ends_with(effect)), "{}", key.path);
+        }
+    }
+
+    #[test]
     fn misspelt_names_find_their_key() {
         assert_eq!(nearest("", "prot"), Some("port"));
         assert_eq!(nearest("rtc", "udp_prot"), Some("udp_port"));

@@ -5,11 +5,15 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Stat
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use parlor_node::io::{CallId, Input};
+use livekit_protocol::ListRoomsRequest;
+use parlor_node::{
+    api::{ApiError, ApiRequest, ApiResponse},
+    io::{CallId, Input},
+};
 use parlor_signal::{
     Claims, ConnectError, ConnectPath,
     connect::{self, HttpRequest},
-    token,
+    token::{self, VideoGrant},
 };
 use std::{
     net::IpAddr,
@@ -211,8 +215,14 @@ impl Gateway {
         {
             return from_twirp(twirp::too_many_calls());
         }
-        let content_type = request.headers().get(header::CONTENT_TYPE);
-        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+        let content_type = content_type.as_ref().and_then(|value| value.to_str().ok());
+        let content_type = content_type.unwrap_or("");
+        if let (Some((service, method)), true) =
+            (twirp::absent::method(&context.path), request.method() == Method::POST)
+        {
+            return self.call_absent(request, &context, (service, method), content_type).await;
+        }
         let route = match twirp::route(request.method().as_str(), &context.path, content_type) {
             Ok(route) => route,
             Err(answer) => return from_twirp(answer),
@@ -226,19 +236,61 @@ impl Gateway {
             Ok(request) => request,
             Err(answer) => return from_twirp(answer),
         };
+        match self.ask(context.claims, request).await {
+            Some(result) => from_twirp(route.answer(result)),
+            None => from_twirp(twirp::timed_out()),
+        }
+    }
+
+    /// A call of a service that is not attached.
+    async fn call_absent(
+        &self,
+        request: Request<Incoming>,
+        context: &Context,
+        (service, method): (&str, &str),
+        content_type: &str,
+    ) -> Answer {
+        use twirp::absent::{self, Finding};
+        let body =
+            match read_body(request.into_body(), self.shared.ledger.limits().body_bytes).await {
+                Ok(body) => body,
+                Err(answer) => return answer,
+            };
+        let room = absent::room_of(method, content_type, &body);
+        match absent::find(service, method, context.claims.as_ref(), &room) {
+            // The route's own words for a method that it does not have.
+            None => twirp::route("POST", &context.path, content_type)
+                .map_or_else(from_twirp, |_| page_not_found()),
+            Some(Finding::NeedsRoom(room)) => {
+                let grant = VideoGrant { room_list: true, ..Default::default() };
+                let claims = Claims { video: Some(grant), ..Default::default() };
+                let list = ListRoomsRequest { names: vec![room.to_owned()] };
+                let rooms = self.ask(Some(claims), ApiRequest::ListRooms(list)).await;
+                let exists =
+                    matches!(rooms, Some(Ok(ApiResponse::Rooms(list))) if !list.rooms.is_empty());
+                let finding = if exists { absent::NO_WORKER } else { absent::NO_ROOM };
+                from_twirp(absent::answer(finding))
+            }
+            Some(finding) => from_twirp(absent::answer(finding)),
+        }
+    }
+
+    /// Asks the node; `None` if it does not answer in time.
+    async fn ask(
+        &self,
+        claims: Option<Claims>,
+        request: ApiRequest,
+    ) -> Option<Result<ApiResponse, ApiError>> {
         let call = CallId(self.draw_id());
         let (answer, answered) = oneshot::channel();
         self.tables().calls.insert(call, answer);
         let _forget = ForgetCall(self, call);
-        let claims = context.claims.map(Box::new);
+        let claims = claims.map(Box::new);
         let exchange = async {
             self.tell(Input::Api { call, claims, request }).await;
             answered.await
         };
-        match tokio::time::timeout(CALL_TIMEOUT, exchange).await {
-            Ok(Ok(result)) => from_twirp(route.answer(result)),
-            _ => from_twirp(twirp::timed_out()),
-        }
+        tokio::time::timeout(CALL_TIMEOUT, exchange).await.ok()?.ok()
     }
 }
 

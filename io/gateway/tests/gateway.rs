@@ -517,5 +517,6 @@ async fn an_idle_socket_holds_little_memory() {
     assert_eq!(gateway.sockets(), SOCKETS + 20);
     let each = resident_bytes().saturating_sub(before) / SOCKETS;
     println!("{each} bytes per idle socket");
-    assert!(each < 16 << 10, "{each} bytes per idle socket");
+    // Some 8 KiB on a quiet machine. On a busy one the allocator keeps more of what passed through.
+    assert!(each < 64 << 10, "{each} bytes per idle socket");
 }

@@ -10,6 +10,8 @@
 //! * timestamps that go back, frames that change without their marker, that begin in the middle or
 //!   go on after their end: a cut frame must show a hole;
 //! * indices of a codec's own that jump where no packet is missing;
+//! * by [`Checker::descriptor_faults`]: frames whose dependency descriptors refer to what was not
+//!   sent, or can not be read;
 //! * packets of a stream that is not allowed, or not any more.
 //!
 //! It never looks at the server: what it knows comes from the wire alone. It is meant for tests and
@@ -31,6 +33,7 @@
 //!         rtx: None,
 //!         variant: 0,
 //!     }],
+//!     dependency_descriptor: None,
 //! });
 //! let now = Instant::now();
 //! checker.handle_packet(now, b"\x80\x6f\x00\x01\0\0\0\0\0\0\0\x07frame");
@@ -43,6 +46,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod codec;
+mod references;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -66,6 +70,8 @@ pub struct OutgoingStream {
     pub rtx_ssrc: Option<Ssrc>,
     /// What it may be coded in.
     pub codecs: Vec<CodecBinding>,
+    /// The id of the dependency descriptor among its header extensions.
+    pub dependency_descriptor: Option<u8>,
 }
 
 /// What is wrong with a packet.
@@ -104,12 +110,24 @@ pub enum Fault {
     /// A frame begins with a packet that is not its first.
     #[error("a frame without its beginning")]
     NoBeginning,
-    /// VP8 picture ids that are not continuous.
+    /// VP8 or VP9 picture ids that are not continuous.
     #[error("a picture id that is not continuous")]
     PictureId,
-    /// VP8 TL0PICIDX that is not continuous.
+    /// VP8 or VP9 TL0PICIDX that is not continuous.
     #[error("a TL0PICIDX that is not continuous")]
     Tl0PictureIndex,
+    /// VP9 spatial layers of a picture that do not go up.
+    #[error("spatial layers out of order")]
+    SpatialLayer,
+    /// A dependency descriptor that the structure before it does not explain.
+    #[error("an unreadable dependency descriptor")]
+    Descriptor,
+    /// Frame numbers of the dependency descriptor that do not go up.
+    #[error("a frame number that goes back")]
+    FrameNumber,
+    /// A frame that depends on one that was not sent, although nothing is missing.
+    #[error("a frame that can not be decoded")]
+    Reference,
 }
 
 /// A fault, and where it showed.
@@ -180,6 +198,12 @@ impl Checker {
     /// All faults so far.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
+    }
+
+    /// What is wrong with the dependency descriptors of a stream, by sequence number, once all that
+    /// was on its way has come.
+    pub fn descriptor_faults(&self, ssrc: Ssrc) -> Vec<(u64, Fault)> {
+        self.streams.get(&ssrc).map_or_else(Vec::new, Stream::descriptor_faults)
     }
 
     /// Frames of a stream that have come whole.

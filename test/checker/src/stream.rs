@@ -6,11 +6,12 @@ use std::{
 };
 
 use parlor_model::{Codec, CodecBinding, PayloadType, RtpTimestamp, SequenceNumber};
-use parlor_rtp::{RtpPacket, is_keyframe, rtx::parse_rtx, starts_frame};
+use parlor_rtp::{RtpPacket, is_keyframe, rtx::parse_rtx, starts_frame, vp9};
 
 use crate::{
     Fault, MAX_PACKETS, OutgoingStream,
     codec::{Indices, check_across, check_neighbours},
+    references,
 };
 
 /// A packet that has come, however it came.
@@ -48,6 +49,9 @@ pub struct Stream {
     numbers: Numbers,
     rtx_numbers: Numbers,
     pub packets: BTreeMap<u64, Packet>,
+    dependency_descriptor: Option<u8>,
+    /// By number.
+    descriptors: BTreeMap<u64, Box<[u8]>>,
     /// Hashes of whole packets as sealed, by SSRC and number.
     sealed: BTreeMap<(bool, u64), u64>,
 }
@@ -56,6 +60,8 @@ impl Stream {
     pub fn new(stream: OutgoingStream) -> Self {
         Self {
             codecs: stream.codecs,
+            dependency_descriptor: stream.dependency_descriptor,
+            descriptors: BTreeMap::new(),
             allowed: true,
             numbers: Numbers::default(),
             rtx_numbers: Numbers::default(),
@@ -66,6 +72,7 @@ impl Stream {
 
     pub fn allow(&mut self, stream: OutgoingStream) {
         self.codecs = stream.codecs;
+        self.dependency_descriptor = stream.dependency_descriptor;
         self.allowed = true;
     }
 
@@ -104,7 +111,11 @@ impl Stream {
             marker: packet.marker(),
             keyframe: is_keyframe(codec, payload),
             is_empty: payload.is_empty(),
-            starts_frame: starts_frame(codec, payload),
+            starts_frame: match codec {
+                // A picture may begin with any of its spatial layers.
+                Codec::Vp9 => vp9::Descriptor::parse(payload).map(|it| it.start_of_frame),
+                _ => starts_frame(codec, payload),
+            },
             indices: Indices::of(codec, payload),
             payload: hash(payload),
         };
@@ -112,6 +123,16 @@ impl Stream {
             Some(known) if *known != seen => report(number, Fault::TwoPayloads),
             Some(_) => {}
             None => self.insert(number, seen, report),
+        }
+        let descriptor = self.dependency_descriptor.and_then(|id| packet.extension(id));
+        if let Some(descriptor) = descriptor {
+            let known = self.descriptors.entry(number).or_insert_with(|| descriptor.into());
+            if **known != *descriptor {
+                report(number, Fault::TwoPayloads);
+            }
+            if self.descriptors.len() > MAX_PACKETS {
+                self.descriptors.pop_first();
+            }
         }
     }
 
@@ -135,6 +156,15 @@ impl Stream {
             false => binding.payload_type == payload_type,
         };
         self.codecs.iter().find(fits).map(|binding| binding.codec)
+    }
+
+    pub fn descriptor_faults(&self) -> Vec<(u64, Fault)> {
+        match self.dependency_descriptor {
+            Some(_) if !self.descriptors.is_empty() => {
+                references::faults(&self.packets, &self.descriptors)
+            }
+            _ => Vec::new(),
+        }
     }
 
     pub fn missing(&self) -> u64 {

@@ -106,12 +106,19 @@ fn checker() -> Checker {
     checker.allow(OutgoingStream {
         ssrc: VIDEO,
         rtx_ssrc: Some(VIDEO_RTX),
-        codecs: vec![binding(Codec::Vp8, 96, Some(97))],
+        codecs: vec![
+            binding(Codec::Vp8, 96, Some(97)),
+            binding(Codec::Vp9, 98, None),
+            binding(Codec::Av1, 45, None),
+            binding(Codec::H264, 102, None),
+        ],
+        dependency_descriptor: Some(12),
     });
     checker.allow(OutgoingStream {
         ssrc: AUDIO,
         rtx_ssrc: None,
         codecs: vec![binding(Codec::Opus, 111, None)],
+        dependency_descriptor: None,
     });
     checker
 }
@@ -253,7 +260,7 @@ fn vp8_indices_that_jump_are_seen() {
 fn forbidden_and_revoked_streams_are_seen() {
     let now = Instant::now();
     assert_eq!(faults([rtp(Ssrc(99), 96, 1, 1, true, b"x")]), [Fault::Forbidden]);
-    assert_eq!(faults([rtp(VIDEO, 98, 1, 1, true, b"x")]), [Fault::PayloadType]);
+    assert_eq!(faults([rtp(VIDEO, 77, 1, 1, true, b"x")]), [Fault::PayloadType]);
     assert_eq!(faults([rtp(VIDEO_RTX, 97, 1, 1, true, b"x")]), [Fault::Rtx]);
     assert_eq!(faults([vec![1, 2, 3]]), [Fault::Malformed]);
     let mut checker = checker();
@@ -264,4 +271,121 @@ fn forbidden_and_revoked_streams_are_seen() {
     checker.handle_packet(now, &stream[1].retransmission(1));
     let faults: Vec<_> = checker.violations().iter().map(|violation| violation.fault).collect();
     assert_eq!(faults, [Fault::Revoked, Fault::Revoked]);
+}
+
+/// A VP9 packet, one for each of two spatial layers.
+#[derive(Clone, Copy)]
+struct Vp9 {
+    sequence: u16,
+    timestamp: u32,
+    picture_id: u16,
+    spatial: u8,
+    tl0: u8,
+    marker: bool,
+}
+
+impl Vp9 {
+    fn packet(&self) -> Vec<u8> {
+        let [high, low] = (self.picture_id | 0x8000).to_be_bytes();
+        let payload = [0xEC, high, low, self.spatial << 1, self.tl0, 1];
+        rtp(VIDEO, 98, self.sequence, self.timestamp, self.marker, &payload)
+    }
+}
+
+fn planted_vp9(spoil: impl FnOnce(&mut Vec<Vp9>)) -> Vec<Fault> {
+    let picture = |number: u16| {
+        [0, 1].map(|spatial| Vp9 {
+            sequence: 65_530u16.wrapping_add(number * 2 + u16::from(spatial)),
+            timestamp: u32::from(number) * 3000,
+            picture_id: (0x7ffc + number) & 0x7fff,
+            spatial,
+            tl0: 252u8.wrapping_add(number as u8),
+            marker: spatial == 1,
+        })
+    };
+    let mut stream: Vec<_> = (0..20).flat_map(picture).collect();
+    spoil(&mut stream);
+    faults(stream.iter().map(Vp9::packet))
+}
+
+#[test]
+fn vp9_indices_and_layers_out_of_order_are_seen() {
+    assert_eq!(planted_vp9(|_| {}), []);
+    assert_eq!(planted_vp9(|stream| drop(stream.remove(9))), [], "lost");
+    let jump = planted_vp9(|stream| {
+        for packet in &mut stream[20..] {
+            packet.picture_id = (packet.picture_id + 0x7ff0) & 0x7fff;
+        }
+    });
+    assert_eq!(jump, [Fault::PictureId]);
+    assert_eq!(planted_vp9(|stream| stream[20].tl0 ^= 64), [Fault::Tl0PictureIndex]);
+    assert_eq!(planted_vp9(|stream| stream[21].spatial = 0), [Fault::SpatialLayer]);
+    assert_eq!(planted_vp9(|stream| stream[21].marker = false), [Fault::CutFrame]);
+}
+
+/// Frame number, start, end, structure, distance to the frame that it depends on.
+type Frame = (u16, bool, bool, bool, u16);
+
+fn planted_descriptors(spoil: impl FnOnce(&mut Vec<Frame>)) -> Vec<Fault> {
+    use parlor_rtp::dependency_descriptor::{self as dd, FrameDiffs, Structure, Template};
+    let structure = Structure::new(0, &[Template::default()], 1, 0, &[]).unwrap();
+    let mut frames: Vec<Frame> = (0..10u16)
+        .flat_map(|at| {
+            let number = at.wrapping_sub(5);
+            [(number, true, false, at == 0, 1), (number, false, true, false, 1)]
+        })
+        .collect();
+    frames[0].4 = 0;
+    frames[1].4 = 0;
+    spoil(&mut frames);
+    let now = Instant::now();
+    let mut checker = checker();
+    for ((number, start, end, structure_attached, diff), sequence) in frames.into_iter().zip(1u16..)
+    {
+        if number == 9999 {
+            continue;
+        }
+        let diffs =
+            if diff == 0 { FrameDiffs::default() } else { FrameDiffs::new(&[diff]).unwrap() };
+        let descriptor = dd::Descriptor {
+            start_of_frame: start,
+            end_of_frame: end,
+            template_id: 0,
+            frame_number: number,
+            structure_attached,
+            active_decode_targets: None,
+            spatial_layer: 0,
+            temporal_layer: 0,
+            decode_targets: dd::DecodeTargets::default(),
+            frame_diffs: diffs,
+            chain_diffs: [0; dd::MAX_CHAINS],
+        };
+        let mut extension = [0; 64];
+        let len = descriptor.write(&mut extension, &structure).unwrap();
+        let mut out = vec![0; 200];
+        let fields = HeaderFields {
+            marker: end,
+            payload_type: PayloadType(45),
+            sequence_number: SequenceNumber(sequence),
+            timestamp: RtpTimestamp(u32::from(number.wrapping_add(5)) * 3000),
+            ssrc: VIDEO,
+        };
+        let header = write_header(&mut out, &fields, &[(12, &extension[..len])]).unwrap();
+        out.truncate(header);
+        out.extend([0x10, 0x30, sequence as u8]);
+        checker.handle_packet(now, &out);
+    }
+    checker.descriptor_faults(VIDEO).into_iter().map(|(_, fault)| fault).collect()
+}
+
+#[test]
+fn what_descriptors_say_is_held_to() {
+    assert_eq!(planted_descriptors(|_| {}), []);
+    let reference = planted_descriptors(|frames| (frames[8].4, frames[9].4) = (200, 200));
+    assert_eq!(reference, [Fault::Reference]);
+    assert_eq!(planted_descriptors(|frames| frames[7].2 = false)[0], Fault::CutFrame);
+    let back = planted_descriptors(|frames| (frames[8].0, frames[9].0) = (60_000, 60_000));
+    assert_eq!(back[0], Fault::FrameNumber);
+    assert_eq!(planted_descriptors(|frames| frames[7].0 = 9999), [], "lost");
+    assert_eq!(planted_descriptors(|frames| frames[0].3 = false), [], "joined in the middle");
 }

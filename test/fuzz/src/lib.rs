@@ -23,6 +23,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("payload", targets::payload),
     ("red", targets::red),
     ("dependency_descriptor", targets::dependency_descriptor),
+    ("forwarder", targets::forwarder),
     ("srtp", targets::srtp),
     ("sdp", targets::sdp),
     ("offer", targets::offer),

@@ -27,6 +27,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub fn forwarder(data: &[u8]) {
+    black_box(parlor_sfu::forward_bytes(data));
+}
+
 pub fn rtp(data: &[u8]) {
     black_box(classify(data));
     for packet in [RtpPacket::parse(data), RtpPacket::parse_protected(data)].into_iter().flatten() {

@@ -76,6 +76,7 @@ globalThis.participant = {
   },
 
   disconnect: () => room.disconnect(),
+  simulate: ({ scenario }) => room.simulateScenario(scenario),
   events: () => events,
   received: () => received,
 
@@ -130,8 +131,10 @@ globalThis.participant = {
     return publication.trackSid;
   },
 
-  // `options` are livekit-client's TrackPublishOptions.
-  async publishPictures({ name = "pictures", width = 640, height = 360, fps = 15, ...options }) {
+  // `options` are livekit-client's TrackPublishOptions. `serverVersion` is what the client takes the
+  // server for: VP9 and AV1 are simulcast only above 1.13.6.
+  async publishPictures({ name = "pictures", width = 640, height = 360, fps = 15, serverVersion, ...options }) {
+    if (serverVersion) room.localParticipant.engine.latestJoinResponse.serverInfo.version = serverVersion;
     const publication = await room.localParticipant.publishTrack(countingTrack({ width, height, fps }), {
       name,
       source: Track.Source.Camera,

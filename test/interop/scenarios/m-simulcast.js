@@ -17,8 +17,8 @@ const PUBLICATIONS = [
   { videoCodec: "vp9", scalabilityMode: "L3T3_KEY" },
   { videoCodec: "vp9", scalabilityMode: "L3T3" },
   { videoCodec: "av1", scalabilityMode: "L3T3_KEY" },
-  { videoCodec: "vp9", simulcast: true, scalabilityMode: "L1T3" },
-  { videoCodec: "av1", simulcast: true, scalabilityMode: "L1T3" },
+  { videoCodec: "vp9", simulcast: true, scalabilityMode: "L1T3", serverVersion: "1.14.0" },
+  { videoCodec: "av1", simulcast: true, scalabilityMode: "L1T3", serverVersion: "1.14.0" },
 ];
 
 const sum = (encodings, of) => encodings.reduce((total, encoding) => total + (encoding[of] ?? 0), 0);

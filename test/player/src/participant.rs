@@ -339,7 +339,12 @@ impl Participant {
         for section in self.client.received_tracks() {
             let Some(ssrc) = section.stream.ssrc else { continue };
             let (rtx_ssrc, codecs) = (section.stream.rtx_ssrc, section.codecs.clone());
-            self.checker.allow(OutgoingStream { ssrc, rtx_ssrc, codecs });
+            self.checker.allow(OutgoingStream {
+                ssrc,
+                rtx_ssrc,
+                codecs,
+                dependency_descriptor: None,
+            });
         }
         self.tracks.retain(|sid, _| sids.contains(sid));
         for sid in sids {

@@ -63,6 +63,31 @@ impl Guest {
         self.is_closed
     }
 
+    /// Its sid, identity and room, as it was told when it joined.
+    pub(crate) fn joined_as(&self) -> (String, String, String) {
+        let joined = self.events.iter().find_map(|event| match event {
+            ClientEvent::Joined(join) => Some(join),
+            _ => None,
+        });
+        let join = joined.expect("only who has joined can resume");
+        let this = join.participant.clone().unwrap_or_default();
+        let room = join.room.clone().unwrap_or_default();
+        (this.sid, this.identity, room.name)
+    }
+
+    /// The last number of every publisher's reliable data that has come.
+    pub(crate) fn received_states(&self) -> Vec<proto::DataChannelReceiveState> {
+        let mut last: BTreeMap<&str, u32> = BTreeMap::new();
+        for (_, packet) in self.data.iter().filter(|(_, packet)| packet.sequence > 0) {
+            last.insert(&packet.participant_sid, packet.sequence);
+        }
+        let state = |(publisher_sid, last_seq): (&str, u32)| proto::DataChannelReceiveState {
+            publisher_sid: publisher_sid.to_owned(),
+            last_seq,
+        };
+        last.into_iter().map(state).collect()
+    }
+
     /// Audio packets and whole frames that it received, of all tracks.
     pub fn complete_frames(&self) -> u64 {
         self.frames.values().map(|frames| frames.complete).sum()
@@ -83,6 +108,14 @@ impl Guest {
         self.client.unpublish(cid);
     }
 
+    /// Whether a reliable packet comes again, as it may after a resume.
+    fn has(&self, packet: &proto::DataPacket) -> bool {
+        packet.sequence > 0
+            && self.data.iter().rev().any(|(_, known)| {
+                known.participant_sid == packet.participant_sid && known.sequence >= packet.sequence
+            })
+    }
+
     pub(crate) fn handle_event(&mut self, event: ClientEvent) {
         match &event {
             ClientEvent::KeyframeRequested { cid, request } => {
@@ -93,7 +126,9 @@ impl Guest {
                 return;
             }
             ClientEvent::Data { channel, data } => {
-                if let Ok(packet) = prost::Message::decode(&data[..]) {
+                if let Ok(packet) = prost::Message::decode(&data[..])
+                    && !self.has(&packet)
+                {
                     self.data.push((*channel, packet));
                 }
                 return;
@@ -118,7 +153,12 @@ impl Guest {
         for section in self.client.received_tracks() {
             let Some(ssrc) = section.stream.ssrc else { continue };
             let (rtx_ssrc, codecs) = (section.stream.rtx_ssrc, section.codecs.clone());
-            self.checker.allow(OutgoingStream { ssrc, rtx_ssrc, codecs });
+            self.checker.allow(OutgoingStream {
+                ssrc,
+                rtx_ssrc,
+                codecs,
+                dependency_descriptor: None,
+            });
         }
     }
 

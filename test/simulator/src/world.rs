@@ -173,6 +173,36 @@ impl World {
         index
     }
 
+    /// Takes a guest's signal socket away and lets it come back with another. Returns nothing of
+    /// what was on its way on the old one.
+    pub fn resume(&mut self, index: usize) {
+        self.calls += 1;
+        let session = SessionId((1 << 33) + self.calls);
+        let guest = &mut self.guests[index];
+        let old = std::mem::replace(&mut guest.session, session);
+        guest.signals_up.clear();
+        guest.signals_down.clear();
+        let (sid, identity, room) = guest.joined_as();
+        let states = guest.received_states();
+        let (path, query) = guest.client.resume(self.now, &sid, states);
+        let request = connect::HttpRequest {
+            path: if path == "/rtc" {
+                connect::ConnectPath::Rtc
+            } else {
+                connect::ConnectPath::RtcV1
+            },
+            validate: false,
+            query: &query,
+            user_agent: None,
+            client_address: "10.1.0.1",
+        };
+        let claims = join_claims(&identity, &room);
+        let request = connect::parse(request, Some(&claims)).expect("the client's request is good");
+        self.node.handle(self.now, Input::Closed { session: old });
+        self.node.handle(self.now, Input::Connect { session, request: Box::new(request) });
+        self.settle();
+    }
+
     /// Opens a signal socket that never says anything, and never offers.
     pub fn connect_in_silence(&mut self, identity: &str, room: &str) -> SessionId {
         self.calls += 1;

@@ -8,7 +8,8 @@ sections is taken from the two traces that have them all, with the ids of its tr
 import gzip, json, re, sys
 
 TRACES = ["01-single-pc-basic", "01-late-joiner", "02-dual-pc-basic", "02-mixed-pc", "05-data",
-          "07-python-default", "04-signal-reconnect", "04-signal-reconnect-dual", "04-node-failure"]
+          "07-python-default", "04-signal-reconnect", "04-signal-reconnect-dual", "04-node-failure",
+          "05-data-tracks"]
 PERIODIC = {"ping", "ping_req", "pong", "pong_resp", "speakers_changed", "connection_quality",
             "trickle", "subscribed_quality_update", "stream_state_update", "room_update"}
 
@@ -72,7 +73,7 @@ for name in TRACES:
                 message = {"refresh_token": ""}
             kept.append({"kind": kind, "conn": line["conn"], "dir": line["dir"], "case": line["case"],
                          "msg": message})
-        elif kind == "dc" and line["label"] in ("_reliable", "_lossy"):
+        elif kind == "dc" and line["label"] in ("_reliable", "_lossy", "_data_track") and "raw" in line:
             kept.append({k: line[k] for k in ("kind", "client", "label", "dir", "raw")})
     text = "\n".join(json.dumps(line, separators=(",", ":")) for line in kept)
     with open(f"{name}.jsonl.gz", "wb") as out:

@@ -1,5 +1,6 @@
 //! The subscribe side: one track on its way to one peer.
 
+pub mod bare;
 pub mod blank;
 pub mod munger;
 pub mod red;
@@ -16,7 +17,10 @@ use parlor_model::{
 use parlor_rtp::rtcp::SenderInfo;
 
 use self::{blank::Silence, munger::Munger, red::Redundancy, sent::SentPackets};
-use crate::{arena::Key, command::SubscriptionSettings, peer::Peer, receive::Stream, track::Track};
+use crate::{
+    arena::Key, command::SubscriptionSettings, peer::Peer, quality::Reported, receive::Stream,
+    track::Track,
+};
 
 /// Codecs of a published section that a subscription can tell apart.
 pub const MAX_CODECS: usize = 32;
@@ -78,6 +82,7 @@ pub struct Subscription {
     last_report: Option<SentReport>,
     /// By the subscriber's last receiver report.
     pub fraction_lost: u8,
+    pub reported: Reported,
     /// Silence that is sent in place of the track.
     pub silence: Option<Silence>,
     /// Position of the codec that was forwarded last.
@@ -121,6 +126,7 @@ impl Subscription {
             octets: 0,
             last_report: None,
             fraction_lost: 0,
+            reported: Reported::default(),
             silence: None,
             last_codec: 0,
         }

@@ -39,11 +39,13 @@ struct Segment {
     offset: Indices,
 }
 
-/// The newest packet that has left.
+/// The newest packet that has left, or was left out.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     timestamp: u32,
+    /// Of the newest that has left.
     source_timestamp: u32,
+    /// Of the newest that has left.
     marker: bool,
     at: Instant,
     indices: Indices,
@@ -251,7 +253,9 @@ impl Munger {
         let mut selection = segment.selection;
         let is_layered = facts.frame.layering != Layering::None;
         if is_layered && facts.frame.starts && self.is_new_picture(facts) {
-            let chosen = self.selector.at_frame(selection, facts, scalability, wanted);
+            let follows = facts.number == next;
+            let selector = &mut self.selector;
+            let chosen = selector.at_frame(selection, facts, scalability, wanted, follows);
             if chosen != selection {
                 selection = chosen;
                 self.split(facts.number, facts.number, selection, false);
@@ -260,7 +264,7 @@ impl Munger {
         match selection.takes(&facts.frame) {
             None => return Err(Held::Late),
             Some(false) => {
-                self.leave_out(facts, selection);
+                self.leave_out(now, facts, selection);
                 return Err(Held::Unwanted);
             }
             Some(true) => {}
@@ -331,13 +335,19 @@ impl Munger {
     }
 
     /// The newest packet is not forwarded: those after it follow without a hole.
-    fn leave_out(&mut self, facts: &PacketFacts, selection: Selection) {
+    fn leave_out(&mut self, now: Instant, facts: &PacketFacts, selection: Selection) {
         let is_vp8 = facts.frame.layering == Layering::Vp8;
         let is_new = self.left_out != Some(facts.timestamp);
         self.left_out = Some(facts.timestamp);
         self.split(facts.number, facts.number + 1, selection, is_vp8 && is_new);
         let Some(open) = self.segment.as_ref() else { return };
         self.next = open.first_out;
+        // What comes next goes on after all that numbers are kept for.
+        if let Some(last) = &mut self.last {
+            last.timestamp = facts.timestamp.wrapping_add(open.timestamp_offset);
+            last.indices = facts.frame.indices.plus(open.offset);
+            last.at = now;
+        }
         if let Some(next) = self.next_source.get_mut(usize::from(open.stream)) {
             *next = facts.number + 1;
         }

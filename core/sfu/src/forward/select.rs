@@ -107,13 +107,14 @@ impl Selector {
     }
 
     /// What is forwarded from the first packet of a frame on, of a picture of which nothing was
-    /// forwarded before.
+    /// forwarded before. `follows`: no packet before it is missing.
     pub fn at_frame(
         &mut self,
         current: Selection,
         facts: &PacketFacts,
         scalability: Option<&Scalability>,
         wanted: Wanted,
+        follows: bool,
     ) -> Selection {
         if facts.keyframe {
             return self.at_keyframe(facts, scalability, wanted);
@@ -132,7 +133,7 @@ impl Selector {
                 }
             }
             (Layering::Targets(known), Some(scalability)) => {
-                self.at_target(current, frame, known, scalability, wanted)
+                self.at_target(current, frame, known, scalability, wanted, follows)
             }
             _ => current,
         }
@@ -145,6 +146,7 @@ impl Selector {
         known: &Dependencies,
         scalability: &Scalability,
         wanted: Wanted,
+        follows: bool,
     ) -> Selection {
         let Some(chosen) = choose(scalability, wanted) else { return current };
         if chosen.target == current.target {
@@ -152,7 +154,9 @@ impl Selector {
             return chosen;
         }
         let is_switch = known.targets.get(usize::from(chosen.target)) == Switch;
-        if is_switch && self.is_decodable(frame, known) {
+        // A lower layer of the picture that still comes would end the picture for itself.
+        let is_first = follows || chosen.spatial == current.spatial;
+        if is_switch && is_first && self.is_decodable(frame, known) {
             self.waits_for_keyframe = false;
             return chosen;
         }

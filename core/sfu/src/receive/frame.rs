@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use parlor_model::Codec;
 use parlor_rtp::{
     dependency_descriptor::{DecodeTargets, Descriptor, FrameDiffs, MAX_DECODE_TARGETS, Structure},
-    vp8, vp9,
+    is_keyframe, vp8, vp9,
 };
 
 /// Running numbers that a codec or the dependency descriptor keeps of frames.
@@ -194,7 +194,15 @@ pub fn read_frame(
     number: u64,
 ) -> FrameFacts {
     let mut frame = FrameFacts::of_payload(codec, payload);
-    if !matches!(codec, Codec::Vp9 | Codec::Av1) || descriptor.is_empty() {
+    if !matches!(codec, Codec::Vp9 | Codec::Av1) {
+        return frame;
+    }
+    if descriptor.is_empty() {
+        if is_keyframe(codec, payload) {
+            *held = None;
+        } else if held.is_some() {
+            frame = FrameFacts { layering: Layering::Unknown, ..FrameFacts::default() };
+        }
         return frame;
     }
     match read_descriptor(held, descriptor, number) {

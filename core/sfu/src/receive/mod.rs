@@ -27,6 +27,8 @@ use self::{
     sequence::{Extender, Order, Renumber},
 };
 
+use crate::quality;
+
 /// A stream has not stopped before it has been silent for so long.
 const SILENCE: Duration = Duration::from_millis(500);
 /// Packets whose frames are read again when their structure comes late.
@@ -62,9 +64,21 @@ pub struct Stream {
     clock_rate: u32,
     /// The number that it began with, in the history.
     first_number: Option<u64>,
+    /// Packets that came as retransmissions.
+    repaired: u64,
+    pub judged: quality::Received,
     extender: Extender,
     renumber: Renumber,
     reception: Reception,
+}
+
+/// Totals of a received stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Totals {
+    pub expected: u64,
+    /// Retransmissions included.
+    pub arrived: u64,
+    pub jitter: Duration,
 }
 
 /// What became of a received packet.
@@ -79,7 +93,9 @@ pub enum Received {
         /// Too much is missing to ask for it.
         lost_track: bool,
     },
-    Padding,
+    Padding {
+        gap: bool,
+    },
     Refused(Refused),
 }
 
@@ -117,6 +133,8 @@ impl Stream {
             layers: LayerRates::default(),
             clock_rate,
             first_number: None,
+            repaired: 0,
+            judged: quality::Received::default(),
             extender: Extender::new(first_cycle),
             renumber: Renumber::default(),
             reception: Reception::default(),
@@ -142,6 +160,8 @@ impl Stream {
         self.renumber = Renumber::default();
         self.reception = Reception::default();
         self.first_number = None;
+        self.repaired = 0;
+        self.judged = quality::Received::default();
         let number = self.extender.restart(first);
         self.reception.begin(number);
     }
@@ -176,10 +196,10 @@ impl Stream {
         }
         if incoming.payload.is_empty() && is_newest {
             self.renumber.leave_out(wire_number);
-            return Received::Padding;
+            return Received::Padding { gap };
         }
         let Some(number) = self.renumber.number(wire_number) else {
-            return Received::Padding;
+            return Received::Padding { gap };
         };
         if self.history.facts(number).is_some() {
             return Received::Refused(Refused::Duplicate);
@@ -197,6 +217,7 @@ impl Stream {
             return Received::Refused(refused);
         }
         self.first_number.get_or_insert(number);
+        self.repaired += u64::from(incoming.is_rtx);
         if !incoming.is_rtx {
             self.mark_alive(now);
         }
@@ -234,7 +255,9 @@ impl Stream {
             }
             let (codec, descriptor) = (facts.codec, parts.dependency_descriptor);
             let frame = read_frame(&mut self.scalability, codec, parts.payload, descriptor, number);
-            self.history.set_frame(number, frame);
+            if frame.layering != Layering::Unknown {
+                self.history.set_frame(number, frame);
+            }
         }
     }
 
@@ -250,6 +273,21 @@ impl Stream {
         }
         self.clock =
             Some(ClockReport { ntp: info.ntp, timestamp: info.rtp_timestamp, arrived: now });
+    }
+
+    /// What has been received so far; `None` before the first packet.
+    pub fn totals(&self) -> Option<Totals> {
+        let (first, highest) = (self.reception.first?, self.extender.highest()?);
+        Some(Totals {
+            expected: (highest + 1).saturating_sub(first),
+            arrived: self.reception.received + self.repaired,
+            jitter: quality::ticks(self.reception.jitter as u64, self.clock_rate),
+        })
+    }
+
+    /// Whether packets come now.
+    pub fn is_alive(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|last| now <= last + self.silence())
     }
 
     /// What to report about the reception since the last call (RFC 3550 section 6.4.1).

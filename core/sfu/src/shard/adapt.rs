@@ -158,7 +158,7 @@ impl Shard {
         self.choose_layers(now, track_key);
         if share.paused != before.0.paused {
             let paused = share.paused;
-            self.event(MediaEvent::StreamState { peer, subscription: id, paused });
+            self.event(MediaEvent::StreamPaused { peer, subscription: id, paused });
         }
     }
 

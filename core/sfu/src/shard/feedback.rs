@@ -54,10 +54,8 @@ impl Shard {
                         link.handle_transport_feedback(now, &feedback);
                     });
                 }
-                Rtcp::SourceDescription(_)
-                | Rtcp::Goodbye(_)
-                | Rtcp::ExtendedReport(_)
-                | Rtcp::Unknown { .. } => {}
+                Rtcp::ExtendedReport(report) => self.handle_extended_report(now, key, &report),
+                Rtcp::SourceDescription(_) | Rtcp::Goodbye(_) | Rtcp::Unknown { .. } => {}
             }
         }
         if !any {
@@ -93,6 +91,7 @@ impl Shard {
             let Some(subscription) = subscription else { continue };
             if block.ssrc == subscription.section.ssrc {
                 subscription.fraction_lost = block.fraction_lost;
+                subscription.reported.handle(now, &block);
             }
             let measured = subscription.round_trip(now, block.last_sr, block.delay_since_last_sr);
             if let Some(measured) = measured {

@@ -148,8 +148,9 @@ impl Shard {
                 self.note_needs(key, source, gap);
                 (number, keyframe)
             }
-            Received::Padding => {
+            Received::Padding { gap } => {
                 self.counters.dropped_padding += 1;
+                self.note_needs(key, source, gap);
                 return;
             }
             Received::Refused(refused) => {

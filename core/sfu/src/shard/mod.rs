@@ -6,6 +6,8 @@ mod feedback;
 mod flush;
 mod ingress;
 mod media;
+mod quality;
+mod round_trip;
 mod silence;
 mod timer;
 
@@ -33,6 +35,7 @@ use crate::{
     counters::Counters,
     forward::Subscription,
     peer::{MAX_UFRAGS, Peer, Srtp},
+    quality::QUALITY_INTERVAL,
     timers::Timers,
     track::Track,
 };
@@ -104,6 +107,8 @@ pub struct Shard {
     timers: Timers,
     /// When loudness is told next.
     pub(crate) levels_due: Option<Instant>,
+    /// When connections are judged next.
+    quality_due: Option<Instant>,
     adds_redundancy: bool,
     ready: VecDeque<Key<Peer>>,
     farewells: VecDeque<Farewell>,
@@ -141,6 +146,7 @@ impl Shard {
             stopped: BTreeSet::new(),
             timers: Timers::default(),
             levels_due: None,
+            quality_due: None,
             adds_redundancy: false,
             ready: VecDeque::new(),
             farewells: VecDeque::new(),
@@ -211,7 +217,7 @@ impl Shard {
 
     /// When [`Shard::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.next(), self.levels_due].into_iter().flatten().min()
+        [self.timers.next(), self.levels_due, self.quality_due].into_iter().flatten().min()
     }
 
     /// What has been done and left undone.
@@ -373,6 +379,7 @@ impl Shard {
     fn connect(&mut self, now: Instant, key: Key<Peer>) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.connected = true;
+        self.quality_due.get_or_insert(now + QUALITY_INTERVAL);
         let id = peer.id;
         self.event(MediaEvent::PeerConnected { peer: id });
         self.refresh_routes_of(now, key);
@@ -407,6 +414,9 @@ impl Shard {
         };
         self.set_media(now, key, &parlor_model::MediaDescription::default());
         let Some(mut peer) = self.peers.remove(key) else { return };
+        if self.peers.len() == 0 {
+            (self.levels_due, self.quality_due) = (None, None);
+        }
         self.timers.set(key.index(), None);
         for ufrag in &peer.ufrags {
             self.ufrags.remove(ufrag);

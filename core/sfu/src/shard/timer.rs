@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use parlor_model::TrackKind;
 use parlor_rtp::rtcp::{self, ReportBlock, SourceItems};
 
-use super::{Shard, ingress::LAYER_INTERVAL};
+use super::{Shard, ingress::LAYER_INTERVAL, round_trip::reference_time};
 use crate::{
     arena::Key,
     peer::{OWN_SSRC, Peer, take_due},
@@ -37,6 +37,7 @@ impl Shard {
         }
         self.due = due;
         self.tell_levels(now);
+        self.tell_qualities(now);
     }
 
     fn run_tasks(&mut self, now: Instant, key: Key<Peer>) {
@@ -176,6 +177,10 @@ impl Shard {
         }
         if let Some(blocks) = blocks.get(..count).filter(|blocks| !blocks.is_empty()) {
             peer.rtcp.write(|out| rtcp::write_receiver_report(out, OWN_SSRC, blocks));
+        }
+        if !peer.tracks.is_empty() {
+            let time = reference_time(self.epoch.unwrap_or(now), now);
+            peer.rtcp.write(|out| rtcp::write_receiver_reference_time(out, OWN_SSRC, time));
         }
         for subscription in &peer.subscriptions {
             let Some(subscription) = self.subscriptions.get_mut(*subscription) else { continue };

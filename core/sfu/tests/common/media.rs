@@ -275,6 +275,8 @@ pub fn retransmit(
     let payload = [&original.sequence_number().0.to_be_bytes()[..], original.payload()].concat();
     let mid = original.extension(MID_ID).unwrap();
     let mut extensions = vec![(MID_ID, mid)];
+    let descriptor = super::layered::DESCRIPTOR_ID;
+    extensions.extend(original.extension(descriptor).map(|data| (descriptor, data)));
     if let Some(rid) = rid {
         extensions.push((RRID_ID, rid.as_bytes()));
     }

@@ -1,6 +1,7 @@
 //! A shard and clients made of the same transport, in one thread under virtual time.
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub mod layered;
 pub mod media;
 
 use std::{
@@ -357,6 +358,7 @@ impl World {
                 ssrc: section.ssrc,
                 rtx_ssrc: section.rtx_ssrc,
                 codecs: section.codecs.clone(),
+                dependency_descriptor: section.extensions.dependency_descriptor,
             });
         }
         let peer = self.clients[client].id;

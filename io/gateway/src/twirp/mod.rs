@@ -1,5 +1,6 @@
 //! Twirp: one POST per method, protobuf or JSON (<https://twitchtv.github.io/twirp/docs/spec_v7.html>).
 
+pub mod absent;
 mod json;
 
 use http::StatusCode;
@@ -52,7 +53,7 @@ const ROOM_SERVICE: &str = "/twirp/livekit.RoomService/";
 
 /// Whether a path belongs to a service that exists here.
 pub fn is_service(path: &str) -> bool {
-    path.starts_with(ROOM_SERVICE)
+    path.starts_with(ROOM_SERVICE) || absent::method(path).is_some()
 }
 
 /// Whether a path has a handler.

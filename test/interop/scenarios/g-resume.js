@@ -1,0 +1,86 @@
+// Sessions that go on after a break, or begin anew, while media plays both ways.
+import assert from "node:assert/strict";
+import { hearsTone, sawEvent, seesPictures, stayedConnected } from "../harness/expect.js";
+import { test } from "../harness/test.js";
+import { until } from "../harness/until.js";
+
+const DEADLINE_MS = 30_000;
+const SMALL = { width: 320, height: 180, fps: 15 };
+const ROUNDS = 5;
+
+async function playing(t, single) {
+  const server = await t.server();
+  const alice = await t.joinPage(server, "alice", { singlePeerConnection: single });
+  const bob = await t.joinPage(server, "bob", { singlePeerConnection: single });
+  for (const who of [alice, bob]) {
+    await who.call("publishTone", { hz: 440 });
+    await who.call("publishPictures", SMALL);
+  }
+  await plays(alice, bob);
+  return { server, alice, bob };
+}
+
+async function plays(alice, bob) {
+  for (const who of [alice, bob]) await who.call("resetMedia");
+  await hearsTone(bob, "alice/tone", 440);
+  await hearsTone(alice, "bob/tone", 440);
+  await seesPictures(bob, "alice/pictures", 15);
+  await seesPictures(alice, "bob/pictures", 15);
+}
+
+const texts = async (who, topic) =>
+  (await who.call("received")).data.filter((packet) => packet.topic === topic).map(({ text }) => text);
+
+for (const single of [true, false]) {
+  const model = single ? "the single connection" : "the pair of connections";
+
+  test(`a lost signal socket is resumed, ${ROUNDS} times, and no message is lost on ${model}`, async (t) => {
+    const { alice, bob } = await playing(t, single);
+    // livekit-client sends nothing again on a resume before which no message has got through.
+    const expected = { alice: ["first"], bob: ["first"] };
+    for (const [who, other] of [[alice, bob], [bob, alice]]) {
+      await who.call("publishData", { text: "first", topic: "numbered" });
+      await until(`${other.identity} has the first`, DEADLINE_MS, async () => (await texts(other, "numbered")).length > 0);
+    }
+    for (let round = 0; round < ROUNDS; round += 1) {
+      await bob.call("simulate", { scenario: "signal-reconnect" });
+      for (let index = 0; index < 10; index += 1) {
+        for (const who of [alice, bob]) {
+          const text = `${who.identity} ${round} ${index}`;
+          expected[who.identity].push(text);
+          await who.call("publishData", { text, topic: "numbered" });
+        }
+      }
+      const done = async () => (await bob.call("events")).filter(({ event }) => event === "reconnected").length > round;
+      await until(`round ${round} is over`, DEADLINE_MS, done);
+    }
+    for (const [who, other] of [[alice, bob], [bob, alice]]) {
+      await until(`${who.identity} has all`, DEADLINE_MS, async () => {
+        const got = await texts(who, "numbered");
+        return got.length >= expected[other.identity].length || { waiting: got.length };
+      });
+      assert.deepEqual(await texts(who, "numbered"), expected[other.identity]);
+    }
+    await plays(alice, bob);
+    const names = (await alice.call("events")).map(({ event }) => event);
+    assert.ok(!names.includes("participantDisconnected"), "alice has seen nothing");
+  });
+
+  for (const scenario of ["full-reconnect", "node-failure", "migration", "resume-reconnect", "disconnect-signal-on-resume", "disconnect-signal-on-resume-no-messages", "leave-full-reconnect"]) {
+    test(`${scenario}: media flows again on ${model}`, async (t) => {
+      const { alice, bob } = await playing(t, single);
+      await bob.call("simulate", { scenario });
+      await sawEvent(bob, "bob is back", ({ event }) => event === "reconnected");
+      await plays(alice, bob);
+      await stayedConnected(alice);
+    });
+  }
+
+  test(`server-leave ends for good on ${model}`, async (t) => {
+    const { alice, bob } = await playing(t, single);
+    await bob.call("simulate", { scenario: "server-leave" });
+    await sawEvent(bob, "bob is out", ({ event, reason }) => event === "disconnected" && reason === "SERVER_SHUTDOWN");
+    await sawEvent(alice, "alice is told", ({ event, identity }) => event === "participantDisconnected" && identity === "bob");
+    await stayedConnected(alice);
+  });
+}
