@@ -166,7 +166,7 @@ impl Call {
 
     fn state(&self) -> String {
         let states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
-        let state = states.filter(|state| state.is_limited).last();
+        let state = states.filter(|state| state.is_limited).next_back();
         state.map_or(String::new(), |state| {
             format!(
                 "{}, {} bytes wait, rtt {:?}",
@@ -177,7 +177,7 @@ impl Call {
 
     fn round_trip(&self) -> Duration {
         let states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
-        states.filter(|state| state.is_limited).last().unwrap().estimator.rtt
+        states.filter(|state| state.is_limited).next_back().unwrap().estimator.rtt
     }
 
     /// Whether Bob was told last that the camera is paused.

@@ -64,8 +64,9 @@ fn lossy_call(seed: u64, models: [Model; 2]) -> (Trace, u64) {
 fn five_percent_loss_is_repaired_and_a_run_repeats() {
     for models in [[Model::Single, Model::Single], [Model::Pair, Model::Single]] {
         let (trace, complete) = lossy_call(7, models);
-        // 250 audio packets and 150 frames are sent; audio has no retransmission stream.
-        assert!(complete >= 150 + 225, "{complete} of 400 came whole");
+        // 250 audio packets and 150 frames are sent; audio has no retransmission stream and is
+        // lost on both links: 226 of it come on average.
+        assert!(complete >= 150 + 215, "{complete} of 400 came whole");
         for kind in [Kind::Rtp, Kind::Rtcp, Kind::Signal] {
             for direction in [Direction::ToServer, Direction::ToGuest] {
                 assert!(trace.count(kind, direction) > 0, "{kind:?} {direction:?}");
