@@ -122,13 +122,13 @@ impl Selector {
         let frame = &facts.frame;
         match (&frame.layering, scalability) {
             (Layering::Vp8, _) => {
-                Selection { temporal: temporal_vp8(current, frame, wanted), ..current }
+                Selection { temporal: temporal(current, frame, wanted), ..current }
             }
             (Layering::Vp9, _) if frame.spatial == 0 => {
                 self.waits_for_keyframe = wanted.spatial > current.spatial;
                 Selection {
                     spatial: current.spatial.min(wanted.spatial),
-                    temporal: temporal_vp9(current, frame, wanted),
+                    temporal: temporal(current, frame, wanted),
                     ..current
                 }
             }
@@ -195,20 +195,11 @@ impl Selector {
     }
 }
 
-/// Down at any picture; up one layer at a picture that depends on the base layer only.
-fn temporal_vp8(current: Selection, frame: &FrameFacts, wanted: Wanted) -> u8 {
+/// Down at any picture; up by one layer, at a picture that does not depend on older ones of its
+/// layer.
+fn temporal(current: Selection, frame: &FrameFacts, wanted: Wanted) -> u8 {
     let is_next = current.temporal.checked_add(1) == Some(frame.temporal);
     if is_next && frame.switches_up && frame.temporal <= wanted.temporal {
-        frame.temporal
-    } else {
-        current.temporal.min(wanted.temporal)
-    }
-}
-
-/// Down at any picture; up at a switching up point.
-fn temporal_vp9(current: Selection, frame: &FrameFacts, wanted: Wanted) -> u8 {
-    let is_above = frame.temporal > current.temporal && frame.temporal <= wanted.temporal;
-    if is_above && frame.switches_up {
         frame.temporal
     } else {
         current.temporal.min(wanted.temporal)
