@@ -28,7 +28,7 @@ use std::{
 };
 
 pub fn forwarder(data: &[u8]) {
-    black_box(parlor_sfu::forward_bytes(data));
+    black_box(parlor_sfu::forward_bytes(Instant::now(), data));
 }
 
 pub fn rtp(data: &[u8]) {

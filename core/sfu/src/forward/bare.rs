@@ -27,7 +27,7 @@ const CONTROL: usize = 6;
 ///
 /// # Panics
 /// When one number is given to two packets.
-pub fn forward_bytes(data: &[u8]) -> usize {
+pub fn forward_bytes(mut now: Instant, data: &[u8]) -> usize {
     let Some((&codec, mut rest)) = data.split_first() else { return 0 };
     let codec = CODECS.get(usize::from(codec) % CODECS.len()).copied().unwrap_or(Codec::Vp8);
     let binding = CodecBinding { codec, payload_type: PayloadType(96), rtx: None, variant: 0 };
@@ -41,7 +41,6 @@ pub fn forward_bytes(data: &[u8]) -> usize {
     let mut current = None;
     let mut sequences = [0u16; STREAMS];
     let mut timestamp = 0u32;
-    let mut now = Instant::now();
     let mut left: BTreeMap<u64, (u8, u64)> = BTreeMap::new();
     while let Some((&[which, layers, steps, ahead, descriptor, payload], after)) =
         rest.split_first_chunk::<CONTROL>()
