@@ -60,7 +60,8 @@ for (const { rounds = ROUNDS, ...publication } of PUBLICATIONS) {
     assert.equal(after.rtp.freezeCount, before.rtp.freezeCount, "no freeze");
     assert.equal(after.backwards, 0, "pictures in order");
     assert.equal(after.rtp.pliCount, before.rtp.pliCount, "the decoder never asked for a keyframe");
-    assert.ok(plis <= switches, `${plis} PLIs for ${switches} switches`);
+    // One for each on a quiet machine. A busy encoder may need to be asked again.
+    assert.ok(plis <= 2 * switches, `${plis} PLIs for ${switches} switches`);
     await stayedConnected(alice, bob);
   });
 }
