@@ -55,9 +55,9 @@ pub use allocate::{
     Allocation, Hysteresis, Layer, LayerBitrates, Reason, TrackDemand, TrackKind, allocate,
     wanted_bps,
 };
+pub use delay::Usage;
 pub use estimator::{
     Cause, ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS, Estimator, EstimatorState, ProbePacket,
 };
-pub use delay::Usage;
 pub use pacer::{BURST, Paced, Pacer, Priority, QUEUE_MAX};
 pub use sent::{PacketKind, PacketResult, ProbeCluster};

@@ -165,8 +165,8 @@ impl Call {
     }
 
     fn state(&self) -> String {
-        let states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
-        let state = states.filter(|state| state.is_limited).next_back();
+        let mut states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
+        let state = states.rfind(|state| state.is_limited);
         state.map_or(String::new(), |state| {
             format!(
                 "{}, {} bytes wait, rtt {:?}",
@@ -176,8 +176,8 @@ impl Call {
     }
 
     fn round_trip(&self) -> Duration {
-        let states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
-        states.filter(|state| state.is_limited).next_back().unwrap().estimator.rtt
+        let mut states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
+        states.rfind(|state| state.is_limited).unwrap().estimator.rtt
     }
 
     /// Whether Bob was told last that the camera is paused.
