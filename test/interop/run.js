@@ -36,7 +36,11 @@ async function withDeadline(test, context) {
   }
 }
 
-async function runOne(test) {
+// What Playwright says when the browser itself has ended. That is no word about the server, so
+// the test is run again, once, with a new one.
+const BROWSER_ENDED = /(page|context|browser) has been closed|Page crashed|Target crashed/;
+
+async function runOne(test, again = true) {
   const folder = join(logs, test.title.replace(/[^A-Za-z0-9]+/g, "-").slice(0, 120));
   rmSync(folder, { recursive: true, force: true });
   const context = new Context(options, folder);
@@ -44,6 +48,12 @@ async function runOne(test) {
   let failure = null;
   await withDeadline(test, context).catch((error) => (failure = error));
   await context.close().catch((error) => (failure ??= error));
+  if (failure && again && BROWSER_ENDED.test(failure.message)) {
+    console.log(`again  ${test.title}: the browser ended`);
+    await options.browser?.stop().catch(() => {});
+    delete options.browser;
+    return runOne(test, false);
+  }
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   console.log(`${failure ? "FAILED" : "ok    "} ${test.title} (${seconds} s)`);
   for (const note of context.notes) console.log(`         ${note}`);

@@ -7,7 +7,8 @@ import { until } from "../harness/until.js";
 const KEY = "alice/pictures";
 // livekit-client's VideoQuality, and the width that each stands for.
 const QUALITIES = [[0, 320], [1, 640], [2, 1280], [1, 640]];
-const ROUNDS = 10;
+// Twice for CI, ten times for the long run.
+const ROUNDS = [2, 10];
 // A switch waits for a round trip and a keyframe.
 const SWITCH_MS = 10_000;
 
@@ -30,10 +31,11 @@ async function receives(who, width) {
   });
 }
 
-for (const { rounds = ROUNDS, ...publication } of PUBLICATIONS) {
+for (const [publication, rounds] of PUBLICATIONS.flatMap((publication) => ROUNDS.map((rounds) => [publication, rounds]))) {
   const mode = publication.scalabilityMode ?? "";
   const name = `m-${publication.videoCodec} ${publication.simulcast ? "simulcast " : ""}${mode}`.trim();
-  test(`${name} follows the asked quality`, { deadlineMs: 240_000 }, async (t) => {
+  const full = rounds > ROUNDS[0];
+  test(`${name} follows the asked quality, ${rounds} rounds`, { full, deadlineMs: 240_000 }, async (t) => {
     const server = await t.server();
     const alice = await t.joinPage(server, "alice");
     const bob = await t.joinPage(server, "bob");
