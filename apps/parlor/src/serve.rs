@@ -127,8 +127,8 @@ async fn serve(
     let listeners = listen(config)?;
     let media = Arc::new(Notify::new());
     let (workers, node) = start_media(config, media.clone())?;
-    let candidates: Vec<SocketAddr> =
-        workers.iter().flat_map(|worker| worker.candidates().to_vec()).collect();
+    let candidates: Vec<String> =
+        workers.iter().flat_map(|worker| worker.candidates()).map(ToString::to_string).collect();
 
     let (sender, inputs) = mpsc::channel(MAILBOX);
     let (order, orders) = mpsc::channel(ORDERS_MAX);

@@ -1,7 +1,7 @@
 //! One peer connection of a client: transport and media behind one socket address.
 
 use crate::media::{Media, ReceivedRtp};
-use parlor_model::{DataChannel, IceCredentials, Mid, Now};
+use parlor_model::{DataChannel, IceCredentials, Mid, Now, Path, TransportAddress};
 use parlor_rtp::{PacketClass, classify};
 use parlor_sdp::client::{ClientDescription, ClientReceive, LocalTrack};
 use parlor_transport::{
@@ -44,7 +44,7 @@ impl Connection {
                 } else {
                     Vec::new()
                 },
-                local_addresses: vec![local_address],
+                local_addresses: vec![TransportAddress::udp(local_address)],
             },
         );
         Self {
@@ -84,7 +84,8 @@ impl Connection {
         match classify(datagram) {
             PacketClass::Rtp | PacketClass::Rtcp => self.media.handle_datagram(now, datagram),
             _ => {
-                self.transport.handle_datagram(now.instant, local, remote, datagram);
+                let path = Path::udp(local, remote);
+                self.transport.handle_datagram(now.instant, path, datagram);
                 None
             }
         }
@@ -105,9 +106,9 @@ impl Connection {
         if let Some(transmit) = self.transport.poll_transmit(out) {
             return Some(transmit);
         }
-        let (local, remote) = self.transport.selected_path()?;
+        let path = self.transport.selected_path()?;
         let len = self.media.poll_transmit(out)?;
-        Some(Transmit { local, remote, len })
+        Some(Transmit { path, len })
     }
 
     /// The next event of the transport; keys go to the media half on the way.

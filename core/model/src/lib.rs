@@ -1,6 +1,6 @@
 //! The nouns and units that every other crate shares.
 //!
-//! What lives here: names and ids ([`id`]), wrapping counters and other units of RTP
+//! What lives here: names and ids ([`id`]), transport addresses ([`address`]), wrapping counters and other units of RTP
 //! ([`unit`]), what two ends agree on about media ([`media`]), and what a participant
 //! is and may do ([`participant`]). It never holds protobuf, I/O or policy.
 //!
@@ -15,12 +15,14 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod address;
 pub mod id;
 pub mod media;
 pub mod participant;
 pub mod time;
 pub mod unit;
 
+pub use address::*;
 pub use id::*;
 pub use media::*;
 pub use participant::*;

@@ -1,10 +1,9 @@
 //! What the operator chose.
 
 use livekit_protocol as proto;
-use parlor_model::{Codec, Fingerprint, ShardId};
+use parlor_model::{Codec, Fingerprint, ShardId, TransportAddress};
 use parlor_room::RoomSettings;
 use parlor_signal::ApiKeys;
-use std::net::SocketAddr;
 
 /// What a [`crate::Node`] must know of the process that it runs in.
 #[derive(Clone, Debug)]
@@ -20,7 +19,7 @@ pub struct NodeConfig {
     /// Codecs that may be published, of those that Parlor forwards.
     pub codecs: Vec<Codec>,
     /// The media threads, each with the addresses on which it can be reached.
-    pub shards: Vec<(ShardId, Vec<SocketAddr>)>,
+    pub shards: Vec<(ShardId, Vec<TransportAddress>)>,
     /// Digest of the certificate of every media thread.
     pub fingerprint: Fingerprint,
     /// Be an ICE-lite agent towards clients that can have it.

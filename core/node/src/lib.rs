@@ -15,7 +15,7 @@
 //! `connection` says what has to be negotiated.
 //!
 //! ```
-//! use parlor_model::{Fingerprint, Now, ShardId};
+//! use parlor_model::{Fingerprint, Now, ShardId, TransportAddress};
 //! use parlor_node::{Node, NodeConfig, api::{ApiRequest, ApiResponse}, io::{CallId, Input, Output}};
 //! use parlor_signal::{Claims, token::VideoGrant};
 //! use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@
 //!     ice_servers: Vec::new(),
 //!     room: Default::default(),
 //!     codecs: vec![parlor_model::Codec::Opus, parlor_model::Codec::Vp8],
-//!     shards: vec![(ShardId(0), vec!["192.0.2.1:7882".parse().unwrap()])],
+//!     shards: vec![(ShardId(0), vec![TransportAddress::udp("192.0.2.1:7882".parse().unwrap())])],
 //!     fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![0; 32] },
 //!     ice_lite: true,
 //!     enable_remote_unmute: false,

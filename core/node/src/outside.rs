@@ -7,7 +7,7 @@ use crate::{
 use livekit_protocol::signal_response::Message;
 use parlor_model::{
     IceCredentials, ParticipantSid, PeerId, RoomName, ShardId, Ssrc, SubscriptionId, TrackId,
-    TrackSid,
+    TrackSid, TransportProtocol,
 };
 use parlor_sfu::command::MediaCommand;
 use parlor_signal::{frame::Encoder, response::Server};
@@ -162,21 +162,30 @@ impl Outside {
         SubscriptionId(self.next_id())
     }
 
-    /// The candidate lines of a shard's addresses, UDP over IPv4 and IPv6 in the given order.
+    /// The candidate lines of a shard's addresses, in their order.
     pub(crate) fn candidates(&self, shard: ShardId, ufrag: &str) -> Vec<String> {
-        const HOST_TYPE_PREFERENCE: u32 = 126;
+        /// RFC 8445 section 5.1.2.1, component 1.
+        const UDP_HOST: u32 = (126 << 24) + 255;
+        /// The same of TCP, as LiveKit's: below all of UDP (RFC 6544 section 4.2, passive).
+        const TCP_HOST: u32 = (99 << 24) + 255;
         let addresses = self.config.shards.iter().find(|(id, _)| *id == shard);
         let addresses = addresses.map_or(&[][..], |(_, addresses)| addresses);
         (0_u32..)
             .zip(addresses)
-            .map(|(index, address)| {
-                let local_preference = 65_535_u32.saturating_sub(index);
-                // RFC 8445 section 5.1.2.1, component 1.
-                let priority = (HOST_TYPE_PREFERENCE << 24) + (local_preference << 8) + 255;
-                let (ip, port) = (address.ip(), address.port());
+            .map(|(index, local)| {
+                let (protocol, base, preference, role) = match local.protocol {
+                    TransportProtocol::Udp => ("udp", UDP_HOST, 65_535, ""),
+                    TransportProtocol::Tcp => ("tcp", TCP_HOST, 40_959, " tcptype passive"),
+                };
+                let place = addresses.iter().filter(|before| before.protocol == local.protocol);
+                let place = (0..).zip(place).find(|(_, before)| *before == local);
+                let place = place.map_or(0, |(place, _)| place);
+                let priority = base + ((preference - place.min(preference)) << 8);
+                let (ip, port) = (local.address.ip(), local.address.port());
                 let foundation = index + 1;
                 format!(
-                    "candidate:{foundation} 1 udp {priority} {ip} {port} typ host ufrag {ufrag}"
+                    "candidate:{foundation} 1 {protocol} {priority} {ip} {port} typ host{role} \
+                     ufrag {ufrag}"
                 )
             })
             .collect()

@@ -9,7 +9,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use livekit_protocol as proto;
-use parlor_model::{Codec, DataChannel, Fingerprint, Now, PeerId, ShardId, Ssrc};
+use parlor_model::{Codec, DataChannel, Fingerprint, Now, PeerId, ShardId, Ssrc, TransportAddress};
 use parlor_node::{
     Node, NodeConfig,
     io::{Frame, Input, Output, SessionId},
@@ -137,7 +137,10 @@ impl World {
                 Codec::Av1,
                 Codec::H265,
             ],
-            shards: vec![(ShardId(0), vec!["10.77.0.1:7882".parse().unwrap()])],
+            shards: vec![(
+                ShardId(0),
+                vec![TransportAddress::udp("10.77.0.1:7882".parse().unwrap())],
+            )],
             fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
             ice_lite: true,
             enable_remote_unmute: false,

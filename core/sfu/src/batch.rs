@@ -1,6 +1,6 @@
 //! Where a [`crate::Shard`] writes what it sends.
 
-use std::net::SocketAddr;
+use parlor_model::Path;
 
 /// Most datagrams in one run, which is one `sendmsg` with UDP segmentation offload.
 pub const MAX_RUN_DATAGRAMS: usize = 8;
@@ -12,10 +12,8 @@ pub const SLOT_BYTES: usize = 1500;
 /// may be shorter. A run of one is a plain datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    /// Our address that they leave from.
-    pub local: SocketAddr,
-    /// Where they go.
-    pub remote: SocketAddr,
+    /// Where they leave from and go.
+    pub path: Path,
     /// Bytes of each datagram but the last.
     pub segment_bytes: usize,
     /// The datagrams, one after the other.
@@ -31,8 +29,7 @@ impl<'a> Run<'a> {
 
 #[derive(Clone, Copy)]
 struct RunPlace {
-    local: SocketAddr,
-    remote: SocketAddr,
+    path: Path,
     start: usize,
     end: usize,
     segment_bytes: usize,
@@ -68,10 +65,10 @@ impl SendBatch {
         self.bytes.get_mut(self.used..self.used + SLOT_BYTES)
     }
 
-    /// Makes the first `len_bytes` of the slot a datagram to `remote`, joined to the run before it
+    /// Makes the first `len_bytes` of the slot a datagram over `path`, joined to the run before it
     /// where destination and size allow.
     #[inline]
-    pub fn commit(&mut self, local: SocketAddr, remote: SocketAddr, len_bytes: usize) {
+    pub fn commit(&mut self, path: Path, len_bytes: usize) {
         let len_bytes = len_bytes.min(SLOT_BYTES);
         if len_bytes == 0 {
             return;
@@ -79,8 +76,7 @@ impl SendBatch {
         let start = self.used;
         self.used += len_bytes;
         if let Some(run) = self.runs.last_mut()
-            && run.remote == remote
-            && run.local == local
+            && run.path == path
             && run.datagrams < MAX_RUN_DATAGRAMS
             && len_bytes <= run.segment_bytes
             && run.end - run.start == run.datagrams * run.segment_bytes
@@ -90,8 +86,7 @@ impl SendBatch {
             return;
         }
         self.runs.push(RunPlace {
-            local,
-            remote,
+            path,
             start,
             end: self.used,
             segment_bytes: len_bytes,
@@ -102,8 +97,7 @@ impl SendBatch {
     /// What has been committed, in order.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
         self.runs.iter().map(|run| Run {
-            local: run.local,
-            remote: run.remote,
+            path: run.path,
             segment_bytes: run.segment_bytes,
             bytes: self.bytes.get(run.start..run.end).unwrap_or(&[]),
         })
@@ -124,6 +118,7 @@ impl SendBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
@@ -131,11 +126,14 @@ mod tests {
 
     fn fill(batch: &mut SendBatch, to: u16, len: usize) {
         batch.slot().unwrap().fill(len as u8);
-        batch.commit(address(1), address(to), len);
+        batch.commit(Path::udp(address(1), address(to)), len);
     }
 
     fn shape(batch: &SendBatch) -> Vec<(u16, usize, usize)> {
-        batch.runs().map(|run| (run.remote.port(), run.segment_bytes, run.bytes.len())).collect()
+        batch
+            .runs()
+            .map(|run| (run.path.remote.port(), run.segment_bytes, run.bytes.len()))
+            .collect()
     }
 
     #[test]

@@ -28,14 +28,14 @@
 //! ```
 //! use std::time::Instant;
 //!
-//! use parlor_model::{IceCredentials, PeerId};
+//! use parlor_model::{IceCredentials, Path, PeerId, TransportAddress};
 //! use parlor_sfu::command::{LocalTransport, MediaCommand};
 //! use parlor_sfu::{SendBatch, Shard, ShardConfig};
 //! use parlor_transport::DtlsIdentity;
 //!
 //! let mut shard = Shard::new(ShardConfig {
 //!     identity: DtlsIdentity::generate()?,
-//!     local_addresses: vec!["127.0.0.1:7882".parse()?],
+//!     local_addresses: vec![TransportAddress::udp("127.0.0.1:7882".parse()?)],
 //!     seed: [7; 32],
 //! });
 //! let now = Instant::now();
@@ -46,7 +46,7 @@
 //! // Media from an address that has proven nothing is dropped.
 //! let mut datagram = *b"\x80\x6f\x00\x01\0\0\0\0\0\0\0\x07frame";
 //! let (local, remote) = ("127.0.0.1:7882".parse()?, "10.0.0.1:9".parse()?);
-//! shard.handle_datagram(now, local, remote, &mut datagram);
+//! shard.handle_datagram(now, Path::udp(local, remote), &mut datagram);
 //! assert_eq!(shard.counters().dropped_unknown_address, 1);
 //!
 //! let mut batch = SendBatch::new(64);

@@ -2,11 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use parlor_model::{ExtensionIds, PeerId, Ssrc};
+use parlor_model::{ExtensionIds, Path, PeerId, Ssrc};
 use parlor_srtp::{SrtpReceiver, SrtpSender};
 use parlor_transport::Transport;
 
@@ -85,9 +84,8 @@ pub struct Peer {
     pub id: PeerId,
     pub transport: Transport,
     pub srtp: Option<Srtp>,
-    /// Our address and theirs.
-    pub path: Option<(SocketAddr, SocketAddr)>,
-    pub addresses: Vec<(SocketAddr, SocketAddr)>,
+    pub path: Option<Path>,
+    pub addresses: Vec<Path>,
     pub ufrags: Vec<String>,
     pub connected: bool,
     pub failed: bool,

@@ -6,7 +6,7 @@ mod common;
 use std::alloc::System;
 
 use common::{SERVER, World, media::*, ms};
-use parlor_model::{Codec, SequenceNumber, Ssrc};
+use parlor_model::{Codec, Path, SequenceNumber, Ssrc};
 use parlor_rtp::rtcp;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -108,7 +108,7 @@ fn nothing_on_the_packet_path_allocates_after_warm_up() {
         let addresses: Vec<_> = world.clients.iter().map(|client| client.address).collect();
         let region = Region::new(ALLOCATOR);
         for (client, datagram) in &mut datagrams {
-            world.shard.handle_datagram(now, server, addresses[*client], datagram);
+            world.shard.handle_datagram(now, Path::udp(server, addresses[*client]), datagram);
         }
         while world.shard.flush(now, &mut world.batch) {
             world.batch.clear();

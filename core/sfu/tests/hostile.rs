@@ -7,7 +7,7 @@ mod common;
 use std::net::SocketAddr;
 
 use common::{SERVER, World, media::*, ms};
-use parlor_model::{Codec, DataChannel, PeerId, Ssrc, SubscriptionId};
+use parlor_model::{Codec, DataChannel, Path, PeerId, Ssrc, SubscriptionId};
 use parlor_sfu::command::{MediaCommand, MediaEvent, PeerFailure, SubscriptionSettings};
 use parlor_transport::DtlsIdentity;
 
@@ -39,7 +39,7 @@ fn heard(world: &World, client: usize) -> usize {
 
 fn inject(world: &mut World, from: SocketAddr, datagram: &[u8]) {
     let mut datagram = datagram.to_vec();
-    world.shard.handle_datagram(world.now, SERVER.parse().unwrap(), from, &mut datagram);
+    world.shard.handle_datagram(world.now, Path::udp(SERVER.parse().unwrap(), from), &mut datagram);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use common::{
     media::*,
     ms,
 };
-use parlor_model::{Codec, SequenceNumber, Ssrc, SubscriptionId, TrackId};
+use parlor_model::{Codec, Path, SequenceNumber, Ssrc, SubscriptionId, TrackId};
 use parlor_rtp::{
     RtpPacket,
     rtcp::{self, Rtcp},
@@ -143,7 +143,11 @@ impl Plan {
 
     fn arrive(&mut self, mut datagram: Vec<u8>) {
         let (now, from) = (self.world.now, self.world.clients[0].address);
-        self.world.shard.handle_datagram(now, SERVER.parse().unwrap(), from, &mut datagram);
+        self.world.shard.handle_datagram(
+            now,
+            Path::udp(SERVER.parse().unwrap(), from),
+            &mut datagram,
+        );
         let mut due = Vec::new();
         for (overtaken_by, datagram) in &mut self.delayed {
             *overtaken_by = overtaken_by.saturating_sub(1);
@@ -153,7 +157,11 @@ impl Plan {
         }
         self.delayed.retain(|(_, datagram)| !datagram.is_empty());
         for mut datagram in due {
-            self.world.shard.handle_datagram(now, SERVER.parse().unwrap(), from, &mut datagram);
+            self.world.shard.handle_datagram(
+                now,
+                Path::udp(SERVER.parse().unwrap(), from),
+                &mut datagram,
+            );
         }
     }
 

@@ -6,7 +6,7 @@ mod common;
 use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
 use common::{World, media::*, ms};
-use parlor_model::{Codec, PeerId, SequenceNumber, Ssrc, SubscriptionId, TrackId};
+use parlor_model::{Codec, Path, PeerId, SequenceNumber, Ssrc, SubscriptionId, TrackId};
 use parlor_rtp::rtcp::{self, Rtcp};
 use parlor_sfu::command::{MediaCommand, MediaEvent, SubscriptionSettings};
 
@@ -366,7 +366,7 @@ fn mute_disable_and_stop_hold_back_every_packet() {
     for packet in sealed.iter().flatten() {
         let mut datagram = world.clients[alice].seal(packet);
         let from = world.clients[alice].address;
-        world.shard.handle_datagram(world.now, server, from, &mut datagram);
+        world.shard.handle_datagram(world.now, Path::udp(server, from), &mut datagram);
     }
     world.stop(bob, 21, Ssrc(2000));
     // A section that still names it changes nothing, nor does a request for old packets.

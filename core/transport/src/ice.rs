@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
-use parlor_model::IceCredentials;
+use parlor_model::{IceCredentials, Path, TransportAddress, TransportProtocol};
 
 /// The least time between two steps of an agent (RFC 8445 section 14.2). The default of 50 ms is
 /// for agents with many pairs on slow links; here each step is a datagram to one of a few peers,
@@ -52,13 +52,6 @@ pub enum IceState {
     Failed,
 }
 
-/// Our address and the peer's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Path {
-    pub local: SocketAddr,
-    pub remote: SocketAddr,
-}
-
 /// A check of the peer that proved authentic.
 #[derive(Clone, Copy, Debug)]
 struct Check {
@@ -75,12 +68,14 @@ pub(crate) enum IceOutput {
 
 pub(crate) struct Ice {
     agent: IceAgent,
-    local_addresses: Vec<SocketAddr>,
+    /// Whether TCP connections are ours to make: then candidates that accept them are of use.
+    connects: bool,
+    local_addresses: Vec<TransportAddress>,
     remote: Option<IceCredentials>,
     /// The peer's credentials have changed and none of its checks has used them yet.
     remote_is_fresh: bool,
     remote_candidates: usize,
-    remote_addresses: Vec<SocketAddr>,
+    remote_addresses: Vec<TransportAddress>,
     /// Where the peer has seen us.
     mapped_addresses: Vec<SocketAddr>,
     state: IceState,
@@ -100,7 +95,7 @@ impl Ice {
         lite: bool,
         controlling: bool,
         tie_breaker: u64,
-        local_addresses: Vec<SocketAddr>,
+        local_addresses: Vec<TransportAddress>,
     ) -> Self {
         let mut agent = IceAgent::new(agent_credentials(credentials));
         agent.set_timing_advance(TIMING_ADVANCE);
@@ -110,6 +105,7 @@ impl Ice {
         add_hosts(&mut agent, &local_addresses);
         Self {
             agent,
+            connects: controlling,
             local_addresses,
             remote: None,
             remote_is_fresh: false,
@@ -135,10 +131,17 @@ impl Ice {
         self.path
     }
 
-    /// Whether datagrams from `remote` are the peer's: an authenticated check came from there.
-    pub fn is_validated(&self, remote: SocketAddr) -> bool {
-        self.path.is_some_and(|path| path.remote == remote)
-            || self.agent.has_viable_remote_candidate(remote)
+    /// Whether datagrams over `path` are the peer's: an authenticated check came from its end.
+    pub fn is_validated(&self, path: Path) -> bool {
+        self.path.is_some_and(|used| used.remote_address() == path.remote_address())
+            || self.is_viable(path)
+    }
+
+    /// Whether a check of ours has found the other end of `path`, or (where we are lite) one came.
+    fn is_viable(&self, path: Path) -> bool {
+        // The agent looks at addresses only, not at what carries datagrams to them.
+        self.agent.has_viable_remote_candidate(path.remote)
+            && self.remote_addresses.contains(&path.remote_address())
     }
 
     pub fn poll_output(&mut self) -> Option<IceOutput> {
@@ -147,7 +150,8 @@ impl Ice {
 
     pub fn poll_transmit(&mut self) -> Option<(Path, Vec<u8>)> {
         let transmit = self.agent.poll_transmit()?;
-        let path = Path { local: transmit.source, remote: transmit.destination };
+        let protocol = our_protocol(transmit.proto);
+        let path = Path { protocol, local: transmit.source, remote: transmit.destination };
         Some((path, transmit.contents.to_vec()))
     }
 
@@ -209,7 +213,16 @@ impl Ice {
             return false;
         };
         let address = candidate.addr();
-        if candidate.proto() != Protocol::Udp || address.port() == 0 || is_nowhere(address) {
+        // One that connects has nothing to be checked: it is met when it comes (RFC 6544).
+        let is_of_use = match candidate.proto() {
+            Protocol::Udp => true,
+            Protocol::Tcp => {
+                self.connects
+                    && candidate.tcptype().is_some_and(|role| role.to_string() == "passive")
+            }
+            _ => false,
+        };
+        if !is_of_use || address.port() == 0 || is_nowhere(address) {
             return false;
         }
         self.remote_candidates += 1;
@@ -223,10 +236,10 @@ impl Ice {
         let Ok(message) = StunMessage::parse(datagram) else {
             return false;
         };
-        if !self.local_addresses.contains(&path.local) {
+        if !self.local_addresses.contains(&path.local_address()) {
             return false;
         }
-        let is_known = self.remote_addresses.contains(&path.remote);
+        let is_known = self.remote_addresses.contains(&path.remote_address());
         if !is_known && self.remote_addresses.len() >= MAX_REMOTE_ADDRESSES {
             return false;
         }
@@ -244,7 +257,7 @@ impl Ice {
         }
         let is_settled = self.agent.remote_credentials().is_some();
         let packet = StunPacket {
-            proto: Protocol::Udp,
+            proto: their_protocol(path.protocol),
             source: path.remote,
             destination: path.local,
             message,
@@ -253,7 +266,7 @@ impl Ice {
             return false;
         }
         if !is_known {
-            self.remote_addresses.push(path.remote);
+            self.remote_addresses.push(path.remote_address());
         }
         self.mapped_addresses.extend(new_mapped);
         if let Some(check) = check.filter(|_| is_settled) {
@@ -277,8 +290,8 @@ impl Ice {
                 self.moving_to = None;
             }
         } else if check.nominates && !self.agent.controlling() {
-            let same_socket =
-                check.path.local == current.local && self.path_priority == Some(check.priority);
+            let same_socket = check.path.local_address() == current.local_address()
+                && self.path_priority == Some(check.priority);
             let is_silent = self.path_heard.is_none_or(|heard| now - heard >= PATH_SILENCE);
             if same_socket || is_silent {
                 self.moving_to = Some(check);
@@ -289,12 +302,13 @@ impl Ice {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.agent.handle_timeout(now);
         while let Some(event) = self.agent.poll_event() {
-            if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
-                self.select(now, Path { local: source, remote: destination });
+            if let IceAgentEvent::NominatedSend { proto, source, destination } = event {
+                let protocol = our_protocol(proto);
+                self.select(now, Path { protocol, local: source, remote: destination });
             }
         }
         if let Some(check) = self.moving_to
-            && self.agent.has_viable_remote_candidate(check.path.remote)
+            && self.is_viable(check.path)
         {
             self.select(now, check.path);
         }
@@ -356,11 +370,25 @@ impl Ice {
     }
 }
 
-fn add_hosts(agent: &mut IceAgent, addresses: &[SocketAddr]) {
-    for address in addresses {
-        if let Ok(candidate) = Candidate::host(*address, "udp") {
+fn add_hosts(agent: &mut IceAgent, addresses: &[TransportAddress]) {
+    for local in addresses {
+        if let Ok(candidate) = Candidate::host(local.address, their_protocol(local.protocol)) {
             agent.add_local_candidate(candidate);
         }
+    }
+}
+
+fn our_protocol(protocol: Protocol) -> TransportProtocol {
+    match protocol {
+        Protocol::Udp => TransportProtocol::Udp,
+        _ => TransportProtocol::Tcp,
+    }
+}
+
+fn their_protocol(protocol: TransportProtocol) -> Protocol {
+    match protocol {
+        TransportProtocol::Udp => Protocol::Udp,
+        TransportProtocol::Tcp => Protocol::Tcp,
     }
 }
 

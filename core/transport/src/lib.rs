@@ -19,7 +19,7 @@
 //! ```
 //! use std::time::Instant;
 //!
-//! use parlor_model::{DtlsRole, IceCredentials, RemoteTransport};
+//! use parlor_model::{DtlsRole, IceCredentials, Path, RemoteTransport, TransportAddress};
 //! use parlor_transport::{DtlsIdentity, Transport, TransportConfig};
 //!
 //! let now = Instant::now();
@@ -37,7 +37,7 @@
 //!         ice_controlling: controlling,
 //!         seed: [7; 32],
 //!         open_channels: vec![],
-//!         local_addresses: vec![address.parse().unwrap()],
+//!         local_addresses: vec![TransportAddress::udp(address.parse().unwrap())],
 //!     });
 //!     (transport, fingerprint)
 //! };
@@ -56,14 +56,15 @@
 //! client.add_remote_candidate(now, "candidate:1 1 udp 2130706431 127.0.0.1 7882 typ host");
 //!
 //! // Carry datagrams to and fro until DTLS has yielded keys.
+//! let seen_from_there = |path: Path| Path { local: path.remote, remote: path.local, ..path };
 //! let mut datagram = [0; 1500];
 //! let mut now = now;
 //! while client.srtp_profile().is_none() {
 //!     while let Some(sent) = client.poll_transmit(&mut datagram) {
-//!         server.handle_datagram(now, sent.remote, sent.local, &datagram[..sent.len]);
+//!         server.handle_datagram(now, seen_from_there(sent.path), &datagram[..sent.len]);
 //!     }
 //!     while let Some(sent) = server.poll_transmit(&mut datagram) {
-//!         client.handle_datagram(now, sent.remote, sent.local, &datagram[..sent.len]);
+//!         client.handle_datagram(now, seen_from_there(sent.path), &datagram[..sent.len]);
 //!     }
 //!     now += std::time::Duration::from_millis(10);
 //!     client.handle_timeout(now);
@@ -85,9 +86,7 @@ mod stun;
 mod tests;
 mod transport;
 
-use std::net::SocketAddr;
-
-use parlor_model::SrtpKeys;
+use parlor_model::{Path, SrtpKeys};
 
 pub use channel::{
     BUFFERED_AMOUNT_LOW_BYTES, Channel, ChannelConfig, MAX_CHANNELS, MAX_LOSSY_BUFFERED_BYTES,
@@ -109,10 +108,8 @@ pub const MAX_DATAGRAM_BYTES: usize = 1200;
 /// A datagram to send: `len` bytes were written to the caller's buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transmit {
-    /// The local address to send from.
-    pub local: SocketAddr,
-    /// The address to send to.
-    pub remote: SocketAddr,
+    /// The addresses to send from and to.
+    pub path: Path,
     /// Length in bytes.
     pub len: usize,
 }
@@ -123,12 +120,7 @@ pub enum TransportEvent {
     /// Whether there is a path to the peer.
     Ice(IceState),
     /// Everything goes over this path from now on, media too.
-    PathSelected {
-        /// Our address.
-        local: SocketAddr,
-        /// The peer's address.
-        remote: SocketAddr,
-    },
+    PathSelected(Path),
     /// The handshake is done and the peer's certificate is the announced one.
     SrtpKeys(SrtpKeys),
     /// A data channel is ready, whoever opened it.

@@ -1,14 +1,16 @@
 //! One peer: ICE below, DTLS on it, SCTP on that.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Instant;
 
-use parlor_model::{DataChannel, IceCredentials, RemoteTransport, SctpParameters, SrtpProfile};
+use parlor_model::{
+    DataChannel, IceCredentials, Path, RemoteTransport, SctpParameters, SrtpProfile,
+    TransportAddress,
+};
 
 use crate::channel::ChannelConfig;
 use crate::dtls::{Dtls, DtlsOutput};
-use crate::ice::{Ice, IceOutput, IceState, Path};
+use crate::ice::{Ice, IceOutput, IceState};
 use crate::identity::DtlsIdentity;
 use crate::sctp::{Sctp, SctpOutput};
 use crate::stun::DatagramKind;
@@ -30,8 +32,9 @@ pub struct TransportConfig {
     /// The data channels that we open.
     pub open_channels: Vec<ChannelConfig>,
     /// The addresses that datagrams arrive at. Wildcard addresses are of no use to ICE and are
-    /// left out.
-    pub local_addresses: Vec<SocketAddr>,
+    /// left out. Those of TCP are where connections are accepted; at a controlling transport
+    /// those of connections that it has made (RFC 6544, passive and active).
+    pub local_addresses: Vec<TransportAddress>,
 }
 
 /// What came in and was of no use.
@@ -43,7 +46,8 @@ pub struct Counters {
     pub dtls_refused: u64,
     /// Datagrams that are neither STUN nor DTLS.
     pub unknown: u64,
-    /// Candidates that are malformed, of no use (mDNS, TCP), or one too many.
+    /// Candidates that are malformed, of no use (mDNS, TCP that
+    /// does not accept), or one too many.
     pub candidates_refused: u64,
 }
 
@@ -68,7 +72,7 @@ impl Transport {
     /// A transport that waits for its peer's description.
     pub fn new(now: Instant, mut config: TransportConfig) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = config.seed;
-        config.local_addresses.retain(|address| !address.ip().is_unspecified());
+        config.local_addresses.retain(|local| !local.address.ip().is_unspecified());
         let ice = Ice::new(
             config.ice.clone(),
             config.ice_lite,
@@ -149,28 +153,22 @@ impl Transport {
         self.drive(now);
     }
 
-    /// Takes a STUN or DTLS datagram that came from `remote` to our address `local`. Media goes
-    /// elsewhere, if [`Transport::is_validated`].
-    pub fn handle_datagram(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        datagram: &[u8],
-    ) {
+    /// Takes a STUN or DTLS datagram that came over `path`. Media goes elsewhere, if
+    /// [`Transport::is_validated`].
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) {
         if self.over {
             return;
         }
         let counter = match DatagramKind::of(datagram) {
             DatagramKind::Stun => {
-                if self.ice.handle_datagram(now, Path { local, remote }, datagram) {
+                if self.ice.handle_datagram(now, path, datagram) {
                     return self.drive(now);
                 }
                 &mut self.counters.stun_refused
             }
             DatagramKind::Dtls => match &mut self.dtls {
-                Some(dtls) if self.ice.is_validated(remote) => {
-                    self.dtls_from = Some(Path { local, remote });
+                Some(dtls) if self.ice.is_validated(path) => {
+                    self.dtls_from = Some(path);
                     dtls.handle_datagram(now, datagram);
                     return self.drive(now);
                 }
@@ -204,10 +202,10 @@ impl Transport {
     /// Writes the next datagram to send into `out`, which should hold
     /// [`MAX_DATAGRAM_BYTES`](crate::MAX_DATAGRAM_BYTES); a datagram that does not fit is lost.
     pub fn poll_transmit(&mut self, out: &mut [u8]) -> Option<Transmit> {
-        while let Some((Path { local, remote }, datagram)) = self.transmits.pop_front() {
+        while let Some((path, datagram)) = self.transmits.pop_front() {
             if let Some(out) = out.get_mut(..datagram.len()) {
                 out.copy_from_slice(&datagram);
-                return Some(Transmit { local, remote, len: datagram.len() });
+                return Some(Transmit { path, len: datagram.len() });
             }
         }
         None
@@ -241,15 +239,15 @@ impl Transport {
         self.sctp.as_ref().map_or(0, |sctp| sctp.buffered_bytes(channel))
     }
 
-    /// The path in use: our address and the peer's.
-    pub fn selected_path(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.ice.path().map(|path| (path.local, path.remote))
+    /// The path in use.
+    pub fn selected_path(&self) -> Option<Path> {
+        self.ice.path()
     }
 
-    /// Whether the peer has proven, by an authenticated check, to be at `remote`. Media from
-    /// anywhere else is not the peer's.
-    pub fn is_validated(&self, remote: SocketAddr) -> bool {
-        !self.over && self.ice.is_validated(remote)
+    /// Whether the peer has proven, by an authenticated check, to be at the other end of `path`.
+    /// Media from anywhere else is not the peer's.
+    pub fn is_validated(&self, path: Path) -> bool {
+        !self.over && self.ice.is_validated(path)
     }
 
     /// Whether there is a path.
@@ -315,9 +313,7 @@ impl Transport {
         while let Some(output) = self.ice.poll_output() {
             self.events.push_back(match output {
                 IceOutput::State(state) => TransportEvent::Ice(state),
-                IceOutput::Path(Path { local, remote }) => {
-                    TransportEvent::PathSelected { local, remote }
-                }
+                IceOutput::Path(path) => TransportEvent::PathSelected(path),
             });
         }
         if let (Some(_), Some(dtls)) = (self.ice.path(), &mut self.dtls) {

@@ -546,9 +546,9 @@ impl Outgoing {
             let place = participant
                 .sockets
                 .iter()
-                .position(|socket| socket.local_address() == transmit.local)
+                .position(|socket| socket.local_address() == transmit.path.local)
                 .unwrap_or(0);
-            self.datagrams.push((end, place, transmit.remote));
+            self.datagrams.push((end, place, transmit.path.remote));
         }
         for (place, socket) in participant.sockets.iter_mut().enumerate() {
             self.send_by(place, socket);

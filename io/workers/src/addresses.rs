@@ -4,6 +4,7 @@
 //! address to this machine, the kernel never sees that one: datagrams come to another address and
 //! must leave from it.
 
+use parlor_model::TransportAddress;
 use std::net::{IpAddr, SocketAddr};
 
 /// An address that clients are told to send to.
@@ -62,8 +63,8 @@ impl Addresses {
     }
 
     /// The candidates.
-    pub(crate) fn announced(&self) -> Vec<SocketAddr> {
-        self.entries.iter().map(|entry| entry.announced).collect()
+    pub(crate) fn announced(&self) -> Vec<TransportAddress> {
+        self.entries.iter().map(|entry| TransportAddress::udp(entry.announced)).collect()
     }
 
     /// What the shard is to know a datagram's destination by.
@@ -122,7 +123,8 @@ mod tests {
         let sockets = vec![at("0.0.0.0:7882"), at("[::]:7882")];
         let announced = [Announced::new(ip("10.0.0.5")), Announced::new(ip("2001:db8::5"))];
         let addresses = Addresses::new(sockets, &announced).unwrap();
-        assert_eq!(addresses.announced(), [at("10.0.0.5:7882"), at("[2001:db8::5]:7882")]);
+        let announced = [at("10.0.0.5:7882"), at("[2001:db8::5]:7882")].map(TransportAddress::udp);
+        assert_eq!(addresses.announced(), announced);
         assert_eq!(addresses.incoming(0, at("10.0.0.5:7882")), at("10.0.0.5:7882"));
         assert_eq!(addresses.outgoing(at("10.0.0.5:7882")), Some((0, Some(ip("10.0.0.5")))));
         assert_eq!(

@@ -4,7 +4,7 @@ use crate::{
     StartError, WorkersConfig,
     worker::{FromWorker, ToWorker, Worker, WorkerCounters},
 };
-use parlor_model::{DataChannel, ShardId};
+use parlor_model::{DataChannel, ShardId, TransportAddress};
 use parlor_ring::{Waker, ring, wakeup};
 use parlor_sfu::{
     Shard, ShardConfig,
@@ -12,7 +12,6 @@ use parlor_sfu::{
 };
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -37,7 +36,7 @@ pub struct Workers {
 #[derive(Debug)]
 pub struct WorkerHandle {
     id: ShardId,
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<TransportAddress>,
     commands: ring::Sender<ToWorker>,
     events: ring::Receiver<FromWorker>,
     waker: Waker,
@@ -193,7 +192,7 @@ impl WorkerHandle {
     }
 
     /// Where clients reach it: the announced addresses with its port.
-    pub fn candidates(&self) -> &[SocketAddr] {
+    pub fn candidates(&self) -> &[TransportAddress] {
         &self.candidates
     }
 

@@ -1,6 +1,7 @@
 //! The media thread's side.
 
 use crate::{addresses::Addresses, handle::COMMAND_RING};
+use parlor_model::Path;
 use parlor_net::{NetCounters, Poll, RecvBatch, Run, UdpSocket};
 use parlor_ring::{Wakeup, ring};
 use parlor_sfu::{
@@ -183,7 +184,8 @@ impl Worker {
                 continue;
             }
             let read = socket.recv(received, |local, remote, datagram| {
-                shard.handle_datagram(now, addresses.incoming(index, local), remote, datagram);
+                let path = Path::udp(addresses.incoming(index, local), remote);
+                shard.handle_datagram(now, path, datagram);
             });
             if let Err(error) = read {
                 failed = true;
@@ -216,10 +218,10 @@ impl Worker {
         }
         let Self { sockets, addresses, to_send, counters, .. } = self;
         for (index, socket) in sockets.iter_mut().enumerate() {
-            let own = to_send.runs().filter_map(|run| match addresses.outgoing(run.local) {
+            let own = to_send.runs().filter_map(|run| match addresses.outgoing(run.path.local) {
                 Some((socket, local)) if socket == index => Some(Run {
                     local,
-                    remote: run.remote,
+                    remote: run.path.remote,
                     bytes: run.bytes,
                     segment_bytes: run.segment_bytes,
                 }),
@@ -227,7 +229,7 @@ impl Worker {
             });
             socket.send(own, SEND_PATIENCE);
         }
-        let unroutable = to_send.runs().filter(|run| addresses.outgoing(run.local).is_none());
+        let unroutable = to_send.runs().filter(|run| addresses.outgoing(run.path.local).is_none());
         counters.send_unroutable +=
             unroutable.map(|run| run.datagrams().count() as u64).sum::<u64>();
     }

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use parlor_model::{
-    DataChannel, DtlsRole, IceCredentials, PeerId, RemoteTransport, SctpParameters, ShardId,
+    DataChannel, DtlsRole, IceCredentials, Path, PeerId, RemoteTransport, SctpParameters, ShardId,
+    TransportAddress,
 };
 use parlor_sfu::command::{LocalTransport, MediaCommand, MediaEvent};
 use parlor_transport::{DtlsIdentity, Transport, TransportConfig, TransportEvent};
@@ -46,7 +47,7 @@ struct Client {
 impl Client {
     /// Opens peer 1 on the worker, and the client to meet it.
     fn open(worker: &mut WorkerHandle, server: &DtlsIdentity, reached_by: IpAddr) -> Self {
-        let candidate = worker.candidates()[0];
+        let candidate = worker.candidates()[0].address;
         let identity = DtlsIdentity::generate().unwrap();
         let remote = |name, identity: &DtlsIdentity, dtls_role| RemoteTransport {
             ice: credentials(name),
@@ -74,7 +75,7 @@ impl Client {
                 ice_controlling: true,
                 seed: [9; 32],
                 open_channels: vec![],
-                local_addresses: vec![socket.local_addr().unwrap()],
+                local_addresses: vec![TransportAddress::udp(socket.local_addr().unwrap())],
             },
         );
         transport.set_remote(now, remote("server", server, DtlsRole::Client)).unwrap();
@@ -90,14 +91,15 @@ impl Client {
     fn step(&mut self) -> Vec<TransportEvent> {
         let mut datagram = [0; 2048];
         while let Some(sent) = self.transport.poll_transmit(&mut datagram) {
-            assert_eq!(sent.remote, self.server.0);
+            assert_eq!(sent.path.remote, self.server.0);
             self.socket.send_to(&datagram[..sent.len], self.server.1).unwrap();
         }
         if let Ok((len, from)) = self.socket.recv_from(&mut datagram) {
             assert_eq!(from, self.server.1);
             let local = self.socket.local_addr().unwrap();
             let now = Instant::now();
-            self.transport.handle_datagram(now, local, self.server.0, &datagram[..len]);
+            let path = Path::udp(local, self.server.0);
+            self.transport.handle_datagram(now, path, &datagram[..len]);
         }
         self.transport.handle_timeout(Instant::now());
         std::iter::from_fn(|| self.transport.poll_event()).collect()
@@ -190,8 +192,11 @@ fn a_client_connects_through_a_nat() {
 #[test]
 fn each_worker_has_its_own_port() {
     let (workers, _woken) = start(config(3));
-    let mut ports: Vec<_> =
-        workers.iter().flat_map(|worker| worker.candidates()).map(SocketAddr::port).collect();
+    let mut ports: Vec<_> = workers
+        .iter()
+        .flat_map(|worker| worker.candidates())
+        .map(|local| local.address.port())
+        .collect();
     ports.dedup();
     assert_eq!((workers.iter().len(), ports.len()), (3, 3));
     assert!(ports.iter().all(|port| *port > 0));

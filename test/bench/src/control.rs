@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use parlor_client::{Client, ClientConfig, Model};
-use parlor_model::{Codec, Now, ShardId};
+use parlor_model::{Codec, Now, ShardId, TransportAddress};
 use parlor_node::{
     Node, NodeConfig,
     io::{Frame, Input, Output, SessionId},
@@ -38,7 +38,10 @@ impl ControlRoom {
             ice_servers: Vec::new(),
             room: Default::default(),
             codecs: vec![Codec::Opus, Codec::Red, Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1],
-            shards: vec![(ShardId(0), vec!["127.0.0.1:7882".parse().unwrap()])],
+            shards: vec![(
+                ShardId(0),
+                vec![TransportAddress::udp("127.0.0.1:7882".parse().unwrap())],
+            )],
             fingerprint: identity.fingerprint().clone(),
             ice_lite: true,
             enable_remote_unmute: false,

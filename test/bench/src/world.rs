@@ -6,7 +6,8 @@ use std::{
 };
 
 use parlor_model::{
-    DtlsRole, IceCredentials, MediaDescription, PeerId, RemoteTransport, SctpParameters,
+    DtlsRole, IceCredentials, MediaDescription, Path, PeerId, RemoteTransport, SctpParameters,
+    TransportAddress,
 };
 use parlor_sfu::{
     Counters, SendBatch, Shard, ShardConfig,
@@ -63,7 +64,7 @@ impl World {
         let client_identity = DtlsIdentity::generate().unwrap();
         let mut shard = Shard::new(ShardConfig {
             identity: server_identity.clone(),
-            local_addresses: vec![SERVER],
+            local_addresses: vec![TransportAddress::udp(SERVER)],
             seed: [5; 32],
         });
         let mut now = Instant::now();
@@ -175,7 +176,7 @@ impl World {
     /// The packet path: the burst arrives, what it owes leaves. Nothing else is done.
     pub fn handle(&mut self, burst: &mut Burst) {
         for datagram in &mut burst.datagrams {
-            self.shard.handle_datagram(self.now, SERVER, address(PUBLISHER), datagram);
+            self.shard.handle_datagram(self.now, Path::udp(SERVER, address(PUBLISHER)), datagram);
         }
         self.flush();
     }
@@ -251,7 +252,7 @@ fn connect(
             ice_controlling: true,
             seed: [peer.0 as u8; 32],
             open_channels: Vec::new(),
-            local_addresses: vec![address(peer)],
+            local_addresses: vec![TransportAddress::udp(address(peer))],
         },
     );
     transport.set_remote(*now, remote("server", DtlsRole::Client, server)).unwrap();
@@ -290,14 +291,14 @@ fn carry(
     let mut buffer = [0; 2000];
     while let Some(sent) = transport.poll_transmit(&mut buffer) {
         moved = true;
-        shard.handle_datagram(now, SERVER, address(peer), &mut buffer[..sent.len]);
+        shard.handle_datagram(now, Path::udp(SERVER, address(peer)), &mut buffer[..sent.len]);
     }
     loop {
         let more = shard.flush(now, batch);
-        for run in batch.runs().filter(|run| run.remote == address(peer)) {
+        for run in batch.runs().filter(|run| run.path.remote == address(peer)) {
             moved = true;
             for datagram in run.datagrams() {
-                transport.handle_datagram(now, address(peer), SERVER, datagram);
+                transport.handle_datagram(now, Path::udp(address(peer), SERVER), datagram);
             }
         }
         batch.clear();

@@ -2,8 +2,8 @@
 
 use livekit_protocol as proto;
 use parlor_model::{
-    Codec, DataChannel, DtlsRole, Fingerprint, IceCredentials, RemoteTransport, SrtpProfile,
-    TrackId, TrackKind, TrackSource,
+    Codec, DataChannel, DtlsRole, Fingerprint, IceCredentials, Path, RemoteTransport, SrtpProfile,
+    TrackId, TrackKind, TrackSource, TransportAddress,
 };
 use parlor_rtp::{
     RtpPacket, classify,
@@ -178,7 +178,7 @@ pub fn datagram(data: &[u8]) {
         ice_controlling: false,
         seed: [3; 32],
         open_channels: Vec::new(),
-        local_addresses: vec![address(7882)],
+        local_addresses: vec![TransportAddress::udp(address(7882))],
     };
     let mut transport = Transport::new(now, config);
     let remote = RemoteTransport {
@@ -196,7 +196,7 @@ pub fn datagram(data: &[u8]) {
         let (datagram, after) = after.split_at(len);
         rest = after;
         black_box(stun_username_ufrag(datagram));
-        transport.handle_datagram(now, address(7882), address(9), datagram);
+        transport.handle_datagram(now, Path::udp(address(7882), address(9)), datagram);
         while transport.poll_transmit(&mut out).is_some() {}
         while transport.poll_event().is_some() {}
     }

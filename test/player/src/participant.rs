@@ -358,9 +358,9 @@ impl Participant {
         }
         let mut datagram = [0; DATAGRAM_BYTES];
         while let Some(transmit) = self.client.poll_transmit(&mut datagram) {
-            let place = usize::from(transmit.local == self.addresses[1]);
+            let place = usize::from(transmit.path.local == self.addresses[1]);
             let bytes = datagram.get(..transmit.len).unwrap_or_default();
-            let sent = self.sockets[place].send_to(bytes, transmit.remote).await;
+            let sent = self.sockets[place].send_to(bytes, transmit.path.remote).await;
             // Of several candidates some may lead nowhere.
             if let Err(error) = sent
                 && error.kind() == io::ErrorKind::InvalidInput

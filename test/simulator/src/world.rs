@@ -7,7 +7,7 @@ use crate::{
 use livekit_protocol as proto;
 use parlor_checker::Checker;
 use parlor_client::{Client, ClientConfig, Model};
-use parlor_model::{Codec, Now, ShardId};
+use parlor_model::{Codec, Now, Path, ShardId, TransportAddress};
 use parlor_netem::{Link, LinkConfig, LinkCounters};
 use parlor_node::{
     Node, NodeConfig,
@@ -91,7 +91,7 @@ impl World {
         let node = Node::new(node_config(&identity), draw(&mut rng));
         let shard = Shard::new(ShardConfig {
             identity: identity.clone(),
-            local_addresses: vec![SERVER],
+            local_addresses: vec![TransportAddress::udp(SERVER)],
             seed: draw(&mut rng),
         });
         Self {
@@ -231,7 +231,7 @@ impl World {
 
     /// Brings a datagram before the server that seems to come from this address.
     pub fn inject(&mut self, from: SocketAddr, mut datagram: Vec<u8>) {
-        self.shard.handle_datagram(self.now.instant, SERVER, from, &mut datagram);
+        self.shard.handle_datagram(self.now.instant, Path::udp(SERVER, from), &mut datagram);
     }
 
     /// Where the server sees a guest's first socket.
@@ -388,7 +388,7 @@ impl World {
             }
             moved = true;
             for run in self.batch.runs() {
-                let to = run.remote;
+                let to = run.path.remote;
                 let guest = self
                     .guests
                     .iter_mut()
@@ -397,7 +397,11 @@ impl World {
                 for datagram in run.datagrams() {
                     let bytes = datagram.to_vec();
                     let len = bytes.len();
-                    guest.down.send(self.now.instant, Datagram { from: run.local, to, bytes }, len);
+                    guest.down.send(
+                        self.now.instant,
+                        Datagram { from: run.path.local, to, bytes },
+                        len,
+                    );
                 }
             }
             self.batch.clear();
@@ -429,12 +433,8 @@ impl World {
         let mut moved = false;
         while let Some(mut datagram) = guest.up.poll(now.instant) {
             moved = true;
-            self.shard.handle_datagram(
-                now.instant,
-                datagram.to,
-                datagram.from,
-                &mut datagram.bytes,
-            );
+            let path = Path::udp(datagram.to, datagram.from);
+            self.shard.handle_datagram(now.instant, path, &mut datagram.bytes);
         }
         while guest.signals_up.front().is_some_and(|(at, _)| *at <= now.instant) {
             let Some((_, bytes)) = guest.signals_up.pop_front() else { break };
@@ -513,10 +513,11 @@ impl World {
         let mut out = [0; 1600];
         while let Some(transmit) = guest.client.poll_transmit(&mut out) {
             moved = true;
-            let seen = guest.addresses.iter().find(|(own, _)| *own == transmit.local);
+            let seen = guest.addresses.iter().find(|(own, _)| *own == transmit.path.local);
             let Some(&(_, from)) = seen else { continue };
             let bytes = out[..transmit.len].to_vec();
-            guest.up.send(now.instant, Datagram { from, to: transmit.remote, bytes }, transmit.len);
+            let datagram = Datagram { from, to: transmit.path.remote, bytes };
+            guest.up.send(now.instant, datagram, transmit.len);
         }
         for (direction, kind, bytes) in notes {
             self.note(index, direction, kind, bytes);
@@ -586,7 +587,7 @@ fn node_config(identity: &DtlsIdentity) -> NodeConfig {
             Codec::Av1,
             Codec::H265,
         ],
-        shards: vec![(ShardId(0), vec![SERVER])],
+        shards: vec![(ShardId(0), vec![TransportAddress::udp(SERVER)])],
         fingerprint: identity.fingerprint().clone(),
         ice_lite: true,
         enable_remote_unmute: false,

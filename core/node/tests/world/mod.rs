@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 use livekit_protocol as proto;
-use parlor_model::{Codec, Fingerprint, Now, PeerId, ShardId};
+use parlor_model::{Codec, Fingerprint, Now, PeerId, ShardId, TransportAddress};
 use parlor_node::{
     Node, NodeConfig,
     api::{ApiError, ApiRequest, ApiResponse},
@@ -74,7 +74,10 @@ impl World {
             ice_servers: Vec::new(),
             room: Default::default(),
             codecs: vec![Codec::Opus, Codec::Red, Codec::Vp8, Codec::H264],
-            shards: vec![(ShardId(0), vec!["192.0.2.1:7882".parse().unwrap()])],
+            shards: vec![(
+                ShardId(0),
+                vec![TransportAddress::udp("192.0.2.1:7882".parse().unwrap())],
+            )],
             fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
             ice_lite: true,
             enable_remote_unmute: false,

@@ -1,7 +1,8 @@
 //! Whose datagram it is.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
+use parlor_model::Path;
 use parlor_rtp::{PacketClass, classify};
 use parlor_transport::stun_username_ufrag;
 
@@ -14,24 +15,18 @@ use crate::{
 const STUN_TRANSACTION: std::ops::Range<usize> = 8..20;
 
 impl Shard {
-    /// Takes a datagram that came from `remote` to our address `local`; it is opened in place.
+    /// Takes a datagram that came over `path`; it is opened in place.
     ///
-    /// An unknown address is only listened to for STUN, which names its peer; that costs one
+    /// An unknown path is only listened to for STUN, which names its peer; that costs one
     /// look-up and keeps no state until the check has proven authentic.
-    pub fn handle_datagram(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        datagram: &mut [u8],
-    ) {
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
         self.epoch.get_or_insert(now);
         self.counters.datagrams_received += 1;
         let class = classify(datagram);
         if class == PacketClass::Stun {
-            return self.handle_stun(now, local, remote, datagram);
+            return self.handle_stun(now, path, datagram);
         }
-        let Some(&key) = self.addresses.get(&(local, remote)) else {
+        let Some(&key) = self.addresses.get(&path) else {
             match class {
                 PacketClass::Unknown | PacketClass::TurnChannel => {
                     self.counters.dropped_unclassified += 1;
@@ -45,7 +40,7 @@ impl Shard {
             PacketClass::Rtcp => self.handle_rtcp(now, key, datagram),
             PacketClass::Dtls => {
                 if let Some(peer) = self.peers.get_mut(key) {
-                    peer.transport.handle_datagram(now, local, remote, datagram);
+                    peer.transport.handle_datagram(now, path, datagram);
                 }
                 self.after_transport(now, key);
             }
@@ -55,35 +50,28 @@ impl Shard {
         }
     }
 
-    fn handle_stun(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        datagram: &[u8],
-    ) {
+    fn handle_stun(&mut self, now: Instant, path: Path, datagram: &[u8]) {
         let key = match stun_username_ufrag(datagram) {
             Some(ufrag) => self.ufrags.get(ufrag).copied(),
             // An answer to a check of ours, which may come from where no check has come from yet.
             None => transaction(datagram)
                 .and_then(|transaction| self.stun_transactions.get(&transaction).copied())
-                .or_else(|| self.addresses.get(&(local, remote)).copied()),
+                .or_else(|| self.addresses.get(&path).copied()),
         };
         let Some((key, peer)) = key.and_then(|key| self.peers.get_mut(key).map(|peer| (key, peer)))
         else {
             self.counters.dropped_unknown_stun += 1;
             return;
         };
-        peer.transport.handle_datagram(now, local, remote, datagram);
-        if peer.transport.is_validated(remote) {
-            self.learn_address(key, local, remote);
+        peer.transport.handle_datagram(now, path, datagram);
+        if peer.transport.is_validated(path) {
+            self.learn_address(key, path);
         }
         self.after_transport(now, key);
     }
 
     /// Media and DTLS from this address are the peer's from now on: a check has proven it.
-    pub(super) fn learn_address(&mut self, key: Key<Peer>, local: SocketAddr, remote: SocketAddr) {
-        let address = (local, remote);
+    pub(super) fn learn_address(&mut self, key: Key<Peer>, address: Path) {
         if self.addresses.get(&address) == Some(&key) {
             return;
         }

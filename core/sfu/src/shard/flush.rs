@@ -45,7 +45,7 @@ impl Shard {
             let Some(slot) = out.slot() else { return true };
             if let Some(slot) = slot.get_mut(..farewell.bytes.len()) {
                 slot.copy_from_slice(&farewell.bytes);
-                out.commit(farewell.local, farewell.remote, farewell.bytes.len());
+                out.commit(farewell.path, farewell.bytes.len());
             }
             self.farewells.pop_front();
         }
@@ -86,7 +86,7 @@ impl Shard {
             }
             match srtp.sender.seal_rtcp(slot, packet.len()) {
                 Ok(len) => {
-                    out.commit(path.0, path.1, len);
+                    out.commit(path, len);
                     self.counters.rtcp_sent += 1;
                 }
                 Err(_) => self.counters.unsent_unsealed += 1,
@@ -110,7 +110,7 @@ impl Shard {
                 None => break,
                 Some(Paced::Send(queued)) => {
                     let len = media.send(&queued, slot);
-                    out.commit(path.0, path.1, len);
+                    out.commit(path, len);
                 }
                 Some(Paced::Drop(queued, priority)) => {
                     media.counters.unsent_late += 1;
@@ -123,7 +123,7 @@ impl Shard {
             let Some(slot) = out.slot() else { return Room::Full };
             let len = media.probe(&peer.subscriptions, probe.size_bytes, slot);
             let Some(len) = len else { break };
-            out.commit(path.0, path.1, len);
+            out.commit(path, len);
         }
         let not_before = now + LEAST_WAIT;
         let due = |at: Option<Instant>| at.map(|at| at.max(not_before));
@@ -146,7 +146,7 @@ impl Shard {
             if let Some(request) = request {
                 self.expect_answer(key, request);
             }
-            out.commit(sent.local, sent.remote, sent.len);
+            out.commit(sent.path, sent.len);
             self.counters.transport_sent += 1;
         }
     }

@@ -14,13 +14,14 @@ mod timer;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     hash::{BuildHasher, DefaultHasher, Hasher},
-    net::SocketAddr,
     time::Instant,
 };
 
 use bytes::Bytes;
 use parlor_congestion::{Allocation, TrackDemand};
-use parlor_model::{DataChannel, PeerId, SequenceNumber, SubscriptionId, TrackId};
+use parlor_model::{
+    DataChannel, Path, PeerId, SequenceNumber, SubscriptionId, TrackId, TransportAddress,
+};
 use parlor_srtp::{SrtpReceiver, SrtpSender};
 use parlor_transport::{
     Channel, ChannelConfig, DtlsIdentity, FailureReason, IceState, SendDataError, Transport,
@@ -53,7 +54,7 @@ pub struct ShardConfig {
     /// The certificate of this process.
     pub identity: DtlsIdentity,
     /// The addresses that its datagrams arrive at.
-    pub local_addresses: Vec<SocketAddr>,
+    pub local_addresses: Vec<TransportAddress>,
     /// The source of everything random that is drawn here.
     pub seed: [u8; 32],
 }
@@ -76,8 +77,7 @@ impl BuildHasher for SeededHash {
 
 /// A datagram of a peer that is gone: its farewell.
 struct Farewell {
-    local: SocketAddr,
-    remote: SocketAddr,
+    path: Path,
     bytes: Vec<u8>,
 }
 
@@ -93,7 +93,7 @@ pub struct Shard {
     track_keys: BTreeMap<TrackId, Key<Track>>,
     subscription_keys: BTreeMap<SubscriptionId, Key<Subscription>>,
     ufrags: BTreeMap<String, Key<Peer>>,
-    addresses: HashMap<(SocketAddr, SocketAddr), Key<Peer>, SeededHash>,
+    addresses: HashMap<Path, Key<Peer>, SeededHash>,
     stun_transactions: HashMap<[u8; 12], Key<Peer>, SeededHash>,
     stun_transaction_order: VecDeque<[u8; 12]>,
     /// Settings that came before their sections.
@@ -333,9 +333,9 @@ impl Shard {
                 self.fail_peer(key, PeerFailure::ConnectionTimeout);
             }
             TransportEvent::Ice(_) => {}
-            TransportEvent::PathSelected { local, remote } => {
-                peer.path = Some((local, remote));
-                self.learn_address(key, local, remote);
+            TransportEvent::PathSelected(path) => {
+                peer.path = Some(path);
+                self.learn_address(key, path);
                 if self.peers.get(key).is_some_and(|peer| peer.srtp.is_some() && !peer.connected) {
                     self.connect(now, key);
                 }
@@ -430,7 +430,7 @@ impl Shard {
         let mut datagram = [0; crate::batch::SLOT_BYTES];
         while let Some(sent) = peer.transport.poll_transmit(&mut datagram) {
             let bytes = datagram.get(..sent.len).unwrap_or(&[]).to_vec();
-            self.farewells.push_back(Farewell { local: sent.local, remote: sent.remote, bytes });
+            self.farewells.push_back(Farewell { path: sent.path, bytes });
         }
     }
 

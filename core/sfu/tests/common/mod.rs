@@ -13,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use parlor_checker::{Checker, OutgoingStream};
 use parlor_model::{
-    DataChannel, DtlsRole, IceCredentials, MediaDescription, PeerId, RemoteTransport,
-    SctpParameters, SendSection, Ssrc, SubscriptionId,
+    DataChannel, DtlsRole, IceCredentials, MediaDescription, Path, PeerId, RemoteTransport,
+    SctpParameters, SendSection, Ssrc, SubscriptionId, TransportAddress,
 };
 use parlor_rtp::{PacketClass, RtpPacket, classify};
 use parlor_sfu::{
@@ -98,7 +98,7 @@ impl Client {
         let mut datagram = datagram.to_vec();
         match classify(&datagram) {
             PacketClass::Stun | PacketClass::Dtls => {
-                self.transport.handle_datagram(now, self.own_address, remote, &datagram);
+                self.transport.handle_datagram(now, Path::udp(self.own_address, remote), &datagram);
                 self.take_events();
             }
             class => {
@@ -179,7 +179,7 @@ impl World {
             start: now,
             shard: Shard::new(ShardConfig {
                 identity: identity.clone(),
-                local_addresses: vec![SERVER.parse().unwrap()],
+                local_addresses: vec![TransportAddress::udp(SERVER.parse().unwrap())],
                 seed: [5; 32],
             }),
             clients: Vec::new(),
@@ -236,7 +236,7 @@ impl World {
                 ice_controlling: true,
                 seed: [id.0 as u8; 32],
                 open_channels: vec![],
-                local_addresses: vec![address],
+                local_addresses: vec![TransportAddress::udp(address)],
             },
         );
         let remote = RemoteTransport {
@@ -317,20 +317,24 @@ impl World {
                 while let Some(sent) = client.transport.poll_transmit(&mut buffer) {
                     quiet = false;
                     let datagram = &mut buffer[..sent.len];
-                    self.shard.handle_datagram(now, server, client.address, datagram);
+                    self.shard.handle_datagram(now, Path::udp(server, client.address), datagram);
                 }
                 while let Some(mut datagram) = client.outbox.pop_front() {
                     quiet = false;
-                    self.shard.handle_datagram(now, server, client.address, &mut datagram);
+                    self.shard.handle_datagram(
+                        now,
+                        Path::udp(server, client.address),
+                        &mut datagram,
+                    );
                 }
             }
             loop {
                 let more = self.shard.flush(now, &mut self.batch);
                 for run in self.batch.runs() {
                     quiet = false;
-                    assert_eq!(run.local, server);
+                    assert_eq!(run.path.local, server);
                     let client =
-                        self.clients.iter_mut().find(|client| client.address == run.remote);
+                        self.clients.iter_mut().find(|client| client.address == run.path.remote);
                     let Some(client) = client else { continue };
                     for datagram in run.datagrams() {
                         if !(self.loss)(client.id, datagram) {

@@ -54,9 +54,9 @@ fn cleartext_records_from_the_peers_address_change_nothing() {
         let mut pair = Pair::new(client, server, client_role);
         pair.connect();
         for forged in forgeries() {
-            let (now, at) = (pair.now, address(SERVER));
-            pair.server.transport.handle_datagram(now, at, address(CLIENT), &forged);
-            pair.client.transport.handle_datagram(now, address(CLIENT), at, &forged);
+            let now = pair.now;
+            pair.server.transport.handle_datagram(now, at_server(address(CLIENT)), &forged);
+            pair.client.transport.handle_datagram(now, at_client(), &forged);
             pair.run_for(Duration::from_millis(1));
             assert_eq!((pair.server.failed, pair.client.failed), (None, None), "{forged:?}");
         }
@@ -75,9 +75,9 @@ fn cleartext_alerts_do_not_end_a_handshake() {
         let mut pair = Pair::usual();
         pair.run_for(Duration::from_millis(delay_ms));
         for forged in forgeries().iter().take(5) {
-            let (now, at) = (pair.now, address(SERVER));
-            pair.server.transport.handle_datagram(now, at, address(CLIENT), forged);
-            pair.client.transport.handle_datagram(now, address(CLIENT), at, forged);
+            let now = pair.now;
+            pair.server.transport.handle_datagram(now, at_server(address(CLIENT)), forged);
+            pair.client.transport.handle_datagram(now, at_client(), forged);
         }
         pair.connect();
     }
@@ -97,8 +97,8 @@ fn junk_does_no_harm() {
             }
             let from = if n % 2 == 0 { CLIENT } else { "10.6.6.6:6" };
             let now = pair.now;
-            pair.server.transport.handle_datagram(now, address(SERVER), address(from), &junk);
-            pair.client.transport.handle_datagram(now, address(CLIENT), address(SERVER), &junk);
+            pair.server.transport.handle_datagram(now, at_server(address(from)), &junk);
+            pair.client.transport.handle_datagram(now, at_client(), &junk);
         }
         assert_eq!(pair.server.failed, None, "round {round}");
         pair.connect();
@@ -161,7 +161,7 @@ fn the_number_of_addresses_is_bounded() {
     }
     for port in 1..=2 * MAX_REMOTE_ADDRESSES as u16 {
         let from = std::net::SocketAddr::from(([10, 7, 7, 7], port));
-        pair.server.transport.handle_datagram(pair.now, address(SERVER), from, &checks[0]);
+        pair.server.transport.handle_datagram(pair.now, at_server(from), &checks[0]);
         while pair.server.transport.poll_transmit(&mut datagram).is_some() {}
     }
     let refused = pair.server.transport.counters().stun_refused;

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parlor_model::{
-    DataChannel, DtlsRole, Fingerprint, IceCredentials, RemoteTransport, SctpParameters, SrtpKeys,
+    DataChannel, DtlsRole, Fingerprint, IceCredentials, Path, RemoteTransport, SctpParameters,
+    SrtpKeys, TransportAddress,
 };
 
 use crate::*;
@@ -15,6 +16,16 @@ pub const CLIENT: &str = "10.0.0.2:5000";
 
 pub fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
+}
+
+/// A path as the server sees it.
+pub fn at_server(remote: SocketAddr) -> Path {
+    Path::udp(address(SERVER), remote)
+}
+
+/// The path as the client sees it.
+pub fn at_client() -> Path {
+    Path::udp(address(CLIENT), address(SERVER))
 }
 
 pub fn credentials(name: &str) -> IceCredentials {
@@ -59,7 +70,7 @@ impl End {
                 ice_controlling: options.controlling,
                 seed: [name.len() as u8; 32],
                 open_channels: options.open,
-                local_addresses: vec![address(at)],
+                local_addresses: vec![TransportAddress::udp(address(at))],
             },
         );
         End {
@@ -81,7 +92,7 @@ impl End {
         while let Some(event) = self.transport.poll_event() {
             match event {
                 TransportEvent::Ice(state) => self.states.push(state),
-                TransportEvent::PathSelected { remote, .. } => self.paths.push(remote),
+                TransportEvent::PathSelected(path) => self.paths.push(path.remote),
                 TransportEvent::SrtpKeys(keys) => self.keys = Some(keys),
                 TransportEvent::ChannelOpen { channel } => self.open.push(channel),
                 TransportEvent::Data { channel, binary, data } => {
@@ -182,11 +193,10 @@ impl Pair {
         for from_client in [true, false] {
             loop {
                 let end = if from_client { &mut self.client } else { &mut self.server };
-                let Some(Transmit { local, remote, len }) =
-                    end.transport.poll_transmit(&mut buffer)
-                else {
+                let Some(Transmit { path, len }) = end.transport.poll_transmit(&mut buffer) else {
                     break;
                 };
+                let (local, remote) = (path.local, path.remote);
                 assert_eq!(local, end.address);
                 self.trace.push((self.now - self.start, from_client, len));
                 let lost = self.draw(100) < self.loss_percent;
@@ -217,10 +227,10 @@ impl Pair {
         {
             let (from, to, datagram) = entry.remove();
             if to == self.server.address {
-                self.server.transport.handle_datagram(self.now, to, from, &datagram);
+                self.server.transport.handle_datagram(self.now, at_server(from), &datagram);
             } else {
-                let local = self.client.address;
-                self.client.transport.handle_datagram(self.now, local, from, &datagram);
+                let path = Path::udp(self.client.address, from);
+                self.client.transport.handle_datagram(self.now, path, &datagram);
             }
         }
         self.client.transport.handle_timeout(self.now);

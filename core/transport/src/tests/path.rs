@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use parlor_model::{DataChannel, DtlsRole};
+use parlor_model::{DataChannel, DtlsRole, Path, TransportAddress};
 
 use super::pair::*;
 use crate::*;
@@ -17,12 +17,12 @@ fn the_path_follows_a_peer_whose_nat_rebinds() {
         pair.run_for(Duration::from_secs(10));
         let moved = address("10.0.0.2:6000");
         pair.client_seen_at = moved;
-        assert!(!pair.server.transport.is_validated(moved));
+        assert!(!pair.server.transport.is_validated(at_server(moved)));
         let followed =
             pair.run_until(Duration::from_secs(5), |p| p.server.paths.last() == Some(&moved));
         assert!(followed, "{:?}", pair.server.paths);
-        assert_eq!(pair.server.transport.selected_path(), Some((address(SERVER), moved)));
-        assert!(pair.server.transport.is_validated(moved));
+        assert_eq!(pair.server.transport.selected_path(), Some(at_server(moved)));
+        assert!(pair.server.transport.is_validated(at_server(moved)));
         pair.exchange(DataChannel::Reliable);
         pair.run_for(Duration::from_secs(40));
         assert_eq!(pair.server.states, [IceState::Checking, IceState::Connected]);
@@ -40,13 +40,13 @@ fn only_a_check_moves_the_path() {
     let mut datagram = [0; MAX_DATAGRAM_BYTES];
     let sent = pair.client.transport.poll_transmit(&mut datagram).unwrap();
     let server = &mut pair.server.transport;
-    server.handle_datagram(pair.now, address(SERVER), elsewhere, &datagram[..sent.len]);
-    server.handle_datagram(pair.now, address(SERVER), elsewhere, &[0x80; 40]);
+    server.handle_datagram(pair.now, at_server(elsewhere), &datagram[..sent.len]);
+    server.handle_datagram(pair.now, at_server(elsewhere), &[0x80; 40]);
     assert_eq!(server.counters().dtls_refused, 1);
     assert_eq!(server.counters().unknown, 1);
-    assert!(!server.is_validated(elsewhere));
+    assert!(!server.is_validated(at_server(elsewhere)));
     pair.run_for(Duration::from_secs(5));
-    assert_eq!(pair.server.transport.selected_path(), Some((address(SERVER), address(CLIENT))));
+    assert_eq!(pair.server.transport.selected_path(), Some(at_server(address(CLIENT))));
     // SCTP sent the message again over the path.
     assert_eq!(pair.server.received.last().unwrap().2, b"seen elsewhere");
 }
@@ -113,7 +113,7 @@ fn an_ice_restart_keeps_the_session() {
             restart(&mut pair, remote_first);
             // The old path still carries data.
             assert!(pair.server.transport.selected_path().is_some());
-            assert!(pair.server.transport.is_validated(address(CLIENT)));
+            assert!(pair.server.transport.is_validated(at_server(address(CLIENT))));
             pair.exchange(DataChannel::Reliable);
             pair.run_for(Duration::from_secs(30));
             assert_eq!(pair.server.states.last(), Some(&IceState::Connected));
@@ -151,7 +151,8 @@ fn useless_candidates_are_counted_and_their_number_is_bounded() {
         "",
         "candidate:",
         "candidate:1 1 udp 1 4c0ffee-1234.local 5000 typ host",
-        "candidate:1 1 tcp 1 10.0.0.1 7881 typ host tcptype passive",
+        "candidate:1 1 tcp 1 10.0.0.1 9 typ host tcptype active",
+        "candidate:1 1 tcp 1 10.0.0.1 7881 typ host",
         "candidate:1 1 udp 1 0.0.0.0 7881 typ host",
         "candidate:1 1 udp 1 10.0.0.1 0 typ host",
         "candidate:1 1 udp 99999999999 10.0.0.1 1 typ host",
@@ -211,13 +212,14 @@ fn a_restart_that_nobody_answers_fails_in_time() {
 /// A server that answers each check with another mapped address.
 #[test]
 fn where_the_peer_sees_us_is_bounded() {
-    use crate::ice::{Ice, Path};
+    use crate::ice::Ice;
     use is::stun::StunMessage;
     use is::{DefaultSha1HmacProvider, Sha1HmacProvider};
 
     let mut now = std::time::Instant::now();
     let (client, server) = (address(CLIENT), address(SERVER));
-    let mut ice = Ice::new(credentials("client"), false, true, 7, vec![client]);
+    let mut ice =
+        Ice::new(credentials("client"), false, true, 7, vec![TransportAddress::udp(client)]);
     ice.set_remote(now, &credentials("server"));
     assert!(ice.add_remote_candidate(now, "candidate:1 1 udp 1 10.0.0.1 7882 typ host"));
     let hmac = |key: &[u8], parts: &[&[u8]]| DefaultSha1HmacProvider.sha1_hmac(key, parts);
@@ -233,7 +235,7 @@ fn where_the_peer_sees_us_is_bounded() {
             let mut out = [0; 200];
             let pwd = credentials("server").pwd;
             let len = reply.to_bytes(Some(pwd.as_bytes()), &mut out, hmac).unwrap();
-            let path = Path { local: client, remote: server };
+            let path = Path::udp(client, server);
             answers.push(ice.handle_datagram(now, path, &out[..len]));
         }
         now += Duration::from_millis(50);
