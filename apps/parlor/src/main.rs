@@ -11,6 +11,7 @@ mod outbox;
 mod participant;
 mod room;
 mod serve;
+mod settings;
 mod token;
 
 use clap::{Parser, Subcommand};

@@ -149,6 +149,7 @@ fn show_room(room: &RoomSnapshot) -> Value {
         "Name": room.room.name,
         "Sid": room.room.sid,
         "CreatedAt": room.room.creation_time,
+        "Tags": room.tags,
         "Room": room.room,
         "Participants": room.participants.iter().map(show).collect::<serde_json::Map<_, _>>(),
     })

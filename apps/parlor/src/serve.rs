@@ -7,14 +7,12 @@ use crate::{
     control::{Control, MAILBOX, Order},
     metrics::{self, Metrics},
     outbox::Outlet,
+    settings,
 };
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use livekit_protocol as proto;
 use parlor_config::{Config, DEFAULT_UDP_PORT, PortRange};
-use parlor_gateway::{Gateway, GatewayLimits};
-use parlor_node::{Limits, Node, NodeConfig, io::Input};
-use parlor_room::RoomSettings;
-use parlor_signal::ApiKeys;
+use parlor_gateway::Gateway;
+use parlor_node::{Node, NodeConfig, io::Input};
 use parlor_storage::Storage;
 use parlor_transport::DtlsIdentity;
 use parlor_webhook::{WebhookConfig, Webhooks};
@@ -132,8 +130,8 @@ async fn serve(
 
     let (sender, inputs) = mpsc::channel(MAILBOX);
     let (order, orders) = mpsc::channel(ORDERS_MAX);
-    let gateway = Gateway::new(api_keys(config), sender.clone());
-    gateway.set_limits(gateway_limits(config));
+    let gateway = Gateway::new(settings::api_keys(config), sender.clone());
+    gateway.set_limits(settings::gateway_limits(config));
     let webhooks = start_webhooks(config)?;
     let (outlet, outbox) = Outlet::new(gateway.clone(), webhooks.clone())?;
     let control = Control { node, workers, outlet, inputs, orders, media };
@@ -239,41 +237,16 @@ async fn reload(arguments: &Arguments, edges: &Edges, set_level: &SetLevel) {
         }
     };
     set_level(config.log_level());
-    edges.gateway.set_keys(api_keys(&config));
-    edges.gateway.set_limits(gateway_limits(&config));
+    edges.gateway.set_keys(settings::api_keys(&config));
+    edges.gateway.set_limits(settings::gateway_limits(&config));
     if let (Some(webhooks), Some(secret)) =
         (&edges.webhooks, config.keys.get(&config.webhook.api_key))
     {
         webhooks.set_secret(secret.clone());
     }
-    let order = Order::Reconfigure(api_keys(&config), node_limits(&config));
+    let order = Order::Reconfigure(settings::api_keys(&config), settings::node_limits(&config));
     let _ = edges.orders.send(order).await;
     tracing::info!("keys, limits and log level reloaded");
-}
-
-fn api_keys(config: &Config) -> ApiKeys {
-    config.keys.clone().into_iter().collect()
-}
-
-fn gateway_limits(config: &Config) -> GatewayLimits {
-    let limit = &config.limit;
-    GatewayLimits {
-        connections_per_address: limit.connections_per_address,
-        half_open_per_address: limit.half_open_per_address,
-        sockets_per_key: limit.sockets_per_key,
-        joins_per_second: limit.joins_per_second,
-        api_calls_per_second: limit.api_calls_per_second,
-        body_bytes: limit.max_api_request_body_size,
-    }
-}
-
-fn node_limits(config: &Config) -> Limits {
-    let (limit, default) = (&config.limit, Limits::default());
-    Limits {
-        name_bytes: limit.max_room_name_length.unwrap_or(default.name_bytes),
-        metadata_bytes: limit.max_metadata_size.unwrap_or(default.metadata_bytes),
-        attributes_bytes: limit.max_attributes_size.unwrap_or(default.attributes_bytes),
-    }
 }
 
 fn start_webhooks(config: &Config) -> Result<Option<Webhooks>, Failure> {
@@ -411,32 +384,19 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
     let workers = Workers::start(workers, move || media.notify_one())
         .map_err(|error| format!("{error} (choose other ports with --udp-port)"))?;
     let node = NodeConfig {
-        api_keys: config.keys.clone().into_iter().collect(),
+        api_keys: settings::api_keys(config),
         region: config.region.clone(),
-        ice_servers: ice_servers(config),
-        room: RoomSettings {
-            empty_timeout: config.room.empty_timeout(),
-            departure_timeout: config.room.departure_timeout(),
-            max_participants: config.room.max_participants,
-            ..RoomSettings::default()
-        },
+        ice_servers: settings::ice_servers(config),
+        room: settings::room(config),
         codecs: config.codecs()?,
         shards: workers.iter().map(|worker| (worker.id(), worker.candidates().to_vec())).collect(),
         fingerprint,
         ice_lite: config.rtc.use_ice_lite,
         enable_remote_unmute: config.room.enable_remote_unmute,
-        limits: node_limits(config),
+        room_rules: settings::room_rules(config),
+        limits: settings::node_limits(config),
     };
     Ok((workers, Node::new(node, seed()?)))
-}
-
-fn ice_servers(config: &Config) -> Vec<proto::IceServer> {
-    let urls: Vec<String> =
-        config.rtc.stun_servers.iter().map(|server| format!("stun:{server}")).collect();
-    if urls.is_empty() {
-        return Vec::new();
-    }
-    vec![proto::IceServer { urls, ..Default::default() }]
 }
 
 /// Randomness of the operating system: what `core` must not draw itself.

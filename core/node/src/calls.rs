@@ -7,7 +7,7 @@ use crate::{
 };
 use livekit_protocol as proto;
 use parlor_model::{DataChannel, DisconnectReason, Now, RoomName};
-use parlor_room::{Command, RoomSettings};
+use parlor_room::Command;
 use parlor_signal::{
     Claims,
     data::from_server,
@@ -15,7 +15,6 @@ use parlor_signal::{
     token::VideoGrant,
 };
 use proto::signal_response::Message;
-use std::time::Duration;
 
 /// Bytes of the nonce of a `SendData` call.
 pub const NONCE_BYTES: usize = 16;
@@ -33,7 +32,7 @@ pub(crate) fn invalid(argument: &'static str, limit: &str) -> ApiError {
     ApiError { code: ApiErrorCode::InvalidArgument, message, argument: Some(argument) }
 }
 
-fn no_room() -> ApiError {
+pub(crate) fn no_room() -> ApiError {
     error(ApiErrorCode::NotFound, "requested room does not exist")
 }
 
@@ -103,36 +102,6 @@ impl Node {
         let result = host.command(&mut self.outside, now, command).map_err(|_| no_room());
         self.reschedule(&room.into());
         result
-    }
-
-    fn create_room(&mut self, now: Now, request: proto::CreateRoomRequest) -> Answer {
-        let limits = self.outside.config.limits;
-        if request.name.len() > limits.name_bytes {
-            let text = format!("room name length exceeds limits: max length {}", limits.name_bytes);
-            return Err(error(ApiErrorCode::InvalidArgument, &text));
-        }
-        if limits.metadata_bytes > 0 && request.metadata.len() > limits.metadata_bytes {
-            let limit = limits.metadata_bytes.to_string();
-            return Err(invalid("metadata size exceeds limits", &limit));
-        }
-        if !request.room_preset.is_empty() {
-            let text = "unknown room configuration in create room request";
-            return Err(error(ApiErrorCode::InvalidArgument, text));
-        }
-        let name = RoomName::from(request.name.as_str());
-        let configuration = proto::RoomConfiguration {
-            empty_timeout: request.empty_timeout,
-            departure_timeout: request.departure_timeout,
-            max_participants: request.max_participants,
-            metadata: request.metadata,
-            ..Default::default()
-        };
-        let settings = room_settings(&self.outside.config.room, &configuration);
-        self.ensure_room(now, &name, settings);
-        self.reschedule(&name);
-        let host = self.hosts.get(&name).ok_or_else(no_room)?;
-        let room = self.outside.server.room_with_counts(&host.room, &host.turn_password);
-        Ok(ApiResponse::Room(room))
     }
 
     fn update_room_metadata(
@@ -222,26 +191,6 @@ impl crate::host::Host {
         }
         self.nonces.push_back(nonce.to_vec());
         true
-    }
-}
-
-/// What is not chosen is as the server's defaults have it.
-pub(crate) fn room_settings(
-    defaults: &RoomSettings,
-    chosen: &proto::RoomConfiguration,
-) -> RoomSettings {
-    let seconds = |chosen: u32, default: Duration| match chosen {
-        0 => default,
-        seconds => Duration::from_secs(seconds.into()),
-    };
-    RoomSettings {
-        empty_timeout: seconds(chosen.empty_timeout, defaults.empty_timeout),
-        departure_timeout: seconds(chosen.departure_timeout, defaults.departure_timeout),
-        max_participants: match chosen.max_participants {
-            0 => defaults.max_participants,
-            max_participants => max_participants,
-        },
-        metadata: chosen.metadata.clone(),
     }
 }
 

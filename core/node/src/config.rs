@@ -4,6 +4,7 @@ use livekit_protocol as proto;
 use parlor_model::{Codec, Fingerprint, ShardId, TransportAddress};
 use parlor_room::RoomSettings;
 use parlor_signal::ApiKeys;
+use std::collections::BTreeMap;
 
 /// What a [`crate::Node`] must know of the process that it runs in.
 #[derive(Clone, Debug)]
@@ -26,23 +27,62 @@ pub struct NodeConfig {
     pub ice_lite: bool,
     /// Whether `MutePublishedTrack` may unmute.
     pub enable_remote_unmute: bool,
+    /// How rooms begin.
+    pub room_rules: RoomRules,
     /// Bounds of texts.
     pub limits: Limits,
+}
+
+/// How rooms begin.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomRules {
+    /// Whether a join creates its room. If not, its token has to grant `roomCreate`.
+    pub auto_create: bool,
+    /// What `room_preset` of a call and `roomPreset` of a token stand for, by name.
+    pub presets: BTreeMap<String, proto::RoomConfiguration>,
+    /// Whether participants may publish data tracks.
+    pub data_tracks: bool,
+    /// Whether webhooks about tracks carry the whole room and participant.
+    pub full_room_in_webhooks: bool,
+}
+
+impl Default for RoomRules {
+    fn default() -> Self {
+        Self {
+            auto_create: true,
+            presets: BTreeMap::new(),
+            data_tracks: true,
+            full_room_in_webhooks: false,
+        }
+    }
 }
 
 /// Bounds of what applications may write; LiveKit's defaults.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Longest name of a room or identity.
+    /// Longest name of a room.
+    pub room_name_bytes: usize,
+    /// Longest name of a participant.
     pub name_bytes: usize,
     /// Longest metadata of a participant or room; 0 for any length.
     pub metadata_bytes: usize,
     /// Most bytes of all attributes of a participant, keys included.
     pub attributes_bytes: usize,
+    /// Longest key of a data blob.
+    pub data_blob_key_bytes: usize,
+    /// Most bytes of a participant's data blobs, keys included; 0 where there are none.
+    pub data_blobs_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { name_bytes: 256, metadata_bytes: 0, attributes_bytes: 64_000 }
+        Self {
+            room_name_bytes: 256,
+            name_bytes: 256,
+            metadata_bytes: 0,
+            attributes_bytes: 64_000,
+            data_blob_key_bytes: 256,
+            data_blobs_bytes: 0,
+        }
     }
 }

@@ -31,7 +31,11 @@ impl Host {
         };
         let info = response::data_track_info(&track);
         let command = Command::PublishDataTrack { participant: sid.clone(), track };
-        let message = match self.room.apply(now, command) {
+        let published = match cx.config.room_rules.data_tracks {
+            true => self.room.apply(now, command),
+            false => Err(Refusal::NotAllowed),
+        };
+        let message = match published {
             Ok(()) => {
                 self.settle(cx, now);
                 let info = Some(info);

@@ -8,12 +8,13 @@ use crate::{
     outside::{Address, Outside},
     reliable::SentData,
     rpc::PendingRpc,
+    subscription::{sent_codecs, stream_id, subscription_settings},
 };
 use livekit_protocol as proto;
 use parlor_model::{
     Codec, DisconnectReason, Now, ParticipantSid, RoomName, ShardId, TrackKind, TrackSid,
 };
-use parlor_room::{Audience, Command, Event, Participant, Refusal, Room, RoomSettings, Track};
+use parlor_room::{Audience, Command, Event, Participant, Refusal, Room, RoomSettings};
 use parlor_sdp::{PublishedTrack, ReceivedSection, SendTrack};
 use parlor_sfu::command::MediaCommand;
 use parlor_signal::{
@@ -495,13 +496,13 @@ impl Host {
         let subscription = cx.subscription_id();
         let is_video = known.kind == TrackKind::Video;
         let wanted = member.track_settings.get(&track);
-        let settings = subscription_settings(known, wanted, member.allows_pause);
+        let settings = subscription_settings(&self.room, known, wanted, member.allows_pause);
         member.connection.add_send(SendTrack {
             subscription,
             track: publication.id,
             kind: known.kind,
             codecs: sent_codecs(known),
-            stream_id: format!("{publisher}|{track}"),
+            stream_id: stream_id(publisher, known, member.syncs_streams),
             track_id: track.to_string(),
             ssrc: cx.ssrc(),
             rtx_ssrc: is_video.then(|| cx.ssrc()),
@@ -541,59 +542,5 @@ impl Host {
         let result = self.room.apply(now, command);
         self.settle(cx, now);
         result
-    }
-}
-
-/// What a publisher sends, preferred first. Where RED is sent, plain Opus may be too.
-fn sent_codecs(track: &Track) -> Vec<Codec> {
-    let codecs: Vec<Codec> = track
-        .codecs
-        .iter()
-        .filter(|codec| !codec.mid.is_empty())
-        .filter_map(|codec| Codec::from_mime_type(&codec.mime_type))
-        .collect();
-    match codecs.first() {
-        Some(Codec::Red) => vec![Codec::Red, Codec::Opus],
-        _ => codecs,
-    }
-}
-
-/// What a subscriber's settings of a track mean on the packet path.
-pub(crate) fn subscription_settings(
-    track: &Track,
-    settings: Option<&proto::UpdateTrackSettings>,
-    may_pause: bool,
-) -> parlor_sfu::command::SubscriptionSettings {
-    use parlor_sfu::command::{CAMERA_PRIORITY, SCREEN_PRIORITY, SubscriptionSettings};
-    let is_screen = track.announced.source == parlor_model::TrackSource::ScreenShare;
-    let priority = if is_screen { SCREEN_PRIORITY } else { CAMERA_PRIORITY };
-    let by_track =
-        SubscriptionSettings { is_screen, priority, may_pause, ..SubscriptionSettings::default() };
-    let Some(wanted) = settings else { return by_track };
-    let layers = track.codecs.first().map_or(&[][..], |codec| &codec.layers);
-    let index = |index: usize| u8::try_from(index).unwrap_or(u8::MAX);
-    let max_layer = if wanted.width > 0 && wanted.height > 0 {
-        let fits = |layer: &parlor_room::VideoLayer| {
-            layer.width >= wanted.width || layer.height >= wanted.height
-        };
-        layers.iter().position(fits).map_or(u8::MAX, index)
-    } else {
-        let quality = parlor_signal::request::quality(wanted.quality());
-        let above = layers.iter().position(|layer| layer.quality > quality);
-        above.map_or(u8::MAX, |above| index(above.saturating_sub(1)))
-    };
-    SubscriptionSettings {
-        enabled: !wanted.disabled,
-        max_layer,
-        max_fps: (wanted.fps > 0).then_some(wanted.fps),
-        shown_pixels: wanted.width.saturating_mul(wanted.height),
-        // Theirs begins with 1, the highest; they lie between a camera's and a screen's.
-        priority: match wanted.priority {
-            0 => priority,
-            wanted => {
-                u8::try_from(wanted).map_or(CAMERA_PRIORITY, |wanted| SCREEN_PRIORITY - wanted)
-            }
-        },
-        ..by_track
     }
 }

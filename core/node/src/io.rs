@@ -33,6 +33,14 @@ pub enum Input {
         /// Verified token and decoded parameters.
         request: Box<parlor_signal::ConnectRequest>,
     },
+    /// A client asks whether it would be let in. Answered like [`Input::Connect`]; nothing is
+    /// opened.
+    Validate {
+        /// A number for the answer.
+        session: SessionId,
+        /// Verified token and decoded parameters.
+        request: Box<parlor_signal::ConnectRequest>,
+    },
     /// A message from a client.
     Frame {
         /// The socket.

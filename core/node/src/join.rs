@@ -43,6 +43,7 @@ impl Host {
             address: self.address(&sid),
             shard: self.shard,
             ice_lite: cx.config.ice_lite && !request.disable_ice_lite && client.allows_ice_lite(),
+            playout_delay: self.room.settings().playout_delay.is_some(),
         };
         let connection = match request.connection {
             ConnectionModel::Single => Connection::single(cx, now, settings),
@@ -53,6 +54,7 @@ impl Host {
         };
         let mut member = Member::new(now, sid.clone(), session, client, request.claims, connection);
         member.allows_pause = request.subscriber_allow_pause.unwrap_or(true);
+        member.syncs_streams = self.room.settings().sync_streams && client.knows_stream_names();
         cx.outputs.push_back(Output::Accept { session });
         cx.sessions.insert(session, self.address(&sid));
         self.send_join(cx, &sid, member);

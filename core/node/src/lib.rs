@@ -30,6 +30,7 @@
 //!     fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![0; 32] },
 //!     ice_lite: true,
 //!     enable_remote_unmute: false,
+//!     room_rules: Default::default(),
 //!     limits: Default::default(),
 //! };
 //! let mut node = Node::new(config, [7; 32]);
@@ -56,6 +57,7 @@ pub mod api;
 mod calls;
 mod config;
 mod connection;
+mod data_blob;
 mod data_track;
 mod demand;
 mod host;
@@ -72,14 +74,16 @@ mod quality;
 mod reliable;
 mod requests;
 mod resume;
+mod rooms;
 mod rpc;
 mod simulate;
 mod speakers;
 mod streams;
+mod subscription;
 mod webhook;
 
 pub use calls::NONCE_BYTES;
-pub use config::{Limits, NodeConfig};
+pub use config::{Limits, NodeConfig, RoomRules};
 pub use connection::CANDIDATES_BEFORE_OFFER_MAX;
 pub use host::{NONCES_MAX, UPDATE_BYTES_MAX};
 pub use join::JOIN_TRACKS_MAX;

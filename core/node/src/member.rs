@@ -47,9 +47,12 @@ pub(crate) struct Member {
     pub(crate) track_settings: BTreeMap<TrackSid, proto::UpdateTrackSettings>,
     /// Whether its video may be paused when its link does not carry it.
     pub(crate) allows_pause: bool,
+    /// Whether all tracks of one source come in one stream.
+    pub(crate) syncs_streams: bool,
     /// The data tracks that it receives, by the handle that it knows them by.
     pub(crate) data_handles: BTreeMap<u16, TrackSid>,
     pub(crate) next_data_handle: Option<u16>,
+    pub(crate) data_blobs: crate::data_blob::DataBlobs,
     pub(crate) told_unsupported: BTreeSet<SubscriptionId>,
     /// When it is removed unless its connection comes back.
     pub(crate) ends_at: Option<Instant>,
@@ -104,8 +107,10 @@ impl Member {
             subscriptions: BTreeMap::new(),
             track_settings: BTreeMap::new(),
             allows_pause: true,
+            syncs_streams: false,
             data_handles: BTreeMap::new(),
             next_data_handle: None,
+            data_blobs: Default::default(),
             told_unsupported: BTreeSet::new(),
             ends_at: None,
             lost_peers: BTreeSet::new(),

@@ -76,6 +76,7 @@ impl Node {
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
             Input::Connect { session, request } => self.connect(now, session, *request),
+            Input::Validate { session, request } => self.validate(session, &request),
             Input::Frame { session, frame } => self.handle_frame(now, session, &frame),
             Input::Closed { session } => {
                 let Some(address) = self.outside.sessions.remove(&session) else { return };
@@ -167,22 +168,19 @@ impl Node {
 
     fn connect(&mut self, now: Now, session: SessionId, request: ConnectRequest) {
         let name = RoomName::from(request.room());
-        if self.is_revoked(name.as_str(), &request.claims) {
-            let body = "invalid authorization token: token has been revoked".to_owned();
-            return self.outside.outputs.push_back(Output::Refuse { session, status: 401, body });
-        }
-        if request.reconnect {
+        if request.reconnect && !self.is_revoked(name.as_str(), &request.claims) {
             return self.resume(now, session, &name, &request);
+        }
+        if let Err((status, body)) = self.admit(&request) {
+            return self.outside.outputs.push_back(Output::Refuse { session, status, body });
         }
         if self.shutting_down {
             return self.refuse(session, "server is shutting down");
         }
-        let configuration = request.claims.room_config.clone().and_then(|configuration| {
-            serde_json::from_value::<proto::RoomConfiguration>(configuration).ok()
-        });
-        let chosen = configuration.unwrap_or_default();
-        let settings = crate::calls::room_settings(&self.outside.config.room, &chosen);
-        self.ensure_room(now, &name, settings);
+        if !self.ensure_room_of(now, &request) {
+            tracing::info!(room = %name, preset = request.claims.room_preset, "unknown preset");
+            return self.refuse(session, "connection closed by media");
+        }
         let mut refusal = None;
         self.with_host(now, &name, |host, outside| {
             refusal = host.join(outside, now, session, request).err();

@@ -4,12 +4,15 @@ use crate::{Limits, Node};
 use livekit_protocol as proto;
 use parlor_model::TrackSid;
 use parlor_signal::{ApiKeys, response::participant_info};
+use std::collections::BTreeMap;
 
 /// A room as it stands.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoomSnapshot {
     /// As the server API shows it.
     pub room: proto::Room,
+    /// Its creator's marks.
+    pub tags: BTreeMap<String, String>,
     /// Who is in it.
     pub participants: Vec<ParticipantSnapshot>,
 }
@@ -36,6 +39,7 @@ impl Node {
         let region = &self.outside.config.region;
         let rooms = self.hosts.values().map(|host| RoomSnapshot {
             room: self.outside.server.room_with_counts(&host.room, ""),
+            tags: host.room.settings().tags.clone(),
             participants: host
                 .room
                 .participants()

@@ -31,6 +31,8 @@ pub(crate) struct PeerSettings {
     pub(crate) address: Address,
     pub(crate) shard: ShardId,
     pub(crate) ice_lite: bool,
+    /// Whether video may say how long its receiver waits before it shows a frame.
+    pub(crate) playout_delay: bool,
 }
 
 impl Peer {

@@ -1,9 +1,7 @@
 //! What clients ask for on their signal socket.
 
 use crate::{
-    host::{Host, subscription_settings},
-    member::TRACK_SETTINGS_MAX,
-    outside::Outside,
+    host::Host, member::TRACK_SETTINGS_MAX, outside::Outside, subscription::subscription_settings,
 };
 use livekit_protocol as proto;
 use parlor_model::{DisconnectReason, Now, ParticipantSid};
@@ -82,24 +80,11 @@ impl Host {
             Request::UpdateDataSubscription(request) => {
                 self.update_data_subscription(cx, now, sid, &request);
             }
-            other => self.refuse(cx, sid, other),
+            Request::StoreDataBlobRequest(request) => self.store_data_blob(cx, sid, request),
+            Request::GetDataBlobRequest(request) => self.get_data_blob(cx, sid, request),
+            // `update_layers`, deprecated and without effect with LiveKit too.
+            _ => {}
         }
-    }
-
-    /// What this server does not have yet is refused in the words of a LiveKit server on which
-    /// it is switched off.
-    fn refuse(&self, cx: &mut Outside, sid: &ParticipantSid, request: Request) {
-        let (id, reason, message) = match request {
-            Request::StoreDataBlobRequest(request) => {
-                (request.request_id, Reason::NotAllowed, "data blob not enabled")
-            }
-            Request::GetDataBlobRequest(request) => {
-                let message = "data blob key is required";
-                (request.request_id, Reason::InvalidRequest, message)
-            }
-            _ => return,
-        };
-        self.send(cx, sid, response::request_response(id, reason, message, None));
     }
 
     pub(crate) fn handle_offer(
@@ -212,7 +197,8 @@ impl Host {
             if let Some(subscription) = member.subscriptions.get(&track).copied()
                 && let Some(known) = self.room.track(&track)
             {
-                let settings = subscription_settings(known, Some(settings), member.allows_pause);
+                let settings =
+                    subscription_settings(&self.room, known, Some(settings), member.allows_pause);
                 cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
             }
             let full = member.track_settings.len() >= TRACK_SETTINGS_MAX;

@@ -81,18 +81,19 @@ impl Host {
         participant: Option<&ParticipantSid>,
         track: Option<proto::TrackInfo>,
     ) {
-        let room = match track {
-            None => cx.server.room_with_counts(&self.room, &self.turn_password),
-            Some(_) => proto::Room {
+        let names_only = track.is_some() && !cx.config.room_rules.full_room_in_webhooks;
+        let room = match names_only {
+            false => cx.server.room_with_counts(&self.room, &self.turn_password),
+            true => proto::Room {
                 sid: self.room.sid().to_string(),
                 name: self.room.name().to_string(),
                 ..Default::default()
             },
         };
         let participant = participant.and_then(|sid| self.room.participant(sid));
-        let participant = participant.map(|participant| match track {
-            None => participant_info(participant, &cx.config.region),
-            Some(_) => proto::ParticipantInfo {
+        let participant = participant.map(|participant| match names_only {
+            false => participant_info(participant, &cx.config.region),
+            true => proto::ParticipantInfo {
                 sid: participant.info.sid.to_string(),
                 identity: participant.info.identity.to_string(),
                 ..Default::default()

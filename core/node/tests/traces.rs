@@ -144,6 +144,7 @@ impl World {
             fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
             ice_lite: true,
             enable_remote_unmute: false,
+            room_rules: Default::default(),
             limits: Default::default(),
         };
         Self {
@@ -232,6 +233,7 @@ impl World {
             query: &query,
             user_agent: None,
             client_address: "10.0.0.1",
+            limits: Default::default(),
         };
         let mut request = Box::new(parse(request, Some(&claims)).unwrap());
         for before in self.sockets.keys().cloned().collect::<Vec<_>>() {

@@ -82,6 +82,21 @@ pub struct RoomSettings {
     pub max_participants: u32,
     /// The application's text.
     pub metadata: String,
+    /// How long receivers hold video back before they show it; theirs to choose if unset.
+    pub playout_delay: Option<PlayoutDelay>,
+    /// Sound and picture of one source come in one stream, so that receivers keep them together.
+    pub sync_streams: bool,
+    /// The operator's marks.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Bounds of what a receiver waits before it shows a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PlayoutDelay {
+    /// At least so long, ms.
+    pub min_ms: u32,
+    /// At most so long, ms; 0 for as long as can be said, about 41 s.
+    pub max_ms: u32,
 }
 
 impl Default for RoomSettings {
@@ -91,6 +106,9 @@ impl Default for RoomSettings {
             departure_timeout: Duration::from_secs(20),
             max_participants: 0,
             metadata: String::new(),
+            playout_delay: None,
+            sync_streams: false,
+            tags: BTreeMap::new(),
         }
     }
 }

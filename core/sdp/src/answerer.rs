@@ -30,6 +30,7 @@ pub struct Answerer {
     remote_ufrag: Option<String>,
     offered_sections: usize,
     requirement_outstanding: bool,
+    playout_delay: bool,
 }
 
 impl Answerer {
@@ -52,7 +53,13 @@ impl Answerer {
             remote_ufrag: None,
             offered_sections: 0,
             requirement_outstanding: false,
+            playout_delay: false,
         }
+    }
+
+    /// From now on video may say how long its receiver waits before it shows a frame.
+    pub fn allow_playout_delay(&mut self) {
+        self.playout_delay = true;
     }
 
     /// Sends a track from the next answer on. Only the single connection sends; a subscription
@@ -367,7 +374,7 @@ impl Answerer {
             return transport::rejected_section(media);
         };
         let send = section.send.and_then(|subscription| self.send(subscription));
-        let answer = section.answer(media, send, self.model, &self.codecs);
+        let answer = section.answer(media, send, self.model, &self.codecs, self.playout_delay);
         if let Some(slot) = index.and_then(|index| self.sections.get_mut(index)) {
             *slot = section;
         }

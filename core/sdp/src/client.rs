@@ -342,6 +342,7 @@ impl ClientAnswerer {
                 extension::ABS_SEND_TIME,
                 extension::TRANSPORT_CC,
                 extension::MID,
+                extension::PLAYOUT_DELAY,
             ],
         );
         answer.direction = Direction::new(false, section.direction.sends());
@@ -404,6 +405,7 @@ fn offered_extensions(kind: TrackKind) -> Vec<ExtensionMap> {
             (2, extension::ABS_SEND_TIME),
             TRANSPORT_CC,
             MID,
+            (5, extension::PLAYOUT_DELAY),
             (10, extension::RID),
             (11, extension::REPAIRED_RID),
             (12, extension::DEPENDENCY_DESCRIPTOR),

@@ -39,6 +39,7 @@ pub struct Offerer {
     agreed: Vec<SendSection>,
     /// No track returns to a section that has carried it, as long as there is room.
     avoids_returns: bool,
+    playout_delay: bool,
 }
 
 /// One section for a track.
@@ -90,7 +91,13 @@ impl Offerer {
             outstanding: None,
             agreed: Vec::new(),
             avoids_returns: false,
+            playout_delay: false,
         }
+    }
+
+    /// From now on video may say how long its receiver waits before it shows a frame.
+    pub fn allow_playout_delay(&mut self) {
+        self.playout_delay = true;
     }
 
     /// From now on a track does not return to a section that has carried it, unless
@@ -291,7 +298,7 @@ impl Offerer {
         if section.refused {
             return transport::rejected_section(&media);
         }
-        media.extensions = extensions(section.kind);
+        media.extensions = extensions(section.kind, self.playout_delay);
         media.direction = Direction::Inactive;
         if let Some(send) = send {
             media.direction = Direction::SendRecv;
@@ -349,14 +356,16 @@ fn is_enabled(format: &PayloadFormat, enabled: &[Codec]) -> bool {
 }
 
 /// Extensions as LiveKit numbers them, with transport-wide sequence numbers besides.
-fn extensions(kind: TrackKind) -> Vec<ExtensionMap> {
+fn extensions(kind: TrackKind, playout_delay: bool) -> Vec<ExtensionMap> {
     const DEPENDENCY_DESCRIPTOR: (u8, &str) = (1, extension::DEPENDENCY_DESCRIPTOR);
     const ABS_CAPTURE_TIME: (u8, &str) = (2, extension::ABS_CAPTURE_TIME);
     const ABS_SEND_TIME: (u8, &str) = (3, extension::ABS_SEND_TIME);
     const TRANSPORT_CC: (u8, &str) = (4, extension::TRANSPORT_CC);
+    const PLAYOUT_DELAY: (u8, &str) = (5, extension::PLAYOUT_DELAY);
     let list: &[(u8, &str)] = match kind {
         TrackKind::Audio => &[ABS_CAPTURE_TIME, TRANSPORT_CC],
         TrackKind::Video => &[DEPENDENCY_DESCRIPTOR, ABS_CAPTURE_TIME, ABS_SEND_TIME, TRANSPORT_CC],
     };
-    list.iter().map(|&(id, uri)| ExtensionMap { id, uri: uri.to_owned() }).collect()
+    let extra = (kind == TrackKind::Video && playout_delay).then_some(&PLAYOUT_DELAY);
+    list.iter().chain(extra).map(|&(id, uri)| ExtensionMap { id, uri: uri.to_owned() }).collect()
 }

@@ -50,6 +50,7 @@ impl Section {
         send: Option<&SendTrack>,
         model: ConnectionModel,
         enabled: &[Codec],
+        playout_delay: bool,
     ) -> MediaSection {
         let publication = self.received.as_ref().and_then(|r| r.publication.as_ref());
         let codecs = format::choose(media, enabled, &preferred(publication));
@@ -59,6 +60,10 @@ impl Section {
         answer.protocol = media.protocol.clone();
         answer.rtcp_rsize = media.rtcp_rsize;
         answer.extensions = extension::keep(&media.extensions, extensions(self.kind, model));
+        if playout_delay && self.kind == TrackKind::Video {
+            let kept = extension::keep(&media.extensions, &[extension::PLAYOUT_DELAY]);
+            answer.extensions.extend(kept);
+        }
         let ids = extension::ids(&answer.extensions);
         let allowed = feedback(self.kind, model, ids.transport_cc.is_some());
         answer.formats = format::answer(media, &codecs, &allowed, &opus);

@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::{ALL_CODECS, audio, local, parse, published};
+use common::{ALL_CODECS, audio, local, parse, published, video};
 use parlor_model::{Codec, DtlsRole, PayloadType, Rid, Ssrc, TrackKind};
 use parlor_sdp::{
-    Answer, Answerer, ConnectionModel, PublishedTrack, SdpError,
+    Answer, Answerer, ConnectionModel, Offerer, PublishedTrack, SdpError,
     text::{Direction, Setup},
 };
 
@@ -167,4 +167,20 @@ fn what_is_missing_is_named() {
     assert_eq!(answer_text(&bare, &[]).unwrap_err().to_string(), "no media section can be used");
     let twice = format!("{whole}{}", audio_section("0", 9, ""));
     assert!(answer_text(&twice, &[]).unwrap_err().to_string().contains("repeats the a=mid"));
+}
+
+#[test]
+fn playout_delay_is_agreed_on_for_video_where_it_is_allowed() {
+    const URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+    for allowed in [false, true] {
+        let mut offerer = Offerer::new(1, 1, 1, &[Codec::Opus, Codec::Vp8]);
+        if allowed {
+            offerer.allow_playout_delay();
+        }
+        offerer.add_send(audio(1, "PA_a", "TR_1", 1001));
+        offerer.add_send(video(2, "PA_a", "TR_2", 1002, 5002));
+        let offer = offerer.poll_offer(&local("ours")).unwrap();
+        let lines = offer.sdp.lines().filter(|line| line.contains(URI));
+        assert_eq!(lines.collect::<Vec<_>>().len(), usize::from(allowed));
+    }
 }

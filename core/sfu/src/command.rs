@@ -120,7 +120,11 @@ pub struct SubscriptionSettings {
     pub shown_pixels: u32,
     /// Whether video may be paused when the link does not even carry its lowest layer.
     pub may_pause: bool,
+    /// What its receiver is told to wait before it shows a frame, where that can be said.
+    pub playout_delay: Option<PlayoutDelay>,
 }
+
+pub use parlor_rtp::extension::PlayoutDelay;
 
 /// [`SubscriptionSettings::priority`] of a camera.
 pub const CAMERA_PRIORITY: u8 = 1;
@@ -137,6 +141,7 @@ impl Default for SubscriptionSettings {
             is_screen: false,
             shown_pixels: 0,
             may_pause: true,
+            playout_delay: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 use common::{World, media::*, ms};
 use parlor_model::{Codec, Path, PeerId, SequenceNumber, Ssrc, SubscriptionId, TrackId};
 use parlor_rtp::rtcp::{self, Rtcp};
-use parlor_sfu::command::{MediaCommand, MediaEvent, SubscriptionSettings};
+use parlor_sfu::command::{MediaCommand, MediaEvent, PlayoutDelay, SubscriptionSettings};
 
 const OPUS: u8 = 109;
 
@@ -328,6 +328,26 @@ fn the_highest_living_layer_is_forwarded_and_the_next_when_it_stops() {
     assert_eq!(rate(&world, since), 1.0, "the lowest, as asked");
     world.assert_clean();
     assert!(camera.plis.iter().all(|plis| *plis <= 3), "{:?}", camera.plis);
+}
+
+#[test]
+fn receivers_are_told_how_long_to_wait_where_that_was_agreed_on() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect(1), world.connect(2));
+    world.publish(alice, vec![video_section("1", 11, &[])]);
+    let mut section = video_subscription("1", 21, 11, 2000);
+    section.extensions.playout_delay = Some(5);
+    world.subscribe(bob, vec![section]);
+    let delay = PlayoutDelay { min_ms: 100, max_ms: 2_000 };
+    let settings =
+        SubscriptionSettings { playout_delay: Some(delay), ..SubscriptionSettings::default() };
+    world.command(MediaCommand::SetSubscription { subscription: SubscriptionId(21), settings });
+    Camera::new(&[], "1").run(&mut world, alice, 10);
+    let told =
+        |packet: &parlor_rtp::RtpPacket<'_>| packet.extension(5).and_then(PlayoutDelay::parse);
+    let packets = world.clients[bob].packets(Ssrc(2000));
+    assert!(!packets.is_empty() && packets.iter().all(|packet| told(packet) == Some(delay)));
+    world.assert_clean();
 }
 
 #[test]

@@ -6,10 +6,21 @@ use livekit_protocol as proto;
 use prost::Message;
 use std::{collections::BTreeMap, io::Read};
 
-/// Longest room name, bytes.
-pub const MAX_ROOM_NAME_BYTES: usize = 256;
-/// Longest identity, bytes.
-pub const MAX_IDENTITY_BYTES: usize = 256;
+/// How long names may be, in bytes; 0 for any length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NameLimits {
+    /// Of a room.
+    pub room_bytes: usize,
+    /// Of a participant's identity.
+    pub identity_bytes: usize,
+}
+
+impl Default for NameLimits {
+    fn default() -> Self {
+        Self { room_bytes: 256, identity_bytes: 256 }
+    }
+}
+
 /// Largest `JoinRequest`, bytes, before and after decompression.
 pub const MAX_JOIN_REQUEST_BYTES: usize = 1 << 20;
 
@@ -129,6 +140,8 @@ pub struct HttpRequest<'a> {
     pub user_agent: Option<&'a str>,
     /// Where the client is.
     pub client_address: &'a str,
+    /// How long its names may be.
+    pub limits: NameLimits,
 }
 
 /// Checks and decodes a request. `claims` are those of a verified token, `None` without a token.
@@ -148,7 +161,7 @@ pub fn parse(
         (text, _) => Some(decode_join_request(text)?),
     };
     let mut claims = claims.clone();
-    check_grants(&claims)?;
+    check_grants(&claims, request.limits)?;
     let mut wish = match join {
         Some(join) => from_join_request(request, join),
         None => {
@@ -171,7 +184,7 @@ pub fn parse(
 
 const NO_PERMISSIONS: &str = "no permissions to access the room";
 
-fn check_grants(claims: &Claims) -> Result<(), ConnectError> {
+fn check_grants(claims: &Claims, limits: NameLimits) -> Result<(), ConnectError> {
     let video = claims.video.clone().unwrap_or_default();
     if !video.room_join {
         return Err(refuse(401, "permissions denied"));
@@ -179,20 +192,17 @@ fn check_grants(claims: &Claims) -> Result<(), ConnectError> {
     if claims.identity().is_empty() {
         return Err(refuse(400, "identity cannot be empty"));
     }
-    if claims.identity().len() > MAX_IDENTITY_BYTES {
-        return Err(refuse(
-            400,
-            &format!("participant identity length exceeds limits: max length {MAX_IDENTITY_BYTES}"),
-        ));
+    let NameLimits { room_bytes, identity_bytes } = limits;
+    if identity_bytes > 0 && claims.identity().len() > identity_bytes {
+        let text = "participant identity length exceeds limits: max length";
+        return Err(refuse(400, &format!("{text} {identity_bytes}")));
     }
     if video.room.is_empty() {
         return Err(refuse(400, "no room name"));
     }
-    if video.room.len() > MAX_ROOM_NAME_BYTES {
-        return Err(refuse(
-            400,
-            &format!("room name length exceeds limits: max length {MAX_ROOM_NAME_BYTES}"),
-        ));
+    if room_bytes > 0 && video.room.len() > room_bytes {
+        let text = "room name length exceeds limits: max length";
+        return Err(refuse(400, &format!("{text} {room_bytes}")));
     }
     Ok(())
 }

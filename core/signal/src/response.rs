@@ -64,6 +64,11 @@ impl Client {
         matches!(self.sdk, Sdk::Rust | Sdk::Python | Sdk::Node | Sdk::Cpp | Sdk::Unity)
     }
 
+    /// Whether a media stream may have a name of its own, that all tracks of one source share.
+    pub fn knows_stream_names(&self) -> bool {
+        self.protocol >= 10 && !self.firefox
+    }
+
     /// Whether `leave` can tell it to resume.
     pub fn knows_leave_action(&self) -> bool {
         self.protocol >= 13

@@ -43,6 +43,7 @@ fn connect(
         query: &query,
         user_agent: exchange["headers"]["user-agent"].as_str(),
         client_address: "10.77.0.2",
+        limits: Default::default(),
     };
     parse(request, claims.as_ref())
 }

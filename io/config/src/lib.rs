@@ -28,8 +28,8 @@ mod source;
 
 pub use port_range::{PortRange, PortRangeError};
 pub use sections::{
-    EnabledCodec, Limit, Logging, Prometheus, Room, Rtc, Storage, Webhook, WebhookFilter,
-    WebhookQueue,
+    EnabledCodec, Limit, Logging, PlayoutDelay, PresetAgent, Prometheus, Room, RoomPreset, Rtc,
+    Storage, Webhook, WebhookFilter, WebhookQueue,
 };
 pub use source::Source;
 
@@ -81,6 +81,10 @@ pub struct Config {
     pub webhook: Webhook,
     /// Bounds.
     pub limit: Limit,
+    /// Whether participants may publish data tracks.
+    pub enable_data_tracks: bool,
+    /// Whether participants may store data for others to get.
+    pub enable_participant_data_blob: bool,
 }
 
 impl Default for Config {
@@ -101,6 +105,8 @@ impl Default for Config {
             storage: Storage::default(),
             webhook: Webhook::default(),
             limit: Limit::default(),
+            enable_data_tracks: true,
+            enable_participant_data_blob: false,
         }
     }
 }
@@ -294,6 +300,24 @@ logging:
         assert_eq!(config.node_ips().unwrap().len(), 2);
         assert_eq!(config.codecs().unwrap(), [Codec::Opus, Codec::Vp8]);
         assert_eq!(config.room.departure_timeout(), Duration::from_secs(6));
+    }
+
+    #[test]
+    fn presets_are_read_in_every_spelling() {
+        let config = Config::from_yaml(
+            "room:\n  auto_create: false\n  sync_streams: true\n  playout_delay: {enabled: true, min: 100, max: 2000}\n\
+             \x20 room_configurations:\n    a: {emptytimeout: 1, maxparticipants: 2, agents: [{agentname: x}]}\n\
+             \x20   b: {empty_timeout: 3, metadata: m}\n    c: {emptyTimeout: 4, syncStreams: true}\n",
+        )
+        .unwrap();
+        let room = &config.room;
+        assert!(!room.auto_create && room.sync_streams);
+        assert_eq!(room.playout_delay, PlayoutDelay { enabled: true, min: 100, max: 2000 });
+        let timeouts = room.room_configurations.values().map(|preset| preset.empty_timeout);
+        assert_eq!(timeouts.collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!(room.room_configurations["a"].agents[0].agent_name, "x");
+        let mistake = "room: {room_configurations: {a: {emptytimout: 1}}}";
+        assert!(Config::from_yaml(mistake).unwrap_err().to_string().contains("emptytimout"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::PortRange;
 use serde::{Deserialize, Deserializer};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// `rtc`: how media reaches this server.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -49,6 +49,62 @@ pub struct Room {
     pub enabled_codecs: Option<Vec<EnabledCodec>>,
     /// Whether the server API may unmute.
     pub enable_remote_unmute: bool,
+    /// Whether a join creates its room; else its token has to grant `roomCreate`.
+    pub auto_create: bool,
+    /// Whether sound and picture of one source come in one stream.
+    pub sync_streams: bool,
+    /// What receivers wait before they show a frame.
+    pub playout_delay: PlayoutDelay,
+    /// What `room_preset` of a call and `roomPreset` of a token stand for.
+    pub room_configurations: BTreeMap<String, RoomPreset>,
+    /// Whether webhooks about tracks carry the whole room.
+    pub enable_full_room_in_webhooks: bool,
+}
+
+/// `room.playout_delay`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PlayoutDelay {
+    /// Whether receivers are told at all.
+    pub enabled: bool,
+    /// At least so long, ms.
+    pub min: u32,
+    /// At most so long, ms; 0 for any time.
+    pub max: u32,
+}
+
+/// One of `room.room_configurations`. LiveKit's file spells its keys in lower case without
+/// underscores; with them, and as in JSON, they are understood too.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct RoomPreset {
+    pub name: String,
+    #[serde(alias = "emptytimeout", alias = "emptyTimeout")]
+    pub empty_timeout: u32,
+    #[serde(alias = "departuretimeout", alias = "departureTimeout")]
+    pub departure_timeout: u32,
+    #[serde(alias = "maxparticipants", alias = "maxParticipants")]
+    pub max_participants: u32,
+    #[serde(alias = "minplayoutdelay", alias = "minPlayoutDelay")]
+    pub min_playout_delay: u32,
+    #[serde(alias = "maxplayoutdelay", alias = "maxPlayoutDelay")]
+    pub max_playout_delay: u32,
+    #[serde(alias = "syncstreams", alias = "syncStreams")]
+    pub sync_streams: bool,
+    pub metadata: String,
+    pub agents: Vec<PresetAgent>,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// An agent that comes to the rooms of a preset.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct PresetAgent {
+    #[serde(alias = "agentname", alias = "agentName")]
+    pub agent_name: String,
+    pub metadata: String,
 }
 
 impl Default for Room {
@@ -59,6 +115,11 @@ impl Default for Room {
             max_participants: 0,
             enabled_codecs: None,
             enable_remote_unmute: false,
+            auto_create: true,
+            sync_streams: false,
+            playout_delay: PlayoutDelay::default(),
+            room_configurations: BTreeMap::new(),
+            enable_full_room_in_webhooks: false,
         }
     }
 }
@@ -166,6 +227,16 @@ pub struct Limit {
     pub max_attributes_size: Option<usize>,
     /// Longest name of a room, bytes.
     pub max_room_name_length: Option<usize>,
+    /// Longest identity, bytes.
+    pub max_participant_identity_length: Option<usize>,
+    /// Longest name of a participant, bytes.
+    pub max_participant_name_length: Option<usize>,
+    /// Longest key of a data blob, bytes.
+    pub max_data_blob_key_length: Option<usize>,
+    /// Most bytes of a participant's data blobs.
+    pub max_data_blobs_size: Option<usize>,
+    /// Longest message on the signal socket, bytes, compressed and decompressed.
+    pub signal_message_size_limit: Option<usize>,
     /// Longest body of an API request, bytes.
     pub max_api_request_body_size: usize,
     /// Most TCP connections of one address; loopback is exempt. Not LiveKit's.
@@ -186,6 +257,11 @@ impl Default for Limit {
             max_metadata_size: None,
             max_attributes_size: None,
             max_room_name_length: None,
+            max_participant_identity_length: None,
+            max_participant_name_length: None,
+            max_data_blob_key_length: None,
+            max_data_blobs_size: None,
+            signal_message_size_limit: None,
             max_api_request_body_size: 10 << 20,
             connections_per_address: 10_000,
             half_open_per_address: 1_000,

@@ -120,8 +120,8 @@ impl Gateway {
             "/debug/rooms" => self.debug_rooms(&context).await,
             "/rtc" => self.upgrade(request, context, ConnectPath::Rtc, peer, permit).await,
             "/rtc/v1" => self.upgrade(request, context, ConnectPath::RtcV1, peer, permit).await,
-            "/rtc/validate" => validate(&request, &context, ConnectPath::Rtc),
-            "/rtc/v1/validate" => validate(&request, &context, ConnectPath::RtcV1),
+            "/rtc/validate" => self.validate(&request, &context, ConnectPath::Rtc).await,
+            "/rtc/v1/validate" => self.validate(&request, &context, ConnectPath::RtcV1).await,
             path if twirp::is_service(path) => self.call(request, context).await,
             path => clean(path).map_or_else(page_not_found, |clean| redirect(&request, &clean)),
         }
@@ -182,7 +182,7 @@ impl Gateway {
             Some(None) => return plain(StatusCode::BAD_REQUEST, "Bad Request\n"),
             Some(Some(handshake)) => handshake,
         };
-        match parse(&request, &context, path, false) {
+        match self.parse(&request, &context, path, false) {
             Ok(wish) => {
                 if self.shared.draining.load(Ordering::Relaxed) && !wish.reconnect {
                     return plain(StatusCode::SERVICE_UNAVAILABLE, "server is shutting down");
@@ -196,6 +196,42 @@ impl Gateway {
             }
             Err(error) => refusal(error.status, error.body),
         }
+    }
+
+    /// Says whether a join would succeed: clients ask to learn why one did not.
+    async fn validate(
+        &self,
+        request: &Request<Incoming>,
+        context: &Context,
+        path: ConnectPath,
+    ) -> Answer {
+        let wish = match self.parse(request, context, path, true) {
+            Ok(wish) => wish,
+            Err(error) => return refusal(error.status, error.body),
+        };
+        match socket::validate(self, wish).await {
+            Ok(()) => plain(StatusCode::OK, "success"),
+            Err((status, body)) => refusal(status, body),
+        }
+    }
+
+    fn parse(
+        &self,
+        request: &Request<Incoming>,
+        context: &Context,
+        path: ConnectPath,
+        validate: bool,
+    ) -> Result<parlor_signal::ConnectRequest, ConnectError> {
+        let user_agent = request.headers().get(header::USER_AGENT);
+        let request = HttpRequest {
+            path,
+            validate,
+            query: &context.parameters,
+            user_agent: user_agent.and_then(|value| value.to_str().ok()),
+            client_address: &context.client_address,
+            limits: self.shared.ledger.limits().names,
+        };
+        connect::parse(request, context.claims.as_ref())
     }
 
     async fn call(&self, request: Request<Incoming>, context: Context) -> Answer {
@@ -308,31 +344,6 @@ fn from_twirp(twirp: twirp::Answer) -> Answer {
     *answer.status_mut() = twirp.status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(twirp.content_type));
     answer
-}
-
-fn validate(request: &Request<Incoming>, context: &Context, path: ConnectPath) -> Answer {
-    match parse(request, context, path, true) {
-        Ok(_) => plain(StatusCode::OK, "success"),
-        Err(error) => refusal(error.status, error.body),
-    }
-}
-
-fn parse(
-    request: &Request<Incoming>,
-    context: &Context,
-    path: ConnectPath,
-    validate: bool,
-) -> Result<parlor_signal::ConnectRequest, ConnectError> {
-    let user_agent =
-        request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    let request = HttpRequest {
-        path,
-        validate,
-        query: &context.parameters,
-        user_agent,
-        client_address: &context.client_address,
-    };
-    connect::parse(request, context.claims.as_ref())
 }
 
 fn query(request: &Request<Incoming>) -> Vec<(String, String)> {

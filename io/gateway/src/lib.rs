@@ -35,6 +35,7 @@ pub mod twirp;
 pub mod websocket;
 
 pub use limits::{ADDRESSES_MAX, GatewayLimits};
+pub use parlor_signal::connect::NameLimits;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parlor_node::{
@@ -60,6 +61,8 @@ use tokio::{
 pub const MAX_CONNECTIONS: usize = 65_536;
 /// A request's headers must have come by then.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest message of a WebSocket, bytes, where the operator set no limit.
+const UNLIMITED_MESSAGE_BYTES: usize = 64 << 20;
 /// After an accept that failed, for lack of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -180,6 +183,14 @@ impl Gateway {
     /// Bounds what is taken from now on.
     pub fn set_limits(&self, limits: GatewayLimits) {
         self.shared.ledger.set(limits);
+    }
+
+    /// Longest message that is taken from a socket, bytes.
+    pub(crate) fn message_bytes(&self) -> usize {
+        match self.shared.ledger.limits().message_bytes {
+            0 => UNLIMITED_MESSAGE_BYTES,
+            bytes => bytes,
+        }
     }
 
     /// Verifies tokens with other keys from now on.

@@ -1,5 +1,6 @@
 //! Bounds of what one address, or one API key, may take of this server.
 
+use parlor_signal::connect::NameLimits;
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -25,6 +26,10 @@ pub struct GatewayLimits {
     pub api_calls_per_second: u32,
     /// Longest body of a request, bytes.
     pub body_bytes: usize,
+    /// Longest message of a WebSocket, bytes, compressed and decompressed.
+    pub message_bytes: usize,
+    /// Longest names.
+    pub names: NameLimits,
 }
 
 impl Default for GatewayLimits {
@@ -36,6 +41,8 @@ impl Default for GatewayLimits {
             joins_per_second: 500,
             api_calls_per_second: 5_000,
             body_bytes: crate::http::MAX_BODY_BYTES,
+            message_bytes: crate::websocket::MAX_MESSAGE_BYTES,
+            names: NameLimits::default(),
         }
     }
 }

@@ -46,7 +46,9 @@ const READ_BYTES: usize = 2048;
 /// Messages that are there are written together, up to about this much.
 const WRITE_BATCH_BYTES: usize = 64 << 10;
 
-type Decision = Result<(), (u16, String)>;
+pub(crate) type Decision = Result<(), (u16, String)>;
+
+const NO_ANSWER: &str = "the server did not answer in time";
 
 /// The node's end of a socket.
 pub(crate) struct SocketHandle {
@@ -118,6 +120,33 @@ impl Drop for Session {
     }
 }
 
+/// Asks the node whether the client would be let in.
+pub(crate) async fn validate(gateway: &Gateway, wish: ConnectRequest) -> Decision {
+    let id = SessionId(gateway.draw_id());
+    let (decision, decided) = oneshot::channel();
+    let load = Arc::new(Load::default());
+    let handle = SocketHandle { decision: Some(decision), queue: None, load };
+    gateway.tables().sockets.insert(id, handle);
+    let _forget = ForgetSocket(gateway, id);
+    let exchange = async {
+        gateway.tell(Input::Validate { session: id, request: Box::new(wish) }).await;
+        decided.await
+    };
+    match timeout(DECISION_TIMEOUT, exchange).await {
+        Ok(Ok(decision)) => decision,
+        _ => Err((503, NO_ANSWER.to_owned())),
+    }
+}
+
+/// Removes the handle of a question when it is answered or nobody waits any more.
+struct ForgetSocket<'a>(&'a Gateway, SessionId);
+
+impl Drop for ForgetSocket<'_> {
+    fn drop(&mut self) {
+        self.0.tables().sockets.remove(&self.1);
+    }
+}
+
 /// Asks the node whether the client may come in, and answers the upgrade accordingly.
 pub(crate) async fn open(
     gateway: &Gateway,
@@ -141,7 +170,7 @@ pub(crate) async fn open(
     match timeout(DECISION_TIMEOUT, exchange).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err((status, body)))) => return refusal(status, body),
-        _ => return plain(StatusCode::SERVICE_UNAVAILABLE, "the server did not answer in time"),
+        _ => return plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER),
     }
     tokio::spawn(session.run(upgrade, handshake.deflate));
     switching_protocols(&handshake)
@@ -204,6 +233,7 @@ impl Session {
     ) -> End {
         let (reader, mut writer) = stream.split();
         let mut decoder = Decoder::new(deflate);
+        decoder.admit(self.gateway.message_bytes());
         let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         let mut output = BytesMut::new();
         loop {

@@ -43,7 +43,9 @@ async fn with_echo() -> (Gateway, SocketAddr) {
     tokio::spawn(async move {
         while let Some(input) = node.recv().await {
             match input {
-                Input::Connect { session, .. } => deliver.deliver(Output::Accept { session }),
+                Input::Connect { session, .. } | Input::Validate { session, .. } => {
+                    deliver.deliver(Output::Accept { session })
+                }
                 Input::Frame { session, frame } => {
                     deliver.deliver(Output::Frame { session, frame })
                 }

@@ -45,6 +45,7 @@ impl ControlRoom {
             fingerprint: identity.fingerprint().clone(),
             ice_lite: true,
             enable_remote_unmute: false,
+            room_rules: Default::default(),
             limits: Default::default(),
         };
         let start = Instant::now();
@@ -125,6 +126,7 @@ fn request(client: &mut Client, room: usize, identity: u64) -> connect::ConnectR
         query: &query,
         user_agent: None,
         client_address: "10.0.0.1",
+        limits: Default::default(),
     };
     connect::parse(request, Some(&claims)).unwrap()
 }

@@ -195,6 +195,7 @@ impl World {
             query: &query,
             user_agent: None,
             client_address: "10.1.0.1",
+            limits: Default::default(),
         };
         let claims = join_claims(&identity, &room);
         let request = connect::parse(request, Some(&claims)).expect("the client's request is good");
@@ -215,6 +216,7 @@ impl World {
             query: &query,
             user_agent: None,
             client_address: "10.2.0.1",
+            limits: Default::default(),
         };
         let request = connect::parse(request, Some(&claims)).expect("the request is good");
         self.node.handle(self.now, Input::Connect { session, request: Box::new(request) });
@@ -591,6 +593,7 @@ fn node_config(identity: &DtlsIdentity) -> NodeConfig {
         fingerprint: identity.fingerprint().clone(),
         ice_lite: true,
         enable_remote_unmute: false,
+        room_rules: Default::default(),
         limits: Default::default(),
     }
 }
@@ -604,6 +607,7 @@ fn connect_request(client: &mut Client, invitation: &Invitation) -> connect::Con
         query: &query,
         user_agent: None,
         client_address: "10.1.0.1",
+        limits: Default::default(),
     };
     connect::parse(request, Some(&claims)).expect("the client's request is good")
 }

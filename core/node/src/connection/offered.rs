@@ -30,7 +30,10 @@ impl Offered {
         model: ConnectionModel,
     ) -> Self {
         let id = cx.description_id();
-        let answerer = Answerer::new(id, now.unix.as_secs(), model, &cx.config.codecs);
+        let mut answerer = Answerer::new(id, now.unix.as_secs(), model, &cx.config.codecs);
+        if settings.playout_delay {
+            answerer.allow_playout_delay();
+        }
         Self { answerer, peer: None, settings, early_candidates: Vec::new() }
     }
 

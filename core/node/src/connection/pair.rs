@@ -48,6 +48,9 @@ impl Pair {
         if client.overlooks_returns() {
             offerer.avoid_returns();
         }
+        if settings.playout_delay {
+            offerer.allow_playout_delay();
+        }
         let subscriber = Subscriber {
             offerer,
             peer: Peer::open(cx, &settings, true),

@@ -26,6 +26,10 @@ pub struct Options {
     pub sync_state: Option<proto::SyncState>,
     pub max_participants: u32,
     pub grant: VideoGrant,
+    /// Protobuf JSON of a `RoomConfiguration`.
+    pub room_config: serde_json::Value,
+    pub room_preset: String,
+    pub client_info: proto::ClientInfo,
 }
 
 impl Default for Options {
@@ -38,6 +42,9 @@ impl Default for Options {
             sync_state: None,
             max_participants: 0,
             grant: VideoGrant { room_join: true, ..Default::default() },
+            room_config: serde_json::Value::Null,
+            room_preset: String::new(),
+            client_info: proto::ClientInfo { protocol: 17, ..Default::default() },
         }
     }
 }
@@ -68,7 +75,12 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let config = NodeConfig {
+        Self::with(|_| {})
+    }
+
+    /// A world whose server is configured otherwise.
+    pub fn with(change: impl FnOnce(&mut NodeConfig)) -> Self {
+        let mut config = NodeConfig {
             api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect(),
             region: String::new(),
             ice_servers: Vec::new(),
@@ -81,8 +93,10 @@ impl World {
             fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
             ice_lite: true,
             enable_remote_unmute: false,
+            room_rules: Default::default(),
             limits: Default::default(),
         };
+        change(&mut config);
         Self {
             node: Node::new(config, [3; 32]),
             now: Now { instant: Instant::now(), unix: Duration::from_secs(1_800_000_000) },
@@ -99,6 +113,29 @@ impl World {
 
     /// Lets a client ask to come in. It offers at once unless the options say otherwise.
     pub fn join(&mut self, room: &str, identity: &str, options: Options) -> SessionId {
+        let (session, request) = self.wish(room, identity, options);
+        self.handle(Input::Connect { session, request });
+        session
+    }
+
+    /// Lets a client ask whether it would be let in.
+    pub fn validate(
+        &mut self,
+        room: &str,
+        identity: &str,
+        options: Options,
+    ) -> Option<(u16, String)> {
+        let (session, request) = self.wish(room, identity, options);
+        self.handle(Input::Validate { session, request });
+        self.sockets.remove(&session).unwrap().refused
+    }
+
+    fn wish(
+        &mut self,
+        room: &str,
+        identity: &str,
+        options: Options,
+    ) -> (SessionId, Box<ConnectRequest>) {
         let session = SessionId(self.sockets.len() as u64 + 1);
         let grant = VideoGrant { room: room.into(), ..options.grant };
         let claims = Claims {
@@ -106,10 +143,15 @@ impl World {
             sub: identity.into(),
             exp: Some(1_900_000_000),
             video: Some(grant),
-            room_config: Some(serde_json::json!({ "maxParticipants": options.max_participants })),
+            room_config: Some(match options.room_config {
+                serde_json::Value::Null => {
+                    serde_json::json!({ "maxParticipants": options.max_participants })
+                }
+                chosen => chosen,
+            }),
+            room_preset: options.room_preset,
             ..Default::default()
         };
-        let protocol = 17;
         let request = ConnectRequest {
             claims,
             path: if options.pair { ConnectPath::Rtc } else { ConnectPath::RtcV1 },
@@ -117,8 +159,8 @@ impl World {
                 true => ConnectionModel::Pair,
                 false => ConnectionModel::Single,
             },
-            client_info: proto::ClientInfo { protocol, ..Default::default() },
-            protocol,
+            protocol: options.client_info.protocol,
+            client_info: options.client_info,
             client_address: "198.51.100.1".into(),
             auto_subscribe: true,
             auto_subscribe_data_track: false,
@@ -137,8 +179,7 @@ impl World {
         let socket = Socket { identity: identity.into(), ..Socket::default() };
         self.sockets.insert(session, socket);
         self.joining = identity.into();
-        self.handle(Input::Connect { session, request: Box::new(request) });
-        session
+        (session, Box::new(request))
     }
 
     /// A client with one connection, whose media is up.

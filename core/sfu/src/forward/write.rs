@@ -1,7 +1,10 @@
 //! Writes one owed packet into a slot.
 
 use parlor_model::{Codec, PayloadType, RtpTimestamp, SequenceNumber, Ssrc};
-use parlor_rtp::{HeaderFields, dependency_descriptor, rtx::OSN_LEN, vp8, vp9, write_header};
+use parlor_rtp::{
+    HeaderFields, dependency_descriptor, extension::PlayoutDelay, rtx::OSN_LEN, vp8, vp9,
+    write_header,
+};
 
 use super::{Sending, Subscription, red::write_payload, sent::SentPacket};
 use crate::receive::{
@@ -157,8 +160,10 @@ fn write_extended_header(
     );
     list.add(ids.abs_capture_time, parts.abs_capture_time);
     list.add(ids.dependency_descriptor, descriptor);
+    let chosen = subscription.settings.playout_delay.map(PlayoutDelay::to_bytes);
     if !matches!(sending, Sending::Rtx { .. }) {
-        list.add(ids.playout_delay, facts.playout_delay.as_ref().map_or(&[], |delay| &delay[..]));
+        let delay = chosen.as_ref().or(facts.playout_delay.as_ref());
+        list.add(ids.playout_delay, delay.map_or(&[], |delay| &delay[..]));
     }
     write_header(out, fields, list.list.get(..list.len)?)
 }

@@ -45,7 +45,7 @@ pub enum ProtocolError {
     BadControl,
     #[error("continuation of nothing, or a new message inside another")]
     BadFragment,
-    #[error("message larger than {MAX_MESSAGE_BYTES} bytes")]
+    #[error("message larger than admitted")]
     TooBig,
     #[error("text that is not UTF-8")]
     NotUtf8,
@@ -98,18 +98,25 @@ struct Partial {
 /// Turns a client's bytes into messages.
 pub struct Decoder {
     deflate: bool,
+    max_bytes: usize,
     partial: Option<Partial>,
 }
 
 impl Decoder {
     /// `deflate`: permessage-deflate was negotiated.
     pub fn new(deflate: bool) -> Self {
-        Self { deflate, partial: None }
+        Self { deflate, max_bytes: MAX_MESSAGE_BYTES, partial: None }
+    }
+
+    /// Takes messages of up to so many bytes, on the wire and decompressed.
+    pub fn admit(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
     }
 
     /// Takes the next message off the front of `input`; `None` if more bytes are needed.
     ///
-    /// Never asks for more than [`MAX_MESSAGE_BYTES`] and a header.
+    /// Never asks for more than a message that is admitted ([`MAX_MESSAGE_BYTES`] unless told
+    /// otherwise) and a header.
     pub fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Received>, ProtocolError> {
         loop {
             let Some(header) = self.header(input)? else { return Ok(None) };
@@ -173,7 +180,7 @@ impl Decoder {
             return Err(ProtocolError::BadControl);
         }
         let held = self.partial.as_ref().map_or(0, |partial| partial.payload.len());
-        if payload_bytes > (MAX_MESSAGE_BYTES - held) as u64 {
+        if !is_control && payload_bytes > self.max_bytes.saturating_sub(held) as u64 {
             return Err(ProtocolError::TooBig);
         }
         Ok(Some(Header {
@@ -213,7 +220,7 @@ impl Decoder {
             return Ok(None);
         }
         if message.compressed {
-            message.payload = inflate(&message.payload, MAX_MESSAGE_BYTES)?;
+            message.payload = inflate(&message.payload, self.max_bytes)?;
         }
         let payload = message.payload.freeze();
         if !message.text {
@@ -289,6 +296,26 @@ mod tests {
         }
         let error = decode(false, &client(0x82, &vec![7; MAX_MESSAGE_BYTES + 1])).unwrap_err();
         assert_eq!((error, error.close_code()), (ProtocolError::TooBig, CloseCode::TooBig));
+    }
+
+    #[test]
+    fn the_admitted_size_holds_on_the_wire_and_decompressed() {
+        let try_with = |payload: &[u8], first: u8| {
+            let mut decoder = Decoder::new(true);
+            decoder.admit(1_000);
+            decoder.decode(&mut BytesMut::from(&client(first, payload)[..]))
+        };
+        assert!(try_with(&[7; 1_000], 0x82).unwrap().is_some());
+        assert_eq!(try_with(&[7; 1_001], 0x82), Err(ProtocolError::TooBig));
+        let packed = |bytes| compress(&vec![7; bytes]).unwrap();
+        assert!(packed(1_001).len() < 100);
+        assert!(try_with(&packed(1_000), 0xc2).unwrap().is_some());
+        assert_eq!(try_with(&packed(1_001), 0xc2), Err(ProtocolError::TooBig));
+        let mut decoder = Decoder::new(true);
+        decoder.admit(1_000);
+        let mut halves = BytesMut::from(&client(0x02, &[7; 600])[..]);
+        halves.extend_from_slice(&client(0x80, &[7; 401]));
+        assert_eq!(decoder.decode(&mut halves), Err(ProtocolError::TooBig));
     }
 
     #[test]

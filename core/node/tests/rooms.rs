@@ -1,0 +1,328 @@
+//! How rooms begin, with which settings, and what participants leave in them for others.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use livekit_protocol as proto;
+use parlor_node::{
+    RoomRules,
+    api::{ApiRequest, ApiResponse},
+    io::SessionId,
+};
+use parlor_sfu::command::{MediaCommand, PlayoutDelay};
+use parlor_signal::token::VideoGrant;
+use proto::{
+    request_response::Reason, signal_request::Message as Request, signal_response::Message,
+};
+use serde_json::json;
+use std::time::Duration;
+use world::{Options, World, offer_with};
+
+fn creator() -> Option<VideoGrant> {
+    Some(VideoGrant { room_create: true, room_list: true, ..Default::default() })
+}
+
+fn create(world: &mut World, request: proto::CreateRoomRequest) -> proto::Room {
+    match world.call(creator(), ApiRequest::CreateRoom(request)) {
+        Ok(ApiResponse::Room(room)) => room,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn rooms(world: &mut World) -> Vec<proto::Room> {
+    match world.call(creator(), ApiRequest::ListRooms(Default::default())) {
+        Ok(ApiResponse::Rooms(list)) => list.rooms,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn named(name: &str) -> proto::CreateRoomRequest {
+    proto::CreateRoomRequest { name: name.into(), ..Default::default() }
+}
+
+#[test]
+fn without_auto_create_a_join_needs_a_room_or_the_right_to_make_it() {
+    let mut world = World::with(|config| config.room_rules.auto_create = false);
+    let refused = Some((404, "requested room does not exist"));
+    let session = world.join("room", "alice", Options::default());
+    assert_eq!(world.refused(session), refused);
+    let validated = world.validate("room", "alice", Options::default());
+    assert_eq!(validated.as_ref().map(|(status, body)| (*status, body.as_str())), refused);
+    assert!(rooms(&mut world).is_empty());
+
+    create(&mut world, named("room"));
+    assert_eq!(world.validate("room", "alice", Options::default()), None);
+    let session = world.join("room", "alice", Options::default());
+    assert_eq!(world.refused(session), None);
+
+    let grant = VideoGrant { room_join: true, room_create: true, ..Default::default() };
+    let session = world.join("other", "bob", Options { grant, ..Default::default() });
+    assert_eq!(world.refused(session), None);
+    assert_eq!(rooms(&mut world).len(), 2);
+}
+
+#[test]
+fn validation_opens_nothing_and_knows_revoked_tokens() {
+    let mut world = World::new();
+    assert_eq!(world.validate("room", "alice", Options::default()), None);
+    assert!(rooms(&mut world).is_empty());
+    world.join_active("room", "alice");
+    let remove = proto::RoomParticipantIdentity {
+        room: "room".into(),
+        identity: "alice".into(),
+        revoke_token_ts: 1_850_000_000,
+    };
+    let grant = VideoGrant { room_admin: true, room: "room".into(), ..Default::default() };
+    world.call(Some(grant), ApiRequest::RemoveParticipant(remove)).unwrap();
+    let text = "invalid authorization token: token has been revoked".to_owned();
+    assert_eq!(world.validate("room", "alice", Options::default()), Some((401, text)));
+}
+
+fn preset() -> RoomRules {
+    let preset = proto::RoomConfiguration {
+        empty_timeout: 11,
+        departure_timeout: 12,
+        max_participants: 2,
+        metadata: "from the preset".into(),
+        ..Default::default()
+    };
+    RoomRules { presets: [("small".to_owned(), preset)].into(), ..Default::default() }
+}
+
+#[test]
+fn presets_fill_in_what_was_not_chosen() {
+    let mut world = World::with(|config| config.room_rules = preset());
+    let request = proto::CreateRoomRequest {
+        room_preset: "small".into(),
+        departure_timeout: 90,
+        ..named("room")
+    };
+    let room = create(&mut world, request);
+    assert_eq!((room.empty_timeout, room.departure_timeout), (11, 90));
+    assert_eq!((room.max_participants, room.metadata.as_str()), (2, "from the preset"));
+
+    let unknown = proto::CreateRoomRequest { room_preset: "huge".into(), ..named("other") };
+    let error = world.call(creator(), ApiRequest::CreateRoom(unknown)).unwrap_err();
+    assert!(error.message.contains("unknown room configuration"), "{}", error.message);
+}
+
+#[test]
+fn a_token_brings_settings_for_the_room_that_its_join_creates() {
+    let mut world = World::with(|config| config.room_rules = preset());
+    let room_config = json!({ "metadata": "from the token", "emptyTimeout": 33 });
+    let options = || Options {
+        room_preset: "small".into(),
+        room_config: room_config.clone(),
+        ..Default::default()
+    };
+    let session = world.join("room", "alice", options());
+    let Message::Join(join) = &world.said(session)[0] else { panic!() };
+    let room = join.room.as_ref().unwrap();
+    assert_eq!((room.empty_timeout, room.departure_timeout), (33, 12));
+    assert_eq!((room.max_participants, room.metadata.as_str()), (2, "from the token"));
+
+    // It is there now: other settings change nothing.
+    let room_config = json!({ "metadata": "too late" });
+    world.join("room", "bob", Options { room_config, ..Default::default() });
+    assert_eq!(rooms(&mut world)[0].metadata, "from the token");
+
+    let bad = Options { room_preset: "huge".into(), ..Default::default() };
+    let session = world.join("elsewhere", "eve", bad);
+    assert_eq!(world.refused(session), Some((500, "connection closed by media")));
+    assert_eq!(rooms(&mut world).len(), 1);
+}
+
+fn publish(world: &mut World, session: SessionId, stream: &str) -> String {
+    world.request(
+        session,
+        Request::AddTrack(proto::AddTrackRequest {
+            cid: "mic".into(),
+            r#type: proto::TrackType::Audio.into(),
+            source: proto::TrackSource::Microphone.into(),
+            stream: stream.into(),
+            ..Default::default()
+        }),
+    );
+    world.request(session, Request::Offer(offer_with(2, &["mic"])));
+    let mut said = world.said(session).iter().rev();
+    said.find_map(|message| match message {
+        Message::TrackPublished(published) => published.track.clone(),
+        _ => None,
+    })
+    .unwrap()
+    .sid
+}
+
+fn answered(world: &World, session: SessionId) -> String {
+    let mut said = world.said(session).iter().rev();
+    said.find_map(|message| match message {
+        Message::Answer(answer) => Some(answer.sdp.clone()),
+        _ => None,
+    })
+    .unwrap()
+}
+
+#[test]
+fn tracks_of_one_source_share_a_stream_where_streams_are_synced() {
+    let firefox =
+        || proto::ClientInfo { protocol: 17, browser: "Firefox".into(), ..Default::default() };
+    for synced in [false, true] {
+        let mut world = World::new();
+        create(&mut world, proto::CreateRoomRequest { sync_streams: synced, ..named("room") });
+        let alice = world.join_active("room", "alice");
+        let track = publish(&mut world, alice, "desk");
+        let bob = world.join("room", "bob", Options::default());
+        let eve = Options { client_info: firefox(), ..Default::default() };
+        let eve = world.join("room", "eve", eve);
+        let sid = world.sid_of(alice);
+        let name = if synced { "desk" } else { track.as_str() };
+        let wanted = format!("a=msid:{sid}|{name} {track}");
+        assert!(answered(&world, bob).contains(&wanted), "{wanted}");
+        assert!(answered(&world, eve).contains(&format!("a=msid:{sid}|{track} {track}")));
+    }
+}
+
+#[test]
+fn receivers_are_told_the_rooms_playout_delay() {
+    const URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+    let delays = |world: &World| -> Vec<Option<PlayoutDelay>> {
+        let settings = world.commands.iter().filter_map(|command| match command {
+            MediaCommand::SetSubscription { settings, .. } => Some(settings.playout_delay),
+            _ => None,
+        });
+        settings.collect()
+    };
+    for (min, max, expected) in [
+        (0, 0, None),
+        (100, 2_000, Some(PlayoutDelay { min_ms: 100, max_ms: 2_000 })),
+        (300, 200, Some(PlayoutDelay { min_ms: 300, max_ms: 300 })),
+        (300, 0, Some(PlayoutDelay { min_ms: 300, max_ms: PlayoutDelay::LIMIT_MS })),
+    ] {
+        let mut world = World::new();
+        let request = proto::CreateRoomRequest {
+            min_playout_delay: min,
+            max_playout_delay: max,
+            ..named("room")
+        };
+        create(&mut world, request);
+        let alice = world.join_active("room", "alice");
+        publish(&mut world, alice, "");
+        let pair = world.join("room", "bob", Options { pair: true, ..Default::default() });
+        let offered = world.said(pair).iter().find_map(|message| match message {
+            Message::Offer(offer) => Some(offer.sdp.clone()),
+            _ => None,
+        });
+        // It carries sound only, and sound has no such extension.
+        assert!(!offered.unwrap().contains(URI));
+        assert_eq!(delays(&world).last(), Some(&expected));
+    }
+}
+
+#[test]
+fn rooms_close_for_their_reasons() {
+    let mut world = World::new();
+    let request = proto::CreateRoomRequest {
+        empty_timeout: 60,
+        departure_timeout: 5,
+        tags: [("team".to_owned(), "blue".to_owned())].into(),
+        ..named("room")
+    };
+    create(&mut world, request);
+    assert_eq!(world.node.snapshot()[0].tags["team"], "blue");
+    world.pass(Duration::from_secs(59));
+    assert_eq!(rooms(&mut world).len(), 1);
+    let alice = world.join_active("room", "alice");
+    world.pass(Duration::from_secs(120));
+    assert_eq!(rooms(&mut world).len(), 1);
+    world.request(alice, Request::Leave(proto::LeaveRequest::default()));
+    world.pass(Duration::from_secs(4));
+    assert_eq!(rooms(&mut world).len(), 1);
+    world.pass(Duration::from_secs(1));
+    assert!(rooms(&mut world).is_empty());
+
+    let bob = world.join_active("room", "bob");
+    let delete = proto::DeleteRoomRequest { room: "room".into() };
+    world.call(creator(), ApiRequest::DeleteRoom(delete)).unwrap();
+    let leave = world.said(bob).iter().find_map(|message| match message {
+        Message::Leave(leave) => Some(leave.reason()),
+        _ => None,
+    });
+    assert_eq!(leave, Some(proto::DisconnectReason::RoomDeleted));
+}
+
+fn key(text: &str) -> Option<proto::DataBlobKey> {
+    let key = proto::data_blob_key::Key::Generic(text.to_owned());
+    Some(proto::DataBlobKey { key: Some(key) })
+}
+
+fn store(world: &mut World, session: SessionId, name: &str, bytes: usize) -> Message {
+    let blob = proto::DataBlob { key: key(name), contents: vec![7; bytes] };
+    let request = proto::StoreDataBlobRequest { request_id: 9, blob: Some(blob) };
+    world.request(session, Request::StoreDataBlobRequest(request));
+    world.said(session).last().unwrap().clone()
+}
+
+fn get(world: &mut World, session: SessionId, of: &str, name: &str) -> Message {
+    let participant_identity = of.to_owned();
+    let request = proto::GetDataBlobRequest { request_id: 8, participant_identity, key: key(name) };
+    world.request(session, Request::GetDataBlobRequest(request));
+    world.said(session).last().unwrap().clone()
+}
+
+fn reason(message: &Message) -> Option<(u32, Reason)> {
+    match message {
+        Message::RequestResponse(response) => Some((response.request_id, response.reason())),
+        _ => None,
+    }
+}
+
+#[test]
+fn data_blobs_are_off_unless_configured() {
+    let mut world = World::new();
+    let alice = world.join_active("room", "alice");
+    assert_eq!(reason(&store(&mut world, alice, "k", 1)), Some((9, Reason::NotAllowed)));
+    assert_eq!(reason(&get(&mut world, alice, "alice", "")), Some((8, Reason::InvalidRequest)));
+    assert_eq!(reason(&get(&mut world, alice, "alice", "k")), Some((8, Reason::NotFound)));
+}
+
+#[test]
+fn data_blobs_are_stored_got_and_bounded() {
+    let mut world = World::with(|config| {
+        config.limits.data_blobs_bytes = 1_000;
+        config.limits.data_blob_key_bytes = 10;
+    });
+    let alice = world.join_active("room", "alice");
+    let bob = world.join_active("room", "bob");
+    assert!(matches!(store(&mut world, alice, "k", 999), Message::StoreDataBlobResponse(r)
+        if r.request_id == 9 && r.key == key("k")));
+    let Message::GetDataBlobResponse(got) = get(&mut world, bob, "alice", "k") else { panic!() };
+    assert_eq!(got.blob.unwrap().contents.len(), 999);
+
+    // The limit is of all blobs of a participant; one that is stored again makes room.
+    assert_eq!(reason(&store(&mut world, alice, "l", 0)), Some((9, Reason::LimitExceeded)));
+    assert_eq!(reason(&store(&mut world, alice, "k", 1_000)), Some((9, Reason::LimitExceeded)));
+    assert_eq!(reason(&store(&mut world, alice, "k", 1)), None);
+    assert_eq!(reason(&store(&mut world, alice, "0123456789", 5)), None);
+    let long = store(&mut world, alice, "0123456789a", 5);
+    assert_eq!(reason(&long), Some((9, Reason::LimitExceeded)));
+    assert_eq!(reason(&store(&mut world, alice, "", 5)), Some((9, Reason::InvalidRequest)));
+
+    assert_eq!(reason(&get(&mut world, bob, "bob", "k")), Some((8, Reason::NotFound)));
+    assert_eq!(reason(&get(&mut world, bob, "nobody", "k")), Some((8, Reason::NotFound)));
+    world.request(alice, Request::Leave(proto::LeaveRequest::default()));
+    assert_eq!(reason(&get(&mut world, bob, "alice", "k")), Some((8, Reason::NotFound)));
+
+    let grant = VideoGrant { room_join: true, can_publish_data: Some(false), ..Default::default() };
+    let eve = world.join("room", "eve", Options { grant, ..Default::default() });
+    assert_eq!(reason(&store(&mut world, eve, "k", 1)), Some((9, Reason::NotAllowed)));
+}
+
+#[test]
+fn data_tracks_can_be_switched_off() {
+    let mut world = World::with(|config| config.room_rules.data_tracks = false);
+    let alice = world.join_active("room", "alice");
+    let request =
+        proto::PublishDataTrackRequest { pub_handle: 1, name: "d".into(), ..Default::default() };
+    world.request(alice, Request::PublishDataTrackRequest(request));
+    assert_eq!(reason(world.said(alice).last().unwrap()), Some((0, Reason::NotAllowed)));
+}
