@@ -14,10 +14,12 @@ const { values: options, positionals } = parseArgs({
     player: { type: "string", default: join(here, "../../target/debug/parlor-player") },
     chromium: { type: "string", default: "/usr/bin/chromium" },
     python: { type: "string", default: join(here, "../../.venv/bin/python") },
+    "agents-python": { type: "string", default: join(here, "../../.venv-agents/bin/python") },
     full: { type: "boolean", default: false },
     keep: { type: "boolean", default: false },
   },
 });
+options.agentsPython = options["agents-python"];
 const filter = positionals[0] ?? "";
 const logs = join(here, ".cache", "logs");
 

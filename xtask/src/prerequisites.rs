@@ -14,6 +14,8 @@ pub struct Tools {
     pub chromium: PathBuf,
     /// The Python interpreter that has the LiveKit SDK.
     pub python: PathBuf,
+    /// The one that has livekit-agents, which pins another version of that SDK.
+    pub agents_python: PathBuf,
 }
 
 /// Makes sure that everything is there.
@@ -21,8 +23,9 @@ pub fn install(root: &Path) -> Result<Tools, String> {
     let interop = root.join("test/interop");
     let chromium = chromium()?;
     npm(&interop)?;
-    let python = python(root, &interop)?;
-    Ok(Tools { chromium, python })
+    let python = python(root, ".venv", "test/interop/requirements.txt")?;
+    let agents_python = python(root, ".venv-agents", "test/interop/agents/requirements.txt")?;
+    Ok(Tools { chromium, python, agents_python })
 }
 
 fn chromium() -> Result<PathBuf, String> {
@@ -77,24 +80,25 @@ fn npm(interop: &Path) -> Result<(), String> {
     write(&stamp, &lock)
 }
 
-fn python(root: &Path, interop: &Path) -> Result<PathBuf, String> {
-    let environment = root.join(".venv");
+
+/// A virtual environment with what a file pins.
+fn python(root: &Path, environment: &str, requirements_path: &str) -> Result<PathBuf, String> {
+    let name = environment;
+    let environment = root.join(environment);
     let python = environment.join("bin/python");
-    let requirements = read(&interop.join("requirements.txt"))?;
+    let requirements = read(&root.join(requirements_path))?;
     let stamp = environment.join("parlor-installed");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == requirements) {
         return Ok(python);
     }
-    println!(
-        "installing the Python packages of test/interop/requirements.txt into .venv (pip install)"
-    );
+    println!("installing the Python packages of {requirements_path} into {name} (pip install)");
     if !python.exists() {
         command(Command::new("python3").args(["-m", "venv"]).arg(&environment))
             .map_err(|error| format!("{error} (on Debian: apt-get install python3-venv)"))?;
     }
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    command(pip.arg(interop.join("requirements.txt")))?;
+    command(pip.arg(root.join(requirements_path)))?;
     write(&stamp, &requirements)?;
     Ok(python)
 }

@@ -134,6 +134,7 @@ fn interop(root: &Path, plan: &Plan) -> Count {
     command.arg("--player").arg(target.join("debug/parlor-player"));
     command.arg("--chromium").arg(&tools.chromium);
     command.arg("--python").arg(&tools.python);
+    command.arg("--agents-python").arg(&tools.agents_python);
     if plan.full {
         command.arg("--full");
     }

@@ -5,7 +5,7 @@
 
 use livekit_protocol as proto;
 
-/// A method of `livekit.RoomService`.
+/// A method of `livekit.RoomService` or `livekit.AgentDispatchService`.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs, clippy::large_enum_variant)] // moved once a call, never stored
 pub enum ApiRequest {
@@ -23,6 +23,9 @@ pub enum ApiRequest {
     PerformRpc(proto::PerformRpcRequest),
     ForwardParticipant(proto::ForwardParticipantRequest),
     MoveParticipant(proto::MoveParticipantRequest),
+    CreateDispatch(proto::CreateAgentDispatchRequest),
+    DeleteDispatch(proto::DeleteAgentDispatchRequest),
+    ListDispatch(proto::ListAgentDispatchRequest),
 }
 
 /// What an [`ApiRequest`] brought.
@@ -40,6 +43,8 @@ pub enum ApiResponse {
     SubscriptionsUpdated(proto::UpdateSubscriptionsResponse),
     RpcPerformed(proto::PerformRpcResponse),
     ParticipantMoved(proto::MoveParticipantResponse),
+    Dispatch(proto::AgentDispatch),
+    Dispatches(proto::ListAgentDispatchResponse),
 }
 
 /// The Twirp error codes that this server uses.

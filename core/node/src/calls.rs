@@ -86,6 +86,9 @@ impl Node {
             ApiRequest::UpdateSubscriptions(request) => self.update_subscriptions(now, request),
             ApiRequest::UpdateRoomMetadata(request) => self.update_room_metadata(now, request),
             ApiRequest::MoveParticipant(request) => self.move_participant(now, &request),
+            ApiRequest::CreateDispatch(request) => self.create_dispatch(now, request),
+            ApiRequest::DeleteDispatch(request) => self.delete_dispatch(now, request),
+            ApiRequest::ListDispatch(request) => self.list_dispatches(&request),
             ApiRequest::PerformRpc(_) | ApiRequest::ForwardParticipant(_) => {
                 Err(error(ApiErrorCode::Unknown, "not implemented"))
             }
@@ -214,6 +217,9 @@ fn may(grant: &VideoGrant, request: &ApiRequest) -> bool {
         ApiRequest::ForwardParticipant(request) => {
             admin_of(&request.room) && leads_to(&request.destination_room)
         }
+        ApiRequest::CreateDispatch(request) => admin_of(&request.room),
+        ApiRequest::DeleteDispatch(request) => admin_of(&request.room),
+        ApiRequest::ListDispatch(request) => admin_of(&request.room),
         ApiRequest::MoveParticipant(request) => {
             admin_of(&request.room) && leads_to(&request.destination_room)
         }

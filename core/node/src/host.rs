@@ -120,6 +120,7 @@ impl Host {
 
     fn handle_event(&mut self, cx: &mut Outside, now: Now, event: Event) {
         self.announce(cx, now, &event);
+        self.tell_agents(cx, now, &event);
         match event {
             Event::Updated { participants, audience } => {
                 self.send_update(cx, &participants, &audience);

@@ -41,7 +41,14 @@ pub enum Input {
         /// Verified token and decoded parameters.
         request: Box<parlor_signal::ConnectRequest>,
     },
-    /// A message from a client.
+    /// An agent worker asks for an upgrade. Answered as [`Input::Connect`] is.
+    Worker {
+        /// The socket.
+        session: SessionId,
+        /// The API key of its token.
+        api_key: String,
+    },
+    /// A message from a client or worker.
     Frame {
         /// The socket.
         session: SessionId,

@@ -60,6 +60,7 @@ impl Host {
         self.send_join(cx, &sid, member);
         self.send_token(cx, now, &sid);
         self.apply(now, Command::SetJoined(sid.clone()));
+        self.tell_agents_of_join(cx, now, &sid);
         for add in request.add_track_requests.into_iter().take(JOIN_TRACKS_MAX) {
             self.handle_add_track(cx, now, &sid, add);
         }

@@ -53,6 +53,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod agents;
 pub mod api;
 mod calls;
 mod config;
@@ -82,6 +83,7 @@ mod streams;
 mod subscription;
 mod webhook;
 
+pub use agents::WORKERS_MAX;
 pub use calls::NONCE_BYTES;
 pub use config::{Limits, NodeConfig, RoomRules};
 pub use connection::CANDIDATES_BEFORE_OFFER_MAX;

@@ -27,6 +27,7 @@ pub struct Counts {
     pub peers: usize,
     pub tracks: usize,
     pub subscriptions: usize,
+    pub agents: parlor_agents::AgentCounts,
 }
 
 /// One value per server: rooms, sessions and negotiation. See the crate's page.
@@ -34,7 +35,9 @@ pub struct Node {
     pub(crate) outside: Outside,
     pub(crate) hosts: BTreeMap<RoomName, Host>,
     deadlines: BTreeSet<(Instant, RoomName)>,
-    shutting_down: bool,
+    pub(crate) shutting_down: bool,
+    /// Sockets of agent workers.
+    pub(crate) workers: BTreeMap<SessionId, crate::agents::WorkerLink>,
     /// Whose tokens are barred that were issued before when (Unix seconds), oldest first.
     pub(crate) revoked: VecDeque<((RoomName, Identity), u64)>,
 }
@@ -47,6 +50,7 @@ impl Node {
             hosts: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             shutting_down: false,
+            workers: BTreeMap::new(),
             revoked: VecDeque::new(),
         }
     }
@@ -60,6 +64,7 @@ impl Node {
             sessions: self.outside.sessions.len(),
             peers: self.outside.peers.len(),
             tracks: self.outside.tracks.len(),
+            agents: self.outside.agents.counts(),
             subscriptions: hosts()
                 .flat_map(|host| host.members.values())
                 .map(|member| member.subscriptions.len())
@@ -74,7 +79,15 @@ impl Node {
 
     /// Takes something that happened outside.
     pub fn handle(&mut self, now: Now, input: Input) {
+        if !self.takes_worker_input(now, &input) {
+            self.handle_other(now, input);
+        }
+        self.settle_agents(now);
+    }
+
+    fn handle_other(&mut self, now: Now, input: Input) {
         match input {
+            Input::Worker { session, api_key } => self.worker_connected(now, session, api_key),
             Input::Connect { session, request } => self.connect(now, session, *request),
             Input::Validate { session, request } => self.validate(session, &request),
             Input::Frame { session, frame } => self.handle_frame(now, session, &frame),
@@ -86,6 +99,7 @@ impl Node {
             }
             Input::Api { call, claims, request } => {
                 if let Some(result) = self.handle_call(now, call, claims.as_deref(), request) {
+                    self.settle_agents(now);
                     self.outside.outputs.push_back(Output::Reply { call, result });
                 }
             }
@@ -101,7 +115,8 @@ impl Node {
 
     /// When [`Node::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(due, _)| *due)
+        let rooms = self.deadlines.first().map(|(due, _)| *due);
+        rooms.into_iter().chain(self.outside.agents.poll_timeout()).min()
     }
 
     /// Does what has become due.
@@ -115,6 +130,8 @@ impl Node {
             }
             self.with_host(now, &room, |host, outside| host.handle_timeout(outside, now));
         }
+        self.outside.agents.handle_timeout(now);
+        self.settle_agents(now);
     }
 
     /// Does something in a room, with everything that follows.
@@ -148,13 +165,21 @@ impl Node {
         }
     }
 
-    /// Creates the room of this name if there is none.
-    pub(crate) fn ensure_room(&mut self, now: Now, name: &RoomName, settings: RoomSettings) {
-        if !self.hosts.contains_key(name) {
-            let shard = self.least_loaded_shard();
-            let host = Host::new(&mut self.outside, now, name.clone(), settings, shard);
-            self.hosts.insert(name.clone(), host);
+    /// Creates the room of this name if there is none. Whether there was none.
+    pub(crate) fn ensure_room(
+        &mut self,
+        now: Now,
+        name: &RoomName,
+        settings: RoomSettings,
+    ) -> bool {
+        if self.hosts.contains_key(name) {
+            return false;
         }
+        let shard = self.least_loaded_shard();
+        let host = Host::new(&mut self.outside, now, name.clone(), settings, shard);
+        self.hosts.insert(name.clone(), host);
+        self.outside.agents.handle_room_created(now, name.clone());
+        true
     }
 
     fn least_loaded_shard(&self) -> ShardId {
@@ -293,6 +318,7 @@ impl Node {
 
     fn shut_down(&mut self, now: Now) {
         self.shutting_down = true;
+        self.close_workers();
         let rooms: Vec<_> = self.hosts.keys().cloned().collect();
         for room in rooms {
             self.with_host(now, &room, |host, _| {

@@ -119,7 +119,9 @@ impl Node {
         let sid = self.find(&request.room, &request.identity)?;
         let destination = RoomName::from(&*request.destination_room);
         let settings = self.outside.config.room.clone();
-        self.ensure_room(now, &destination, settings);
+        if self.ensure_room(now, &destination, settings) {
+            self.call_agents(now, &destination, Vec::new());
+        }
         self.reschedule(&destination);
         let target = self.hosts.get(&destination).ok_or_else(no_participant)?;
         let room = self.outside.server.room_with_counts(&target.room, &target.turn_password);

@@ -53,7 +53,10 @@ impl Node {
         let chosen = configuration.unwrap_or_default();
         let Some(chosen) = self.with_preset(chosen, &claims.room_preset) else { return false };
         let settings = room_settings(&self.outside.config.room, &chosen);
-        self.ensure_room(now, &request.room().into(), settings);
+        let name = RoomName::from(request.room());
+        if self.ensure_room(now, &name, settings) {
+            self.call_agents(now, &name, chosen.agents);
+        }
         true
     }
 
@@ -77,11 +80,14 @@ impl Node {
             let text = "unknown room configuration in create room request";
             return Err(error(ApiErrorCode::InvalidArgument, text));
         };
+        chosen.agents.iter().try_for_each(|agent| self.check_dispatch(agent))?;
         if wants_egress {
             return Err(error(ApiErrorCode::Internal, "egress not connected (redis required)"));
         }
         let settings = room_settings(&self.outside.config.room, &chosen);
-        self.ensure_room(now, &name, settings);
+        if self.ensure_room(now, &name, settings) {
+            self.call_agents(now, &name, chosen.agents);
+        }
         self.reschedule(&name);
         let host = self.hosts.get(&name).ok_or_else(no_room)?;
         let room = self.outside.server.room_with_counts(&host.room, &host.turn_password);

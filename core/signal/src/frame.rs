@@ -79,14 +79,14 @@ impl Encoder {
 
 /// Where a message has maps. They are hash maps, whose entries come in an order that differs
 /// from run to run, while the same inputs are to give the same outputs.
-enum Maps {
+pub(crate) enum Maps {
     /// The field is a map.
     Here(u32),
     /// The field is a message that has maps.
     In(u32, &'static [Maps]),
 }
 
-const PARTICIPANT_MAPS: [Maps; 1] = [Maps::Here(15)];
+pub(crate) const PARTICIPANT_MAPS: [Maps; 1] = [Maps::Here(15)];
 const DESCRIPTION_MAPS: [Maps; 1] = [Maps::Here(4)];
 const RESPONSE_MAPS: [Maps; 5] = [
     Maps::In(1, &[Maps::In(2, &PARTICIPANT_MAPS), Maps::In(3, &PARTICIPANT_MAPS)]),
@@ -97,7 +97,7 @@ const RESPONSE_MAPS: [Maps; 5] = [
 ];
 
 /// The same message with the entries of its maps in order.
-fn sorted(message: &[u8], maps: &[Maps]) -> Vec<u8> {
+pub(crate) fn sorted(message: &[u8], maps: &[Maps]) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.len());
     let mut entries: Vec<&[u8]> = Vec::new();
     for field in Fields::of(message).flatten() {

@@ -3,7 +3,7 @@
 //! [`connect`] decodes what a client asks for when it opens its WebSocket, [`token`] verifies and
 //! signs access tokens, [`frame`] turns WebSocket messages into requests and responses into
 //! messages, [`request`] and [`response`] translate between protobuf and the nouns of a room,
-//! [`data`] reads and relays data packets.
+//! [`data`] reads and relays data packets, [`worker`] has the messages of agent workers.
 //!
 //! This is the only crate where the version of a client matters, and the only one of the
 //! control plane, beside the server API, that knows protobuf. It never decides what a
@@ -27,6 +27,7 @@ pub mod request;
 pub mod response;
 pub mod token;
 mod wire;
+pub mod worker;
 
 pub use connect::{ConnectError, ConnectPath, ConnectRequest, ConnectionModel};
 pub use token::{ApiKeys, Claims, TokenError};

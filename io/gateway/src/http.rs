@@ -118,6 +118,7 @@ impl Gateway {
             "/healthz" => plain(StatusCode::OK, "ok"),
             "/readyz" => self.readiness(),
             "/debug/rooms" => self.debug_rooms(&context).await,
+            "/agent" => self.upgrade_worker(request, context, peer, permit).await,
             "/rtc" => self.upgrade(request, context, ConnectPath::Rtc, peer, permit).await,
             "/rtc/v1" => self.upgrade(request, context, ConnectPath::RtcV1, peer, permit).await,
             "/rtc/validate" => self.validate(&request, &context, ConnectPath::Rtc).await,
@@ -192,6 +193,7 @@ impl Gateway {
                     return plain(StatusCode::TOO_MANY_REQUESTS, "too many connections");
                 };
                 let upgrade = hyper::upgrade::on(&mut request);
+                let wish = |session| Input::Connect { session, request: Box::new(wish) };
                 socket::open(self, handshake, wish, upgrade, permit, key).await
             }
             Err(error) => refusal(error.status, error.body),
@@ -232,6 +234,37 @@ impl Gateway {
             limits: self.shared.ledger.limits().names,
         };
         connect::parse(request, context.claims.as_ref())
+    }
+
+    /// An agent worker comes.
+    async fn upgrade_worker(
+        &self,
+        mut request: Request<Incoming>,
+        context: Context,
+        peer: IpAddr,
+        permit: Arc<Permit>,
+    ) -> Answer {
+        let handshake = match Handshake::of(request.headers()) {
+            None => return empty(StatusCode::NOT_FOUND),
+            Some(None) => return plain(StatusCode::BAD_REQUEST, "Bad Request\n"),
+            // LiveKit compresses nothing here.
+            Some(Some(handshake)) => Handshake { deflate: false, ..handshake },
+        };
+        let claims = context.claims.unwrap_or_default();
+        if !claims.video.is_some_and(|video| video.agent) {
+            return plain(StatusCode::UNAUTHORIZED, "no permissions to access the room");
+        }
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "server is shutting down");
+        }
+        let key = self.shared.ledger.socket(&claims.iss);
+        let Some(key) = key.filter(|_| self.shared.ledger.join(peer)) else {
+            return plain(StatusCode::TOO_MANY_REQUESTS, "too many connections");
+        };
+        let upgrade = hyper::upgrade::on(&mut request);
+        let api_key = claims.iss;
+        let wish = |session| Input::Worker { session, api_key };
+        socket::open(self, handshake, wish, upgrade, permit, key).await
     }
 
     async fn call(&self, request: Request<Incoming>, context: Context) -> Answer {

@@ -1,4 +1,4 @@
-//! One participant's WebSocket: a handle on the node's side, a task on the client's.
+//! One participant's or worker's WebSocket: a handle on the node's side, a task on the client's.
 
 use crate::{
     Gateway, Permit,
@@ -151,7 +151,7 @@ impl Drop for ForgetSocket<'_> {
 pub(crate) async fn open(
     gateway: &Gateway,
     handshake: Handshake,
-    wish: ConnectRequest,
+    wish: impl FnOnce(SessionId) -> Input,
     upgrade: OnUpgrade,
     permit: Arc<Permit>,
     key: KeySocket,
@@ -164,7 +164,7 @@ pub(crate) async fn open(
     gateway.tables().sockets.insert(id, handle);
     let session = Session { gateway: gateway.clone(), id, queue, load, _permit: permit, _key: key };
     let exchange = async {
-        gateway.tell(Input::Connect { session: id, request: Box::new(wish) }).await;
+        gateway.tell(wish(id)).await;
         decided.await
     };
     match timeout(DECISION_TIMEOUT, exchange).await {

@@ -18,12 +18,21 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("core/turn", &["core/model"]),
     ("core/sfu", &["core/model", "core/rtp", "core/srtp", "core/congestion", "core/transport"]),
     ("core/room", &["core/model"]),
+    ("core/agents", &["core/model"]),
     ("core/signal", &["core/model", "core/room"]),
     ("core/cluster", &["core/model"]),
     // Of sfu its command and event types only, which a review has to see.
     (
         "core/node",
-        &["core/model", "core/room", "core/signal", "core/sdp", "core/cluster", "core/sfu"],
+        &[
+            "core/model",
+            "core/room",
+            "core/agents",
+            "core/signal",
+            "core/sdp",
+            "core/cluster",
+            "core/sfu",
+        ],
     ),
     (
         "core/client",

@@ -69,6 +69,8 @@ pub struct World {
     pub replies: Vec<Result<ApiResponse, ApiError>>,
     pub webhooks: Vec<proto::WebhookEvent>,
     sockets: BTreeMap<SessionId, Socket>,
+    /// What agent workers were told and not asked for yet.
+    workers: BTreeMap<SessionId, Vec<proto::server_message::Message>>,
     peers: BTreeMap<String, PeerId>,
     joining: String,
 }
@@ -106,6 +108,7 @@ impl World {
             replies: Vec::new(),
             webhooks: Vec::new(),
             sockets: BTreeMap::new(),
+            workers: BTreeMap::new(),
             peers: BTreeMap::new(),
             joining: String::new(),
         }
@@ -188,6 +191,26 @@ impl World {
         let peer = self.peer_of(identity);
         self.media(MediaEvent::PeerConnected { peer });
         session
+    }
+
+    /// An agent worker that has connected.
+    pub fn worker(&mut self) -> SessionId {
+        let session = SessionId(1_000 + self.workers.len() as u64);
+        self.workers.insert(session, Vec::new());
+        self.sockets.insert(session, Socket::default());
+        self.handle(Input::Worker { session, api_key: "devkey".into() });
+        session
+    }
+
+    pub fn worker_says(&mut self, session: SessionId, message: proto::worker_message::Message) {
+        let message = proto::WorkerMessage { message: Some(message) };
+        let frame = Frame::Binary(message.encode_to_vec().into());
+        self.handle(Input::Frame { session, frame });
+    }
+
+    /// What a worker was told since it was asked last.
+    pub fn worker_heard(&mut self, session: SessionId) -> Vec<proto::server_message::Message> {
+        std::mem::take(self.workers.get_mut(&session).unwrap())
     }
 
     /// A client whose session goes on with a new socket.
@@ -274,6 +297,12 @@ impl World {
                 Output::Webhook(event) => self.webhooks.push(*event),
                 Output::Refuse { session, status, body } => {
                     self.socket(session).refused = Some((status, body));
+                }
+                Output::Frame { session, frame: Frame::Binary(bytes) }
+                    if self.workers.contains_key(&session) =>
+                {
+                    let message = proto::ServerMessage::decode(bytes).unwrap();
+                    self.workers.get_mut(&session).unwrap().extend(message.message);
                 }
                 Output::Frame { session, frame: Frame::Binary(bytes) } => {
                     let response = proto::SignalResponse::decode(bytes).unwrap();

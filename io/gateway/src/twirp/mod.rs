@@ -45,15 +45,18 @@ pub struct Answer {
 /// A request that a handler exists for.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    decode: fn(Encoding, &[u8]) -> Option<ApiRequest>,
+    decode: Decode,
     encoding: Encoding,
 }
 
 const ROOM_SERVICE: &str = "/twirp/livekit.RoomService/";
+const DISPATCH_SERVICE: &str = "/twirp/livekit.AgentDispatchService/";
 
 /// Whether a path belongs to a service that exists here.
 pub fn is_service(path: &str) -> bool {
-    path.starts_with(ROOM_SERVICE) || absent::method(path).is_some()
+    path.starts_with(ROOM_SERVICE)
+        || path.starts_with(DISPATCH_SERVICE)
+        || absent::method(path).is_some()
 }
 
 /// Whether a path has a handler.
@@ -74,45 +77,60 @@ pub fn route(method: &str, path: &str, content_type: &str) -> Result<Route, Answ
     if method != "POST" {
         return bad_route(format!("unsupported method {method:?} (only POST is allowed)"));
     }
-    let decode: fn(Encoding, &[u8]) -> Option<ApiRequest> = match path.strip_prefix(ROOM_SERVICE) {
-        Some("CreateRoom") => |encoding, body| read(encoding, body).map(ApiRequest::CreateRoom),
-        Some("ListRooms") => |encoding, body| read(encoding, body).map(ApiRequest::ListRooms),
-        Some("DeleteRoom") => |encoding, body| read(encoding, body).map(ApiRequest::DeleteRoom),
-        Some("ListParticipants") => {
-            |encoding, body| read(encoding, body).map(ApiRequest::ListParticipants)
-        }
-        Some("GetParticipant") => {
-            |encoding, body| read(encoding, body).map(ApiRequest::GetParticipant)
-        }
-        Some("RemoveParticipant") => {
-            |encoding, body| read(encoding, body).map(ApiRequest::RemoveParticipant)
-        }
-        Some("MutePublishedTrack") => {
-            |encoding, body| read(encoding, body).map(ApiRequest::MutePublishedTrack)
-        }
-        Some("SendData") => |encoding, body| read(encoding, body).map(ApiRequest::SendData),
-        Some("UpdateParticipant") => {
-            |encoding, body| read(encoding, body).map(ApiRequest::UpdateParticipant)
-        }
-        Some("UpdateSubscriptions") => {
-            |encoding, body| read(encoding, body).map(ApiRequest::UpdateSubscriptions)
-        }
-        Some("UpdateRoomMetadata") => {
-            |encoding, body| read(encoding, body).map(ApiRequest::UpdateRoomMetadata)
-        }
-        Some("PerformRpc") => |encoding, body| read(encoding, body).map(ApiRequest::PerformRpc),
-        Some("ForwardParticipant") => {
-            |encoding, body| read(encoding, body).map(ApiRequest::ForwardParticipant)
-        }
-        Some("MoveParticipant") => {
-            |encoding, body| read(encoding, body).map(ApiRequest::MoveParticipant)
-        }
-        _ => return bad_route(format!("no handler for path {path:?}")),
+    let decode = match path.strip_prefix(DISPATCH_SERVICE) {
+        Some(method) => dispatch_method(method),
+        None => path.strip_prefix(ROOM_SERVICE).and_then(room_method),
     };
+    let Some(decode) = decode else { return bad_route(format!("no handler for path {path:?}")) };
     match Encoding::of(content_type) {
         Some(encoding) => Ok(Route { decode, encoding }),
         None => bad_route(format!("unexpected Content-Type: {content_type:?}")),
     }
+}
+
+type Decode = fn(Encoding, &[u8]) -> Option<ApiRequest>;
+
+fn dispatch_method(method: &str) -> Option<Decode> {
+    Some(match method {
+        "CreateDispatch" => |encoding, body| read(encoding, body).map(ApiRequest::CreateDispatch),
+        "DeleteDispatch" => |encoding, body| read(encoding, body).map(ApiRequest::DeleteDispatch),
+        "ListDispatch" => |encoding, body| read(encoding, body).map(ApiRequest::ListDispatch),
+        _ => return None,
+    })
+}
+
+fn room_method(method: &str) -> Option<Decode> {
+    Some(match method {
+        "CreateRoom" => |encoding, body| read(encoding, body).map(ApiRequest::CreateRoom),
+        "ListRooms" => |encoding, body| read(encoding, body).map(ApiRequest::ListRooms),
+        "DeleteRoom" => |encoding, body| read(encoding, body).map(ApiRequest::DeleteRoom),
+        "ListParticipants" => {
+            |encoding, body| read(encoding, body).map(ApiRequest::ListParticipants)
+        }
+        "GetParticipant" => |encoding, body| read(encoding, body).map(ApiRequest::GetParticipant),
+        "RemoveParticipant" => {
+            |encoding, body| read(encoding, body).map(ApiRequest::RemoveParticipant)
+        }
+        "MutePublishedTrack" => {
+            |encoding, body| read(encoding, body).map(ApiRequest::MutePublishedTrack)
+        }
+        "SendData" => |encoding, body| read(encoding, body).map(ApiRequest::SendData),
+        "UpdateParticipant" => {
+            |encoding, body| read(encoding, body).map(ApiRequest::UpdateParticipant)
+        }
+        "UpdateSubscriptions" => {
+            |encoding, body| read(encoding, body).map(ApiRequest::UpdateSubscriptions)
+        }
+        "UpdateRoomMetadata" => {
+            |encoding, body| read(encoding, body).map(ApiRequest::UpdateRoomMetadata)
+        }
+        "PerformRpc" => |encoding, body| read(encoding, body).map(ApiRequest::PerformRpc),
+        "ForwardParticipant" => {
+            |encoding, body| read(encoding, body).map(ApiRequest::ForwardParticipant)
+        }
+        "MoveParticipant" => |encoding, body| read(encoding, body).map(ApiRequest::MoveParticipant),
+        _ => return None,
+    })
 }
 
 impl Route {
@@ -165,6 +183,10 @@ impl Route {
             ApiResponse::RpcPerformed(message) => ("PerformRpcResponse", message.encode_to_vec()),
             ApiResponse::ParticipantMoved(message) => {
                 ("MoveParticipantResponse", message.encode_to_vec())
+            }
+            ApiResponse::Dispatch(message) => ("AgentDispatch", message.encode_to_vec()),
+            ApiResponse::Dispatches(message) => {
+                ("ListAgentDispatchResponse", message.encode_to_vec())
             }
         };
         let body = match self.encoding {
