@@ -80,7 +80,6 @@ fn npm(interop: &Path) -> Result<(), String> {
     write(&stamp, &lock)
 }
 
-
 /// A virtual environment with what a file pins.
 fn python(root: &Path, environment: &str, requirements_path: &str) -> Result<PathBuf, String> {
     let name = environment;

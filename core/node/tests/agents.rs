@@ -124,7 +124,9 @@ fn a_room_worker_gets_a_job_when_a_room_is_created() {
     let agent = agent_joins(&mut world, &assignment);
     let proto::signal_response::Message::Join(join) = &world.said(agent)[0] else { panic!() };
     let this = join.participant.clone().unwrap();
-    assert!(this.permission.unwrap().agent);
+    #[allow(deprecated)]
+    let is_agent = this.permission.unwrap().agent;
+    assert!(is_agent);
 
     let listed = list(&mut world, "ag");
     let state = listed[0].state.clone().unwrap();
