@@ -23,8 +23,9 @@ pub fn install(root: &Path) -> Result<Tools, String> {
     let interop = root.join("test/interop");
     let chromium = chromium()?;
     npm(&interop)?;
-    let python = python(root, ".venv", "test/interop/requirements.txt")?;
-    let agents_python = python(root, ".venv-agents", "test/interop/agents/requirements.txt")?;
+    let python = python_environment(root, ".venv", "test/interop/requirements.txt")?;
+    let agents_python =
+        python_environment(root, ".venv-agents", "test/interop/agents/requirements.txt")?;
     Ok(Tools { chromium, python, agents_python })
 }
 
@@ -81,7 +82,11 @@ fn npm(interop: &Path) -> Result<(), String> {
 }
 
 /// A virtual environment with what a file pins.
-fn python(root: &Path, environment: &str, requirements_path: &str) -> Result<PathBuf, String> {
+fn python_environment(
+    root: &Path,
+    environment: &str,
+    requirements_path: &str,
+) -> Result<PathBuf, String> {
     let name = environment;
     let environment = root.join(environment);
     let python = environment.join("bin/python");
