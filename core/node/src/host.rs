@@ -4,18 +4,17 @@
 use crate::{
     connection::Negotiated,
     io::SessionId,
-    member::{Member, Publication},
+    member::Member,
     outside::{Address, Outside},
     reliable::SentData,
     rpc::PendingRpc,
-    subscription::{sent_codecs, stream_id, subscription_settings},
 };
 use livekit_protocol as proto;
 use parlor_model::{
-    Codec, DisconnectReason, Now, ParticipantSid, RoomName, ShardId, TrackKind, TrackSid,
+    Codec, DisconnectReason, Now, ParticipantSid, RoomName, ShardId, TrackId, TrackKind, TrackSid,
 };
 use parlor_room::{Audience, Command, Event, Participant, Refusal, Room, RoomSettings};
-use parlor_sdp::{PublishedTrack, ReceivedSection, SendTrack};
+use parlor_sdp::{PublishedTrack, ReceivedSection};
 use parlor_sfu::command::MediaCommand;
 use parlor_signal::{
     frame::Encoder,
@@ -42,10 +41,10 @@ pub(crate) struct Host {
     pub(crate) members: BTreeMap<ParticipantSid, Member>,
     pub(crate) turn_password: String,
     pub(crate) nonces: VecDeque<Vec<u8>>,
-    sif_trailer: Vec<u8>,
+    pub(crate) sif_trailer: Vec<u8>,
     pub(crate) sent_data: SentData,
     /// What publishers were told that is wanted of their video.
-    pub(crate) demand: BTreeMap<TrackSid, parlor_room::Demand>,
+    pub(crate) demand: BTreeMap<TrackSid, Vec<parlor_room::Demand>>,
     pub(crate) demand_changed: BTreeSet<TrackSid>,
     /// Calls of the server API to methods of participants, by id.
     pub(crate) rpcs: BTreeMap<String, PendingRpc>,
@@ -253,8 +252,8 @@ impl Host {
             cx.close(session);
         }
         member.connection.close(cx);
-        for publication in member.publications.values() {
-            cx.tracks.remove(&publication.id);
+        for id in member.publications.values().flat_map(|publication| &publication.ids) {
+            cx.tracks.remove(id);
         }
         if let Some(now) = self.rpcs.values().map(|rpc| rpc.due).min() {
             // Nothing is late at the earliest deadline but what waits for who has gone.
@@ -288,17 +287,7 @@ impl Host {
         track: &TrackSid,
         cid: String,
     ) {
-        let address = self.address(publisher);
-        let Some(member) = self.members.get_mut(publisher) else { return };
-        if !member.publications.contains_key(track) {
-            let id = cx.track_id();
-            cx.tracks.insert(id, (address, track.clone()));
-            if self.room.track(track).is_some_and(|track| track.announced.encryption != 0) {
-                let trailer = self.sif_trailer.clone().into();
-                cx.command(self.shard, MediaCommand::SetFrameTrailer { track: id, trailer });
-            }
-            member.publications.insert(track.clone(), Publication { id, subscribed: false });
-        }
+        self.identify_encodings(cx, publisher, track);
         let info = self.room.track(track).map(response::track_info);
         let published = proto::TrackPublishedResponse { cid, track: info };
         self.send(cx, publisher, Message::TrackPublished(published));
@@ -318,8 +307,9 @@ impl Host {
     ) {
         tracing::info!(room = %self.room.name(), participant = %publisher, %track, "track ended");
         let member = self.members.get_mut(publisher);
-        if let Some(publication) = member.and_then(|member| member.publications.remove(&track)) {
-            cx.tracks.remove(&publication.id);
+        let publication = member.and_then(|member| member.publications.remove(&track));
+        for id in publication.iter().flat_map(|publication| &publication.ids) {
+            cx.tracks.remove(id);
         }
         if by_server {
             let ended = proto::TrackUnpublishedResponse { track_sid: track.to_string() };
@@ -335,8 +325,8 @@ impl Host {
         muted: bool,
     ) {
         let member = self.members.get(publisher);
-        if let Some(publication) = member.and_then(|member| member.publications.get(track)) {
-            let track = publication.id;
+        let publication = member.and_then(|member| member.publications.get(track));
+        for track in publication.iter().flat_map(|publication| &publication.ids).copied() {
             cx.command(self.shard, MediaCommand::SetTrackMuted { track, muted });
         }
     }
@@ -348,9 +338,10 @@ impl Host {
         let mut published = Vec::new();
         for track in &participant.tracks {
             let Some(publication) = member.publications.get(&track.sid) else { continue };
-            for codec in track.codecs.iter().filter(|codec| !codec.cid.is_empty()) {
+            let encodings = publication.ids.iter().zip(&track.codecs);
+            for (id, codec) in encodings.filter(|(_, codec)| !codec.cid.is_empty()) {
                 published.push(PublishedTrack {
-                    track: publication.id,
+                    track: *id,
                     cid: codec.cid.clone(),
                     kind: track.kind,
                     source: track.announced.source,
@@ -382,7 +373,11 @@ impl Host {
             let mut known = member.subscriptions.iter();
             known.find(|(_, id)| **id == subscription).map(|(track, _)| track.clone())
         };
-        let carried: Vec<_> = negotiated.carried.into_iter().filter_map(track_of).collect();
+        let carried: Vec<_> = negotiated
+            .carried
+            .iter()
+            .filter_map(|(subscription, _)| track_of(*subscription))
+            .collect();
         let mut unsupported = Vec::new();
         for subscription in negotiated.unsupported {
             if let Some(track) = track_of(subscription) {
@@ -395,6 +390,7 @@ impl Host {
             let refusal = proto::SubscriptionResponse { track_sid: track.to_string(), err: error };
             self.send(cx, sid, Message::SubscriptionResponse(refusal));
         }
+        self.take_carried(cx, sid, &negotiated.carried);
         for track in carried {
             self.tell_subscribed(cx, sid, &track);
         }
@@ -431,7 +427,10 @@ impl Host {
             let Some(id) = section.track else { continue };
             let Some((_, track)) = cx.tracks.get(&id).cloned() else { continue };
             if section.ended {
-                let lives_on = |other: &ReceivedSection| other.track == Some(id) && !other.ended;
+                let of_track = |id: &TrackId| cx.tracks.get(id).is_some_and(|(_, of)| *of == track);
+                let lives_on = |other: &ReceivedSection| {
+                    !other.ended && other.track.as_ref().is_some_and(of_track)
+                };
                 if !received.iter().any(lives_on) {
                     let participant = publisher.clone();
                     self.apply(now, Command::Unpublish { participant, track });
@@ -480,49 +479,6 @@ impl Host {
             let (participant, track) = (publisher.clone(), track.clone());
             self.apply(now, Command::Publish { participant, track });
         }
-    }
-
-    fn subscribed(
-        &mut self,
-        cx: &mut Outside,
-        subscriber: &ParticipantSid,
-        publisher: &ParticipantSid,
-        track: TrackSid,
-    ) {
-        let Some(known) = self.room.track(&track) else { return };
-        let publication =
-            self.members.get(publisher).and_then(|member| member.publications.get(&track));
-        let Some(publication) = publication.copied() else { return };
-        let Some(member) = self.members.get_mut(subscriber) else { return };
-        let subscription = cx.subscription_id();
-        let is_video = known.kind == TrackKind::Video;
-        let wanted = member.track_settings.get(&track);
-        let settings = subscription_settings(&self.room, known, wanted, member.allows_pause);
-        member.connection.add_send(SendTrack {
-            subscription,
-            track: publication.id,
-            kind: known.kind,
-            codecs: sent_codecs(known),
-            stream_id: stream_id(publisher, known, member.syncs_streams),
-            track_id: track.to_string(),
-            ssrc: cx.ssrc(),
-            rtx_ssrc: is_video.then(|| cx.ssrc()),
-            stereo: known.announced.stereo,
-        });
-        cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
-        tracing::info!(room = %self.room.name(), participant = %subscriber, %track, "subscribed");
-        member.subscriptions.insert(track, subscription);
-        self.unsettled.insert(subscriber.clone());
-    }
-
-    fn unsubscribed(&mut self, cx: &mut Outside, subscriber: &ParticipantSid, track: &TrackSid) {
-        let Some(member) = self.members.get_mut(subscriber) else { return };
-        let Some(subscription) = member.subscriptions.remove(track) else { return };
-        member.told_unsupported.remove(&subscription);
-        cx.command(self.shard, MediaCommand::StopSubscription { subscription });
-        member.connection.remove_send(subscription);
-        tracing::info!(room = %self.room.name(), participant = %subscriber, %track, "unsubscribed");
-        self.unsettled.insert(subscriber.clone());
     }
 
     pub(crate) fn participant_by_identity(

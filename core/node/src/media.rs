@@ -2,11 +2,19 @@
 
 use crate::{host::Host, outside::Outside, reliable::Sent};
 use bytes::Bytes;
-use parlor_model::{DataChannel, Now, ParticipantSid, PeerId, Rid, Ssrc, TrackSid};
+use parlor_model::{DataChannel, Now, ParticipantSid, PeerId, Rid, Ssrc, TrackId, TrackSid};
 use parlor_room::Command;
 use parlor_sfu::command::MediaCommand;
 use parlor_signal::data::{Packet, Sender};
 use std::collections::BTreeSet;
+
+/// A stream of which the first packet has come.
+pub(crate) struct Started {
+    pub(crate) encoding: TrackId,
+    pub(crate) rid: Option<Rid>,
+    pub(crate) ssrc: Ssrc,
+    pub(crate) layer: u8,
+}
 
 impl Host {
     /// ICE and DTLS of a peer are up.
@@ -27,27 +35,32 @@ impl Host {
     /// The first packet of a stream has come: its layer has an SSRC, and its track is there.
     pub(crate) fn stream_started(
         &mut self,
+        cx: &mut Outside,
         now: Now,
         publisher: &ParticipantSid,
         track: &TrackSid,
-        (rid, ssrc, layer): (Option<Rid>, Ssrc, u8),
+        stream: Started,
     ) {
         let Some(known) = self.room.track(track) else { return };
+        let Some(index) = self.codec_of(publisher, track, stream.encoding) else { return };
+        let Started { rid, ssrc, layer, .. } = stream;
+        let codec = known.codecs.get(index).filter(|codec| !codec.mid.is_empty());
         let layer_of = |codec: &parlor_room::TrackCodec| {
             codec.layers.get(usize::from(layer)).map(|layer| layer.ssrc)
         };
-        let negotiated = || known.codecs.iter().filter(|codec| !codec.mid.is_empty());
-        let already = negotiated().any(|codec| layer_of(codec) == Some(ssrc.0));
-        // The codec that still lacks this stream; a backup codec starts later than the first.
-        let codec = negotiated().find(|codec| layer_of(codec) == Some(0)).or(negotiated().next());
-        if let Some(codec) = codec
-            && !already
-        {
-            let (participant, track, mid) = (publisher.clone(), track.clone(), codec.mid.clone());
+        let mid =
+            codec.filter(|codec| layer_of(codec) != Some(ssrc.0)).map(|codec| codec.mid.clone());
+        let regresses = known.regresses(index, self.room.num_participants() as usize);
+        let (participant, sid) = (publisher.clone(), track.clone());
+        if let Some(mid) = mid {
+            let (participant, track) = (participant.clone(), sid.clone());
             self.apply(now, Command::SetStream { participant, track, mid, layer, rid, ssrc });
         }
-        let (participant, track) = (publisher.clone(), track.clone());
-        self.apply(now, Command::Publish { participant, track });
+        self.apply(now, Command::Publish { participant: participant.clone(), track: sid.clone() });
+        if regresses {
+            self.apply(now, Command::Regress { participant, track: sid, codec: index });
+            self.sources_changed(cx, track);
+        }
     }
 
     /// A data channel can be written now: what was held for it goes out.

@@ -44,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) refresh_at: Instant,
     pub(crate) publications: BTreeMap<TrackSid, Publication>,
     pub(crate) subscriptions: BTreeMap<TrackSid, SubscriptionId>,
+    /// Which encoding each subscription was negotiated to carry.
+    pub(crate) carried: BTreeMap<SubscriptionId, TrackId>,
     pub(crate) track_settings: BTreeMap<TrackSid, proto::UpdateTrackSettings>,
     /// Whether its video may be paused when its link does not carry it.
     pub(crate) allows_pause: bool,
@@ -75,9 +77,10 @@ pub(crate) struct Member {
     pub(crate) held: HeldData,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Publication {
-    pub(crate) id: TrackId,
+    /// Its encodings, by position of their codec.
+    pub(crate) ids: Vec<TrackId>,
     /// Whether the publisher knows that somebody has subscribed.
     pub(crate) subscribed: bool,
 }
@@ -105,6 +108,7 @@ impl Member {
             refresh_at: now.instant + TOKEN_REFRESH_INTERVAL,
             publications: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            carried: BTreeMap::new(),
             track_settings: BTreeMap::new(),
             allows_pause: true,
             syncs_streams: false,

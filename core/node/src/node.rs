@@ -4,6 +4,7 @@ use crate::{
     NodeConfig,
     host::Host,
     io::{Frame, Input, Now, Output, SessionId},
+    media::Started,
     outside::{Address, Counters, Outside},
     resume::Resumed,
 };
@@ -306,11 +307,12 @@ impl Node {
             MediaEvent::Quality { peers } => self.qualities(now, &peers),
             MediaEvent::AudioLevels { levels } => self.audio_levels(now, &levels),
             MediaEvent::StreamStarted { track, rid, ssrc, layer } => {
-                let Some((address, track)) = self.outside.tracks.get(&track).cloned() else {
+                let Some((address, sid)) = self.outside.tracks.get(&track).cloned() else {
                     return;
                 };
-                self.with_host(now, &address.room, |host, _| {
-                    host.stream_started(now, &address.participant, &track, (rid, ssrc, layer));
+                let stream = Started { encoding: track, rid, ssrc, layer };
+                self.with_host(now, &address.room, |host, outside| {
+                    host.stream_started(outside, now, &address.participant, &sid, stream);
                 });
             }
         }

@@ -1,12 +1,9 @@
 //! What clients ask for on their signal socket.
 
-use crate::{
-    host::Host, member::TRACK_SETTINGS_MAX, outside::Outside, subscription::subscription_settings,
-};
+use crate::{host::Host, member::TRACK_SETTINGS_MAX, outside::Outside};
 use livekit_protocol as proto;
 use parlor_model::{DisconnectReason, Now, ParticipantSid};
 use parlor_room::{Command, ParticipantChange, Refusal, track_sid_prefix};
-use parlor_sfu::command::MediaCommand;
 use parlor_signal::{request, response};
 use proto::{
     request_response::{Reason, Request as Echo},
@@ -188,19 +185,16 @@ impl Host {
         sid: &ParticipantSid,
         settings: &proto::UpdateTrackSettings,
     ) {
-        let Some(member) = self.members.get_mut(sid) else { return };
         for track in &settings.track_sids {
             let track: parlor_model::TrackSid = track.as_str().into();
-            if member.subscriptions.contains_key(&track) {
-                self.demand_changed.insert(track.clone());
-            }
-            if let Some(subscription) = member.subscriptions.get(&track).copied()
+            let Some(member) = self.members.get(sid) else { return };
+            if member.subscriptions.contains_key(&track)
                 && let Some(known) = self.room.track(&track)
             {
-                let settings =
-                    subscription_settings(&self.room, known, Some(settings), member.allows_pause);
-                cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
+                self.tell_settings(cx, member, known, Some(settings));
+                self.demand_changed.insert(track.clone());
             }
+            let Some(member) = self.members.get_mut(sid) else { return };
             let full = member.track_settings.len() >= TRACK_SETTINGS_MAX;
             if !full || member.track_settings.contains_key(&track) {
                 let settings =

@@ -1,13 +1,184 @@
-//! What a subscription means in the terms of negotiation and of the packet path.
+//! What subscribers are sent: which encoding of a track, and how much of it.
 
+use crate::{
+    host::Host,
+    member::{Member, Publication},
+    outside::Outside,
+};
 use livekit_protocol as proto;
-use parlor_model::{Codec, ParticipantSid};
+use parlor_model::{Codec, ParticipantSid, SubscriptionId, TrackId, TrackKind, TrackSid};
 use parlor_room::{Room, Track};
-use parlor_sfu::command::{CAMERA_PRIORITY, PlayoutDelay, SCREEN_PRIORITY, SubscriptionSettings};
+use parlor_sdp::{SendSource, SendTrack};
+use parlor_sfu::command::{
+    CAMERA_PRIORITY, MediaCommand, PlayoutDelay, SCREEN_PRIORITY, SubscriptionSettings,
+};
+
+impl Host {
+    /// Gives every codec of a publication its id on the packet path.
+    pub(crate) fn identify_encodings(
+        &mut self,
+        cx: &mut Outside,
+        publisher: &ParticipantSid,
+        track: &TrackSid,
+    ) {
+        let address = self.address(publisher);
+        let Some(known) = self.room.track(track) else { return };
+        let Some(member) = self.members.get_mut(publisher) else { return };
+        let publication = member.publications.entry(track.clone()).or_default();
+        let is_further = !publication.ids.is_empty();
+        while publication.ids.len() < known.codecs.len() {
+            let id = cx.track_id();
+            cx.tracks.insert(id, (address.clone(), track.clone()));
+            if known.announced.encryption != 0 {
+                let trailer = self.sif_trailer.clone().into();
+                cx.command(self.shard, MediaCommand::SetFrameTrailer { track: id, trailer });
+            }
+            if is_further && known.muted {
+                cx.command(self.shard, MediaCommand::SetTrackMuted { track: id, muted: true });
+            }
+            publication.ids.push(id);
+        }
+        if is_further {
+            self.sources_changed(cx, track);
+        }
+    }
+
+    /// The position of the codec that an encoding is of.
+    pub(crate) fn codec_of(
+        &self,
+        publisher: &ParticipantSid,
+        track: &TrackSid,
+        encoding: TrackId,
+    ) -> Option<usize> {
+        let publication = self.members.get(publisher)?.publications.get(track)?;
+        publication.ids.iter().position(|id| *id == encoding)
+    }
+
+    /// The position of the codec that a subscriber is sent; `None` while nothing is agreed on.
+    pub(crate) fn carried_codec(&self, subscriber: &Member, track: &Track) -> Option<usize> {
+        let subscription = subscriber.subscriptions.get(&track.sid)?;
+        let encoding = *subscriber.carried.get(subscription)?;
+        self.codec_of(&track.publisher, &track.sid, encoding)
+    }
+
+    pub(crate) fn subscribed(
+        &mut self,
+        cx: &mut Outside,
+        subscriber: &ParticipantSid,
+        publisher: &ParticipantSid,
+        track: TrackSid,
+    ) {
+        let Some(known) = self.room.track(&track) else { return };
+        let publication =
+            self.members.get(publisher).and_then(|member| member.publications.get(&track));
+        let Some(sources) = publication.map(|publication| sources(known, publication)) else {
+            return;
+        };
+        let Some(member) = self.members.get_mut(subscriber) else { return };
+        let subscription = cx.subscription_id();
+        let is_video = known.kind == TrackKind::Video;
+        let wanted = member.track_settings.get(&track);
+        let settings = subscription_settings(&self.room, known, 0, wanted, member.allows_pause);
+        member.connection.add_send(SendTrack {
+            subscription,
+            kind: known.kind,
+            sources,
+            stream_id: stream_id(publisher, known, member.syncs_streams),
+            track_id: track.to_string(),
+            ssrc: cx.ssrc(),
+            rtx_ssrc: is_video.then(|| cx.ssrc()),
+            stereo: known.announced.stereo,
+        });
+        cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
+        tracing::info!(room = %self.room.name(), participant = %subscriber, %track, "subscribed");
+        member.subscriptions.insert(track, subscription);
+        self.unsettled.insert(subscriber.clone());
+    }
+
+    pub(crate) fn unsubscribed(
+        &mut self,
+        cx: &mut Outside,
+        subscriber: &ParticipantSid,
+        track: &TrackSid,
+    ) {
+        let Some(member) = self.members.get_mut(subscriber) else { return };
+        let Some(subscription) = member.subscriptions.remove(track) else { return };
+        member.carried.remove(&subscription);
+        member.told_unsupported.remove(&subscription);
+        cx.command(self.shard, MediaCommand::StopSubscription { subscription });
+        member.connection.remove_send(subscription);
+        tracing::info!(room = %self.room.name(), participant = %subscriber, %track, "unsubscribed");
+        self.unsettled.insert(subscriber.clone());
+    }
+
+    /// The encodings of a track are others, or in another order: subscribers are sent the first
+    /// that they decode.
+    pub(crate) fn sources_changed(&mut self, cx: &mut Outside, track: &TrackSid) {
+        let Some(known) = self.room.track(track) else { return };
+        let member = self.members.get(&known.publisher);
+        let publication = member.and_then(|member| member.publications.get(track));
+        let Some(sources) = publication.map(|publication| sources(known, publication)) else {
+            return;
+        };
+        let mut carried = Vec::new();
+        for (sid, member) in &mut self.members {
+            if let Some(subscription) = member.subscriptions.get(track) {
+                let now = member.connection.set_sources(cx, *subscription, &sources);
+                carried.push((sid.clone(), now));
+            }
+        }
+        for (sid, now) in carried {
+            self.take_carried(cx, &sid, &now);
+            self.unsettled.insert(sid);
+        }
+    }
+
+    /// Takes over which encodings a subscriber's connection carries, and what its settings mean
+    /// for them.
+    pub(crate) fn take_carried(
+        &mut self,
+        cx: &mut Outside,
+        subscriber: &ParticipantSid,
+        carried: &[(SubscriptionId, TrackId)],
+    ) {
+        let Some(member) = self.members.get_mut(subscriber) else { return };
+        let mut changed = Vec::new();
+        for (track, subscription) in &member.subscriptions {
+            let now = carried.iter().find(|(other, _)| other == subscription);
+            if let Some((_, encoding)) = now
+                && member.carried.insert(*subscription, *encoding) != Some(*encoding)
+            {
+                changed.push(track.clone());
+            }
+        }
+        for track in changed {
+            if let Some(known) = self.room.track(&track)
+                && let Some(member) = self.members.get(subscriber)
+            {
+                self.tell_settings(cx, member, known, member.track_settings.get(&track));
+            }
+            self.demand_changed.insert(track);
+        }
+    }
+
+    /// Tells the packet path how a subscriber wants a track.
+    pub(crate) fn tell_settings(
+        &self,
+        cx: &mut Outside,
+        subscriber: &Member,
+        track: &Track,
+        wanted: Option<&proto::UpdateTrackSettings>,
+    ) {
+        let Some(subscription) = subscriber.subscriptions.get(&track.sid).copied() else { return };
+        let codec = self.carried_codec(subscriber, track).unwrap_or(0);
+        let settings = subscription_settings(&self.room, track, codec, wanted, subscriber.allows_pause);
+        cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
+    }
+}
 
 /// The media stream in which a subscriber finds a track: one of its own, or the one that all
 /// tracks of its source share.
-pub(crate) fn stream_id(publisher: &ParticipantSid, track: &Track, synced: bool) -> String {
+fn stream_id(publisher: &ParticipantSid, track: &Track, synced: bool) -> String {
     match track.announced.stream.as_str() {
         stream if synced && !stream.is_empty() => format!("{publisher}|{stream}"),
         _ => format!("{publisher}|{}", track.sid),
@@ -24,24 +195,28 @@ fn playout_delay(room: &Room) -> Option<PlayoutDelay> {
     Some(PlayoutDelay { min_ms: delay.min_ms, max_ms })
 }
 
-/// What a publisher sends, preferred first. Where RED is sent, plain Opus may be too.
-pub(crate) fn sent_codecs(track: &Track) -> Vec<Codec> {
-    let codecs: Vec<Codec> = track
-        .codecs
-        .iter()
-        .filter(|codec| !codec.mid.is_empty())
-        .filter_map(|codec| Codec::from_mime_type(&codec.mime_type))
-        .collect();
-    match codecs.first() {
-        Some(Codec::Red) => vec![Codec::Red, Codec::Opus],
-        _ => codecs,
-    }
+/// The encodings of a track in the order in which subscribers are offered them: what is published,
+/// and backups that are published once somebody needs them. Where RED is sent, plain Opus may be too.
+fn sources(track: &Track, publication: &Publication) -> Vec<SendSource> {
+    let source = |index: usize| {
+        let (codec, id) = (track.codecs.get(index)?, publication.ids.get(index)?);
+        let is_offered = index > 0 || !codec.mid.is_empty();
+        let codec = Codec::from_mime_type(&codec.mime_type).filter(|_| is_offered)?;
+        let codecs = match codec {
+            Codec::Red => vec![Codec::Red, Codec::Opus],
+            _ => vec![codec],
+        };
+        Some(SendSource { track: *id, codecs })
+    };
+    track.codec_order().filter_map(source).collect()
 }
 
-/// What a subscriber's settings of a track mean on the packet path.
-pub(crate) fn subscription_settings(
+/// What a subscriber's settings of a track mean on the packet path, where this codec of it
+/// is sent.
+fn subscription_settings(
     room: &Room,
     track: &Track,
+    codec: usize,
     settings: Option<&proto::UpdateTrackSettings>,
     may_pause: bool,
 ) -> SubscriptionSettings {
@@ -55,7 +230,7 @@ pub(crate) fn subscription_settings(
         ..SubscriptionSettings::default()
     };
     let Some(wanted) = settings else { return by_track };
-    let layers = track.codecs.first().map_or(&[][..], |codec| &codec.layers);
+    let layers = track.codecs.get(codec).map_or(&[][..], |codec| &codec.layers);
     let index = |index: usize| u8::try_from(index).unwrap_or(u8::MAX);
     let max_layer = if wanted.width > 0 && wanted.height > 0 {
         let fits = |layer: &parlor_room::VideoLayer| {

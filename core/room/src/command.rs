@@ -37,6 +37,15 @@ pub enum Command {
         /// The codec that will be sent.
         codec: Codec,
     },
+    /// Media of a codec has come that takes the place of those before it.
+    Regress {
+        /// The publisher.
+        participant: ParticipantSid,
+        /// The track.
+        track: TrackSid,
+        /// The position of the codec.
+        codec: usize,
+    },
     /// Media of a track is there, or as good as there: others may see it.
     Publish {
         /// The publisher.

@@ -50,8 +50,8 @@ pub use demand::{DEMAND_LOWER_DELAY, Demand};
 pub use participant::{NewParticipant, Participant, State, SubscriptionPolicy, TrackPermission};
 pub use publish::{PENDING_TRACKS_MAX, QUEUED_TRACKS_MAX, TRACKS_MAX};
 pub use track::{
-    CODECS_MAX, LayerMode, NewCodec, NewTrack, Quality, Track, TrackCodec, VideoLayer,
-    track_sid_prefix,
+    CODECS_MAX, LayerMode, NewCodec, NewTrack, Quality, REGRESSION_PARTICIPANTS, Track, TrackCodec,
+    VideoLayer, track_sid_prefix,
 };
 
 use data_track::DataSubscription;
@@ -265,6 +265,9 @@ impl Room {
             }
             Command::SetNegotiated { participant, track, cid, mid, codec } => {
                 self.track_mut(&participant, &track)?.set_negotiated(&cid, codec, &mid);
+            }
+            Command::Regress { participant, track, codec } => {
+                self.track_mut(&participant, &track)?.regress(codec);
             }
             Command::Publish { participant, track } => self.publish(now, &participant, &track)?,
             Command::SetStream { participant, track, mid, layer, rid, ssrc } => {

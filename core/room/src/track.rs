@@ -110,6 +110,13 @@ pub struct TrackCodec {
     pub layer_mode: Option<LayerMode>,
 }
 
+impl TrackCodec {
+    /// Whether it comes as several streams of one layer each.
+    pub fn is_simulcast(&self) -> bool {
+        self.layers.len() > 1 && self.layer_mode == Some(LayerMode::OneSpatialLayerPerStream)
+    }
+}
+
 /// A publication.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Track {
@@ -127,6 +134,9 @@ pub struct Track {
     pub codecs: Vec<TrackCodec>,
     /// When its media was negotiated, microseconds of Unix time; `None` while pending.
     pub published_unix_micros: Option<i64>,
+    /// The position of the codec that everybody who can is sent, since it took the place of those
+    /// before it (codec regression).
+    pub regressed_to: usize,
 }
 
 impl Track {
@@ -148,6 +158,7 @@ impl Track {
             muted: new.muted,
             codecs: Vec::new(),
             published_unix_micros: None,
+            regressed_to: 0,
             announced: new,
         };
         let codecs = std::mem::take(&mut track.announced.codecs);
@@ -203,9 +214,25 @@ impl Track {
 
     /// Whether its first codec comes as several streams of one layer each.
     pub fn is_simulcast(&self) -> bool {
-        self.codecs.first().is_some_and(|codec| {
-            codec.layers.len() > 1 && codec.layer_mode == Some(LayerMode::OneSpatialLayerPerStream)
-        })
+        self.codecs.first().is_some_and(TrackCodec::is_simulcast)
+    }
+
+    /// The positions of its codecs in the order in which a subscriber is offered them.
+    pub fn codec_order(&self) -> impl Iterator<Item = usize> {
+        let first = self.regressed_to.min(self.codecs.len());
+        (first..self.codecs.len()).chain(0..first)
+    }
+
+    /// Whether a codec takes the place of those before it once its media has come, in a room of so
+    /// many (`BackupCodecPolicy`).
+    pub fn regresses(&self, codec: usize, participants: usize) -> bool {
+        let policy = BackupCodecPolicy::from_protocol(self.announced.backup_codec_policy);
+        let allowed = match policy {
+            BackupCodecPolicy::PreferRegression => participants < REGRESSION_PARTICIPANTS,
+            BackupCodecPolicy::Simulcast => false,
+            BackupCodecPolicy::Regression => true,
+        };
+        self.kind == TrackKind::Video && codec > self.regressed_to && allowed
     }
 
     /// Takes over what negotiation found out about the codec on `cid`.
@@ -222,6 +249,11 @@ impl Track {
         }
     }
 
+    /// Whoever can is sent this codec from now on.
+    pub(crate) fn regress(&mut self, codec: usize) {
+        self.regressed_to = codec;
+    }
+
     /// Takes over the SSRC of a layer of the codec in section `mid`.
     pub(crate) fn set_stream(&mut self, mid: &str, layer: u8, rid: &str, ssrc: Ssrc) {
         let Some(codec) = self.codecs.iter_mut().find(|codec| codec.mid == mid) else { return };
@@ -235,6 +267,27 @@ impl Track {
     }
 }
 
+/// What becomes of the first codec when a backup is published (`BackupCodecPolicy`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum BackupCodecPolicy {
+    PreferRegression,
+    Simulcast,
+    Regression,
+}
+
+impl BackupCodecPolicy {
+    fn from_protocol(value: i32) -> Self {
+        match value {
+            1 => Self::Simulcast,
+            2 => Self::Regression,
+            _ => Self::PreferRegression,
+        }
+    }
+}
+
+/// In a room of so many, a publisher rather sends two codecs than the worse one to everybody
+/// (LiveKit's `codec_regression_threshold`).
+pub const REGRESSION_PARTICIPANTS: usize = 5;
 /// Most codecs of one publication.
 pub const CODECS_MAX: usize = 8;
 

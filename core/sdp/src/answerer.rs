@@ -7,7 +7,7 @@ use parlor_model::{
 
 use crate::{
     Answer, ConnectionModel, LocalTransport, PublishedTrack, ReceivedSection, Requirement,
-    SdpError, SendTrack, format,
+    SdpError, SendSource, SendTrack, format,
     section::{Received, Section},
     stream,
     text::{Direction, MAX_SECTIONS, MediaSection, SessionDescription, Setup},
@@ -77,6 +77,16 @@ impl Answerer {
         self.sends.retain(|send| send.subscription != subscription);
         self.unsupported.retain(|other| *other != subscription);
         self.sends.len() < before
+    }
+
+    /// Takes other encodings for a track that is sent. What the connection carries then is in
+    /// [`Answerer::description`]; nothing has to be negotiated for it.
+    pub fn set_sources(&mut self, subscription: SubscriptionId, sources: &[SendSource]) {
+        let known = self.sends.iter_mut().find(|send| send.subscription == subscription);
+        if let Some(send) = known.filter(|send| send.sources != sources) {
+            send.sources = sources.to_vec();
+            self.unsupported.retain(|other| *other != subscription);
+        }
     }
 
     /// Whether this offer has other ICE credentials than the one before it: then the answer needs
@@ -160,7 +170,7 @@ impl Answerer {
                 .iter()
                 .filter_map(|section| {
                     let send = self.send(section.send?)?;
-                    Some(section.sending(send))
+                    section.sending(send)
                 })
                 .collect(),
         }

@@ -1,8 +1,8 @@
 //! The values that go into and come out of the offer/answer machines.
 
 use parlor_model::{
-    Codec, Fingerprint, IceCredentials, MediaDescription, Mid, ReceiveStream, RemoteTransport,
-    Ssrc, SubscriptionId, TrackId, TrackKind, TrackSource,
+    Codec, CodecBinding, Fingerprint, IceCredentials, MediaDescription, Mid, ReceiveStream,
+    RemoteTransport, Ssrc, SubscriptionId, TrackId, TrackKind, TrackSource,
 };
 
 /// Our side of a transport, as our descriptions announce it.
@@ -33,12 +33,11 @@ pub enum ConnectionModel {
 pub struct SendTrack {
     /// The subscription; the key of this track on the connection.
     pub subscription: SubscriptionId,
-    /// The publication.
-    pub track: TrackId,
     /// Heard or seen.
     pub kind: TrackKind,
-    /// What the publisher sends, preferred first.
-    pub codecs: Vec<Codec>,
+    /// The encodings of the publication, preferred first. The section carries the first that the
+    /// client can decode.
+    pub sources: Vec<SendSource>,
     /// First token of `a=msid`: `PA_x|TR_y`.
     pub stream_id: String,
     /// Second token of `a=msid`, and the value in `mid_to_track_id`: `TR_y`.
@@ -51,11 +50,28 @@ pub struct SendTrack {
     pub stereo: bool,
 }
 
+/// One encoding of a publication, as its publisher sends it or would if it were asked to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SendSource {
+    /// The encoding.
+    pub track: TrackId,
+    /// In which codecs its packets come, preferred first: of sound, RED and the Opus within.
+    pub codecs: Vec<Codec>,
+}
+
+impl SendTrack {
+    /// The encoding that is sent where these codecs are agreed on.
+    pub(crate) fn source(&self, agreed: &[CodecBinding]) -> Option<&SendSource> {
+        let is_agreed = |codec: &Codec| agreed.iter().any(|binding| binding.codec == *codec);
+        self.sources.iter().find(|source| source.codecs.iter().any(is_agreed))
+    }
+}
+
 /// What `add_track` said about one encoding of a publication. A track with a backup codec has
-/// two entries with the same `track` and different `cid`.
+/// two entries, each with its `track` and `cid`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PublishedTrack {
-    /// The publication.
+    /// The encoding.
     pub track: TrackId,
     /// The client's id of the track: second token of `a=msid` in its offer.
     pub cid: String,

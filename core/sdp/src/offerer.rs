@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 
-use parlor_model::{Codec, MediaDescription, Mid, SendSection, SubscriptionId, TrackKind};
+use parlor_model::{
+    Codec, CodecBinding, ExtensionIds, Feedback, MediaDescription, Mid, SendSection,
+    SubscriptionId, TrackKind,
+};
 
 use crate::{
-    Applied, LocalTransport, Offer, SdpError, SendTrack, extension,
+    Applied, LocalTransport, Offer, SdpError, SendSource, SendTrack, extension,
     format::{self, own, own_rtx},
     section::send_section,
     stream,
@@ -36,7 +39,7 @@ pub struct Offerer {
     /// What differs from the last offer.
     changed: bool,
     outstanding: Option<Outstanding>,
-    agreed: Vec<SendSection>,
+    agreed: Vec<Agreed>,
     /// No track returns to a section that has carried it, as long as there is room.
     avoids_returns: bool,
     playout_delay: bool,
@@ -66,6 +69,16 @@ impl Section {
         }
         self.carried.push_back(track_id.to_owned());
     }
+}
+
+/// What a section was agreed to carry, whichever encoding of its track that is.
+#[derive(Clone, Debug)]
+struct Agreed {
+    mid: Mid,
+    subscription: SubscriptionId,
+    codecs: Vec<CodecBinding>,
+    extensions: ExtensionIds,
+    feedback: Feedback,
 }
 
 #[derive(Clone, Debug)]
@@ -112,6 +125,18 @@ impl Offerer {
         if !self.sends.iter().any(|other| other.subscription == send.subscription) {
             self.sends.push(stream::printable(send));
             self.changed = true;
+        }
+    }
+
+    /// Takes other encodings for a track that is sent. What the connection carries then is in
+    /// [`Offerer::description`]; nothing has to be negotiated for it.
+    pub fn set_sources(&mut self, subscription: SubscriptionId, sources: &[SendSource]) {
+        let known = self.sends.iter_mut().find(|send| send.subscription == subscription);
+        if let Some(send) = known.filter(|send| send.sources != sources) {
+            send.sources = sources.to_vec();
+            let before = self.unsupported.len();
+            self.unsupported.retain(|other| *other != subscription);
+            self.changed |= self.unsupported.len() < before;
         }
     }
 
@@ -186,7 +211,13 @@ impl Offerer {
 
     /// What the connection carries now.
     pub fn description(&self) -> MediaDescription {
-        MediaDescription { receive: Vec::new(), send: self.agreed.clone() }
+        let send = self.agreed.iter().filter_map(|agreed| self.sending(agreed)).collect();
+        MediaDescription { receive: Vec::new(), send }
+    }
+
+    fn sending(&self, agreed: &Agreed) -> Option<SendSection> {
+        let send = self.send(agreed.subscription)?;
+        send_section(agreed.mid, send, &agreed.codecs, agreed.extensions, agreed.feedback)
     }
 
     fn send(&self, subscription: SubscriptionId) -> Option<&SendTrack> {
@@ -218,15 +249,19 @@ impl Offerer {
                 .iter()
                 .filter(|extension| offered.extensions.contains(extension));
             let extensions: Vec<ExtensionMap> = extensions.cloned().collect();
-            let feedback = format::feedback(&agreed_section.formats);
-            let ids = extension::ids(&extensions);
-            let sending = send_section(offered.mid, send, &codecs, ids, feedback);
-            if sending.codecs.is_empty() || !answered.direction.receives() {
+            let agreed = Agreed {
+                mid: offered.mid,
+                subscription: send.subscription,
+                extensions: extension::ids(&extensions),
+                feedback: format::feedback(&agreed_section.formats),
+                codecs,
+            };
+            if send.source(&agreed.codecs).is_none() || !answered.direction.receives() {
                 section.send = None;
                 self.unsupported.push(send.subscription);
                 self.changed = true;
             } else {
-                self.agreed.push(sending);
+                self.agreed.push(agreed);
             }
         }
         // A track that found no section because there are too many can use one that is clear now.

@@ -39,8 +39,7 @@ pub(crate) struct Received {
 impl Section {
     /// Whether the client can decode this track here.
     pub(crate) fn can_carry(&self, send: &SendTrack) -> bool {
-        self.kind == send.kind
-            && self.codecs.iter().any(|binding| send.codecs.contains(&binding.codec))
+        self.kind == send.kind && send.source(&self.codecs).is_some()
     }
 
     /// Writes the answer to `media`, with `send` as our track in it, and keeps what it agrees on.
@@ -116,31 +115,33 @@ impl Section {
     }
 
     /// What the packet path reads of our track in this section.
-    pub(crate) fn sending(&self, send: &SendTrack) -> SendSection {
+    pub(crate) fn sending(&self, send: &SendTrack) -> Option<SendSection> {
         send_section(self.mid, send, &self.codecs, self.extensions, self.feedback)
     }
 }
 
-/// Our track in a section: of the agreed codecs those that its publisher sends, in their order.
+/// Our track in a section: of the agreed codecs those of the encoding that is sent, in their order.
+/// `None` where nothing is agreed on that its publisher sends.
 pub(crate) fn send_section(
     mid: Mid,
     send: &SendTrack,
     agreed: &[CodecBinding],
     extensions: ExtensionIds,
     feedback: Feedback,
-) -> SendSection {
+) -> Option<SendSection> {
+    let source = send.source(agreed)?;
     let of_codec = |codec: Codec| agreed.iter().filter(move |binding| binding.codec == codec);
-    SendSection {
+    Some(SendSection {
         mid,
         subscription: send.subscription,
-        track: send.track,
+        track: source.track,
         ssrc: send.ssrc,
         rtx_ssrc: send.rtx_ssrc,
         cname: send.stream_id.clone(),
-        codecs: send.codecs.iter().copied().flat_map(of_codec).copied().collect(),
+        codecs: source.codecs.iter().copied().flat_map(of_codec).copied().collect(),
         extensions,
         feedback,
-    }
+    })
 }
 
 /// The codecs that the answer puts first: the announced one; for sound, RED unless disabled.

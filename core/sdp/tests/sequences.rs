@@ -6,8 +6,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{ALL_CODECS, audio, fixture, local, parse, published, video};
-use parlor_model::{Mid, Rid, Ssrc, SubscriptionId, TrackId, TrackKind};
+use common::{ALL_CODECS, audio, fixture, local, parse, published, source, video};
+use parlor_model::{MediaDescription, Mid, Rid, Ssrc, SubscriptionId, TrackId, TrackKind};
 use parlor_sdp::{
     Answerer, ConnectionModel, FRESH_SECTIONS_MAX, Offerer, PublishedTrack, Requirement, SdpError,
     SendTrack,
@@ -342,12 +342,48 @@ fn a_section_is_seen_inactive_before_it_carries_another_track() {
     assert_eq!(world.negotiate().receive.len(), 3);
 }
 
+/// A client without AV1 gets the backup of an AV1 publication, and AV1 goes to who has it; when the
+/// publication is reduced to its backup, that needs no negotiation.
+#[test]
+fn each_client_is_sent_the_first_encoding_that_it_decodes() {
+    use parlor_model::{Codec, TrackId};
+    let (av1, vp8) = (source(1, &[Codec::Av1]), source(2, &[Codec::Vp8]));
+    let both = SendTrack { sources: vec![av1, vp8.clone()], ..send(1, false) };
+    let sent = |media: &MediaDescription| {
+        media.send.iter().map(|s| (s.track, s.codecs[0].codec)).collect::<Vec<_>>()
+    };
+    for (codecs, expected) in [
+        (&[Codec::Opus, Codec::Vp8][..], (TrackId(2), Codec::Vp8)),
+        (&[Codec::Vp8, Codec::Av1][..], (TrackId(1), Codec::Av1)),
+    ] {
+        let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
+        let mut client = ClientOfferer::new(2, ConnectionModel::Single, codecs);
+        server.add_send(both.clone());
+        let offer = client.create_offer(&local("c"));
+        let answer = server.handle_offer(&offer, &local("s"), &[]).unwrap();
+        assert_eq!(sent(&answer.description), [expected]);
+        assert!(answer.unsupported.is_empty());
+        server.set_sources(SubscriptionId(1), std::slice::from_ref(&vp8));
+        assert_eq!(sent(&server.description()), [(TrackId(2), Codec::Vp8)]);
+
+        let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+        let mut client = ClientAnswerer::new(2, codecs);
+        server.add_send(both.clone());
+        let offer = server.poll_offer(&local("s")).unwrap();
+        let (answer, _) = client.handle_offer(&offer.sdp, &local("c")).unwrap();
+        let applied = server.handle_answer(offer.id, &answer).unwrap().unwrap();
+        assert_eq!(sent(&applied.description), [expected]);
+        server.set_sources(SubscriptionId(1), std::slice::from_ref(&vp8));
+        assert_eq!(sent(&server.description()), [(TrackId(2), Codec::Vp8)]);
+    }
+}
+
 #[test]
 fn a_track_that_the_client_cannot_decode_is_named_and_not_waited_for() {
     use parlor_model::Codec;
     let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
     let mut client = ClientOfferer::new(2, ConnectionModel::Single, &[Codec::Opus, Codec::Vp8]);
-    server.add_send(SendTrack { codecs: vec![Codec::Av1], ..send(1, false) });
+    server.add_send(SendTrack { sources: vec![source(1, &[Codec::Av1])], ..send(1, false) });
     let offer = client.create_offer(&local("c"));
     let answer = server.handle_offer(&offer, &local("s"), &[]).unwrap();
     assert_eq!(answer.unsupported, [SubscriptionId(1)]);
@@ -355,7 +391,7 @@ fn a_track_that_the_client_cannot_decode_is_named_and_not_waited_for() {
 
     let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
     let mut client = ClientAnswerer::new(2, &[Codec::Opus, Codec::Vp8]);
-    server.add_send(SendTrack { codecs: vec![Codec::Av1], ..send(1, false) });
+    server.add_send(SendTrack { sources: vec![source(1, &[Codec::Av1])], ..send(1, false) });
     let offer = server.poll_offer(&local("s")).unwrap();
     let (answer, _) = client.handle_offer(&offer.sdp, &local("c")).unwrap();
     let applied = server.handle_answer(offer.id, &answer).unwrap().unwrap();

@@ -10,6 +10,7 @@ use parlor_model::{
 
 use crate::{
     arena::Key,
+    command::SubscriptionSettings,
     forward::{Subscription, select::Wanted},
     peer::Peer,
     receive::{Stream, audio_level::LevelMeter},
@@ -43,6 +44,25 @@ pub struct Route {
 }
 
 impl Route {
+    /// Inactive until the peer and the settings allow it.
+    pub fn new(
+        subscription: Key<Subscription>,
+        peer: Key<Peer>,
+        settings: &SubscriptionSettings,
+    ) -> Self {
+        Self {
+            subscription,
+            peer,
+            active: false,
+            current: None,
+            target: None,
+            max_layer: settings.max_layer,
+            max_fps: settings.max_fps,
+            fitting_temporal: u8::MAX,
+            max_temporal: u8::MAX,
+        }
+    }
+
     /// What is wanted of a stream, by whether it is the only one of its track.
     #[inline]
     pub fn wanted(&self, is_only: bool) -> Wanted {

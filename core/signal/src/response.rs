@@ -4,7 +4,9 @@ use livekit_protocol as proto;
 use parlor_model::{
     Codec, DisconnectReason, ParticipantKind, Permissions, TrackKind, TrackSid, TrackSource,
 };
-use parlor_room::{DataTrack, LayerMode, Participant, Quality, Room, State, Track, VideoLayer};
+use parlor_room::{
+    DataTrack, LayerMode, Participant, Quality, Room, State, Track, TrackCodec, VideoLayer,
+};
 use prost::Message as _;
 use proto::{
     client_info::Sdk,
@@ -488,24 +490,46 @@ pub fn resume(reason: DisconnectReason) -> Message {
     })
 }
 
-/// `subscribed_quality_update`: which qualities of a track are wanted, if `wanted` is the highest.
-pub fn subscribed_quality(track: &Track, wanted: Option<Quality>) -> Message {
-    let qualities = track.wanted_qualities(wanted).map(|(quality, enabled)| {
-        let quality = match quality {
-            Quality::Low => proto::VideoQuality::Low,
-            Quality::Medium => proto::VideoQuality::Medium,
-            Quality::High | Quality::Off => proto::VideoQuality::High,
-        };
-        proto::SubscribedQuality { quality: quality.into(), enabled }
-    });
-    let mime_type = track.codecs.first().map_or("", |codec| &codec.mime_type).to_lowercase();
-    let codec = mime_type.strip_prefix("video/").unwrap_or(&mime_type).to_owned();
+/// `subscribed_quality_update`: which qualities of each codec of a track are wanted, by position
+/// of the codec and the highest quality wanted of it. The first is what old clients look at.
+pub fn subscribed_quality(track: &Track, wanted: &[(usize, Option<Quality>)]) -> Message {
+    let codec = |&(index, wanted): &(usize, Option<Quality>)| {
+        let codec = track.codecs.get(index)?;
+        let qualities = codec.wanted_qualities(wanted).map(|(quality, enabled)| {
+            let quality = match quality {
+                Quality::Low => proto::VideoQuality::Low,
+                Quality::Medium => proto::VideoQuality::Medium,
+                Quality::High | Quality::Off => proto::VideoQuality::High,
+            };
+            proto::SubscribedQuality { quality: quality.into(), enabled }
+        });
+        Some(proto::SubscribedCodec { codec: codec_name(codec), qualities: qualities.to_vec() })
+    };
+    let codecs: Vec<_> = wanted.iter().filter_map(codec).collect();
     #[allow(deprecated)]
     Message::SubscribedQualityUpdate(proto::SubscribedQualityUpdate {
         track_sid: track.sid.to_string(),
-        subscribed_qualities: qualities.to_vec(),
-        subscribed_codecs: vec![proto::SubscribedCodec { codec, qualities: qualities.to_vec() }],
+        subscribed_qualities: codecs.first().map_or(Vec::new(), |codec| codec.qualities.clone()),
+        subscribed_codecs: codecs,
     })
+}
+
+/// `subscribed_audio_codec_update`: which codecs of a sound are wanted, by position.
+pub fn subscribed_audio_codecs(track: &Track, wanted: &[(usize, bool)]) -> Message {
+    let codec = |&(index, enabled): &(usize, bool)| {
+        let codec = codec_name(track.codecs.get(index)?);
+        Some(proto::SubscribedAudioCodec { codec, enabled })
+    };
+    Message::SubscribedAudioCodecUpdate(proto::SubscribedAudioCodecUpdate {
+        track_sid: track.sid.to_string(),
+        subscribed_audio_codecs: wanted.iter().filter_map(codec).collect(),
+    })
+}
+
+/// `vp8` of `video/VP8`.
+fn codec_name(codec: &TrackCodec) -> String {
+    let name = codec.mime_type.to_lowercase();
+    name.split_once('/').map_or(name.clone(), |(_, name)| name.to_owned())
 }
 
 /// `trickle` of one of our candidates.

@@ -11,8 +11,8 @@ use crate::{
 use livekit_protocol::{SessionDescription, SignalTarget, signal_response::Message};
 pub use offered::CANDIDATES_BEFORE_OFFER_MAX;
 use pair::Pair;
-use parlor_model::{Now, PeerId, SubscriptionId};
-use parlor_sdp::{PublishedTrack, ReceivedSection, SdpError, SendTrack};
+use parlor_model::{Now, PeerId, SubscriptionId, TrackId};
+use parlor_sdp::{PublishedTrack, ReceivedSection, SdpError, SendSource, SendTrack};
 use parlor_signal::response::Client;
 use single::Single;
 use std::time::Instant;
@@ -33,8 +33,8 @@ pub(crate) struct Negotiated {
     pub(crate) messages: Vec<Message>,
     /// Sections in which the client sends, or sent until now.
     pub(crate) received: Vec<ReceivedSection>,
-    /// Subscriptions that have their section.
-    pub(crate) carried: Vec<SubscriptionId>,
+    /// Subscriptions that have their section, and the encoding that it carries.
+    pub(crate) carried: Vec<(SubscriptionId, TrackId)>,
     /// Subscriptions whose codecs the client does not have.
     pub(crate) unsupported: Vec<SubscriptionId>,
 }
@@ -145,6 +145,19 @@ impl Connection {
         match self {
             Self::Single(single) => single.offered.answerer.add_send(send),
             Self::Pair(pair) => pair.subscriber.add_send(send),
+        }
+    }
+
+    /// Takes other encodings for a subscription. Returns what the connection carries then.
+    pub(crate) fn set_sources(
+        &mut self,
+        cx: &mut Outside,
+        subscription: SubscriptionId,
+        sources: &[SendSource],
+    ) -> Vec<(SubscriptionId, TrackId)> {
+        match self {
+            Self::Single(single) => single.offered.set_sources(cx, subscription, sources),
+            Self::Pair(pair) => pair.subscriber.set_sources(cx, subscription, sources),
         }
     }
 

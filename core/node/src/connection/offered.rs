@@ -6,8 +6,10 @@ use crate::{
     peer::{CANDIDATE_BYTES_MAX, Peer, PeerSettings},
 };
 use livekit_protocol::{SessionDescription, SignalTarget, signal_response::Message};
-use parlor_model::{Now, SubscriptionId};
-use parlor_sdp::{Answerer, ConnectionModel, PublishedTrack, ReceivedSection, SdpError};
+use parlor_model::{MediaDescription, Now, SubscriptionId, TrackId};
+use parlor_sdp::{
+    Answerer, ConnectionModel, PublishedTrack, ReceivedSection, SdpError, SendSource,
+};
 use parlor_signal::response;
 
 /// Most candidates that are kept while the offer that they belong to has not come.
@@ -84,6 +86,21 @@ impl Offered {
         self.answerer.received()
     }
 
+    /// See [`Answerer::set_sources`]. Returns what the connection carries then.
+    pub(crate) fn set_sources(
+        &mut self,
+        cx: &mut Outside,
+        subscription: SubscriptionId,
+        sources: &[SendSource],
+    ) -> Vec<(SubscriptionId, TrackId)> {
+        self.answerer.set_sources(subscription, sources);
+        let Some(peer) = &mut self.peer else { return Vec::new() };
+        let description = self.answerer.description();
+        let carried = carried(&description);
+        peer.set_media(cx, description);
+        carried
+    }
+
     pub(crate) fn add_candidate(&mut self, cx: &mut Outside, candidate: String) {
         match &mut self.peer {
             Some(peer) => peer.add_candidate(cx, candidate),
@@ -98,6 +115,6 @@ impl Offered {
     }
 }
 
-pub(super) fn carried(media: &parlor_model::MediaDescription) -> Vec<SubscriptionId> {
-    media.send.iter().map(|section| section.subscription).collect()
+pub(super) fn carried(media: &MediaDescription) -> Vec<(SubscriptionId, TrackId)> {
+    media.send.iter().map(|section| (section.subscription, section.track)).collect()
 }

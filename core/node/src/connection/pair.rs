@@ -9,8 +9,8 @@ use crate::{
     peer::{Peer, PeerSettings},
 };
 use livekit_protocol::{SessionDescription, SignalTarget, signal_response::Message};
-use parlor_model::Now;
-use parlor_sdp::{ConnectionModel, Offerer, SendTrack};
+use parlor_model::{Now, SubscriptionId, TrackId};
+use parlor_sdp::{ConnectionModel, Offerer, SendSource, SendTrack};
 use parlor_signal::response::{self, Client};
 use std::time::Instant;
 
@@ -66,6 +66,20 @@ impl Subscriber {
     pub(crate) fn add_send(&mut self, send: SendTrack) {
         self.needed = true;
         self.offerer.add_send(send);
+    }
+
+    /// See [`Offerer::set_sources`]. Returns what the connection carries then.
+    pub(crate) fn set_sources(
+        &mut self,
+        cx: &mut Outside,
+        subscription: SubscriptionId,
+        sources: &[SendSource],
+    ) -> Vec<(SubscriptionId, TrackId)> {
+        self.offerer.set_sources(subscription, sources);
+        let description = self.offerer.description();
+        let carried = carried(&description);
+        self.peer.set_media(cx, description);
+        carried
     }
 
     /// The next offer, if one is due and none is unanswered, with our candidates after the first.

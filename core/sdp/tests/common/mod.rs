@@ -4,7 +4,7 @@
 use parlor_model::{
     Codec, Fingerprint, IceCredentials, Ssrc, SubscriptionId, TrackId, TrackKind, TrackSource,
 };
-use parlor_sdp::{LocalTransport, PublishedTrack, SendTrack, text::SessionDescription};
+use parlor_sdp::{LocalTransport, PublishedTrack, SendSource, SendTrack, text::SessionDescription};
 
 pub const ALL_CODECS: [Codec; 9] = [
     Codec::Opus,
@@ -49,12 +49,15 @@ pub fn published(track: u32, cid: &str, kind: TrackKind) -> PublishedTrack {
     }
 }
 
+pub fn source(track: u32, codecs: &[Codec]) -> SendSource {
+    SendSource { track: TrackId(track), codecs: codecs.to_vec() }
+}
+
 pub fn audio(number: u32, stream: &str, track: &str, ssrc: u32) -> SendTrack {
     SendTrack {
         subscription: SubscriptionId(number),
-        track: TrackId(number),
         kind: TrackKind::Audio,
-        codecs: vec![Codec::Red, Codec::Opus],
+        sources: vec![source(number, &[Codec::Red, Codec::Opus])],
         stream_id: format!("{stream}|{track}"),
         track_id: track.to_owned(),
         ssrc: Ssrc(ssrc),
@@ -66,7 +69,7 @@ pub fn audio(number: u32, stream: &str, track: &str, ssrc: u32) -> SendTrack {
 pub fn video(number: u32, stream: &str, track: &str, ssrc: u32, rtx_ssrc: u32) -> SendTrack {
     SendTrack {
         kind: TrackKind::Video,
-        codecs: vec![Codec::Vp8],
+        sources: vec![source(number, &[Codec::Vp8])],
         rtx_ssrc: Some(Ssrc(rtx_ssrc)),
         ..audio(number, stream, track, ssrc)
     }

@@ -133,11 +133,9 @@ impl Subscription {
     }
 
     /// Whether another section can go on with the same numbers: only what is negotiated anew
-    /// differs.
+    /// differs, or which encoding it carries.
     pub fn continues_as(&self, section: &SendSection) -> bool {
-        self.section.ssrc == section.ssrc
-            && self.section.rtx_ssrc == section.rtx_ssrc
-            && self.section.track == section.track
+        self.section.ssrc == section.ssrc && self.section.rtx_ssrc == section.rtx_ssrc
     }
 
     /// Decides what each codec of the source is called at the subscriber.

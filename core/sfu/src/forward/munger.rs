@@ -107,6 +107,16 @@ impl Munger {
         }
     }
 
+    /// Other sources feed the stream from now on: nothing of those before goes on, and clocks and
+    /// indices are not theirs. Numbers and time go on.
+    pub fn forget_sources(&mut self) {
+        self.segment = None;
+        self.closed.clear();
+        self.next_source = [0; MAX_STREAMS];
+        self.left_out = None;
+        self.selector = Selector::default();
+    }
+
     /// A number above all that have left.
     pub fn next_number(&self) -> u64 {
         self.next

@@ -92,6 +92,9 @@ impl Shard {
             let known = known.filter(|known| {
                 self.subscriptions.get(*known).is_some_and(|known| known.peer == key)
             });
+            if let Some(known) = known {
+                self.follow_encoding(known, section.track);
+            }
             match known.and_then(|known| self.subscriptions.get_mut(known)) {
                 Some(subscription) => {
                     if subscription.section != *section {
@@ -140,18 +143,31 @@ impl Shard {
         }
         self.subscription_keys.insert(section.subscription, subscription);
         if let Some(track) = self.tracks.get_mut(track_key) {
-            track.routes.push(Route {
-                subscription,
-                peer: key,
-                active: false,
-                current: None,
-                target: None,
-                max_layer: settings.max_layer,
-                max_fps: settings.max_fps,
-                fitting_temporal: u8::MAX,
-                max_temporal: u8::MAX,
-            });
+            track.routes.push(Route::new(subscription, key, &settings));
         }
+    }
+
+    /// The subscription goes on with another encoding of what it is of, from a keyframe of that
+    /// one on and under the numbers that follow.
+    fn follow_encoding(&mut self, key: Key<Subscription>, id: TrackId) {
+        let Some(before) = self.subscriptions.get(key).map(|known| known.track) else { return };
+        if self.tracks.get(before).is_some_and(|track| track.id == id) {
+            return;
+        }
+        let to = self.track(id);
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        subscription.track = to;
+        subscription.munger.forget_sources();
+        subscription.sent.clear();
+        subscription.silence = None;
+        let route = Route::new(key, subscription.peer, &subscription.settings);
+        if let Some(track) = self.tracks.get_mut(to) {
+            track.routes.push(route);
+        }
+        if let Some(track) = self.tracks.get_mut(before) {
+            track.remove_route(key);
+        }
+        self.drop_if_unused(before);
     }
 
     fn end_subscription(&mut self, key: Key<Subscription>) {
