@@ -248,6 +248,8 @@ impl Host {
             self.send(cx, sid, leave);
         }
         let Some(member) = self.members.remove(sid) else { return };
+        // What it wanted of others is wanted no more.
+        self.demand_changed.extend(member.subscriptions.into_keys());
         if let Some(session) = member.session {
             cx.close(session);
         }

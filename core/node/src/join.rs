@@ -149,6 +149,7 @@ fn new_participant(sid: ParticipantSid, request: &ConnectRequest) -> NewParticip
         kind: claims.participant_kind(),
         kind_details: Vec::new(),
         auto_subscribe: request.auto_subscribe,
+        auto_subscribe_data: request.auto_subscribe_data_track,
         client_protocol: request.client_info.client_protocol,
         capabilities: request.client_info.capabilities.clone(),
     }

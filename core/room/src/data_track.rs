@@ -70,6 +70,7 @@ impl Room {
         if known.len() >= DATA_TRACKS_MAX {
             return Err(Refusal::LimitExceeded { what: "data tracks", limit: DATA_TRACKS_MAX });
         }
+        let sid = track.sid.clone();
         publisher.data_tracks.push(track);
         publisher.version += 1;
         if !publisher.is_publisher {
@@ -77,7 +78,36 @@ impl Room {
             self.counts_changed(now.instant);
         }
         self.tell(participant);
+        self.offer_data_track(participant, &sid);
         Ok(())
+    }
+
+    /// Gives a data track to those who want all of them.
+    fn offer_data_track(&mut self, publisher: &ParticipantSid, track: &TrackSid) {
+        let wanting = self.participants.values().filter(|p| p.info.auto_subscribe_data);
+        for subscriber in wanting.filter(|p| p.info.sid != *publisher) {
+            let key = (subscriber.info.sid.clone(), track.clone());
+            let publisher = publisher.clone();
+            let new = DataSubscription { publisher, permitted: None, active: false };
+            self.data_subscriptions.entry(key).or_insert(new);
+        }
+        self.resolve_data(|_, of| of == track);
+    }
+
+    /// Gives all data tracks that are there to somebody who has come, if it wants them.
+    pub(crate) fn offer_data_tracks_to(&mut self, subscriber: &ParticipantSid) {
+        if !self.participants.get(subscriber).is_some_and(|p| p.info.auto_subscribe_data) {
+            return;
+        }
+        for publisher in self.participants.values().filter(|p| p.info.sid != *subscriber) {
+            for track in &publisher.data_tracks {
+                let key = (subscriber.clone(), track.sid.clone());
+                let publisher = publisher.info.sid.clone();
+                let new = DataSubscription { publisher, permitted: None, active: false };
+                self.data_subscriptions.entry(key).or_insert(new);
+            }
+        }
+        self.resolve_data(|who, _| who == subscriber);
     }
 
     pub(crate) fn unpublish_data_track(

@@ -22,6 +22,7 @@
 //!     kind: Default::default(),
 //!     kind_details: Vec::new(),
 //!     auto_subscribe: true,
+//!     auto_subscribe_data: false,
 //!     client_protocol: 2,
 //!     capabilities: Vec::new(),
 //! };

@@ -36,6 +36,7 @@ impl Room {
     pub(crate) fn set_joined(&mut self, now: Now, sid: &ParticipantSid) -> Result<(), Refusal> {
         self.advance(now, sid, State::Joined)?;
         self.resolve_subscriber(sid);
+        self.offer_data_tracks_to(sid);
         Ok(())
     }
 

@@ -40,6 +40,8 @@ pub struct NewParticipant {
     pub kind_details: Vec<i32>,
     /// Whether it is subscribed to every track without asking.
     pub auto_subscribe: bool,
+    /// Whether it is subscribed to every data track without asking.
+    pub auto_subscribe_data: bool,
     /// Client feature level; carried, not interpreted.
     pub client_protocol: i32,
     /// `ClientInfo.Capability`s of the protocol; carried, not interpreted.

@@ -26,6 +26,7 @@ fn person(name: &str) -> NewParticipant {
         kind: Default::default(),
         kind_details: Vec::new(),
         auto_subscribe: true,
+        auto_subscribe_data: false,
         client_protocol: 2,
         capabilities: Vec::new(),
     }
@@ -271,4 +272,38 @@ fn data_goes_to_those_named_and_never_back() {
         room.data_recipients(Some(&alice), &["PA_carol".into()], &["alice".into()]),
         vec![carol]
     );
+}
+
+#[test]
+fn data_tracks_come_unasked_to_who_wants_all_of_them() {
+    let now = start();
+    let mut room = room(now);
+    let alice = enter(&mut room, now, person("alice"));
+    let wanting = |name: &str| NewParticipant { auto_subscribe_data: true, ..person(name) };
+    let bob = enter(&mut room, now, wanting("bob"));
+    enter(&mut room, now, person("carol"));
+    drain(&mut room);
+    let publish = |room: &mut Room, handle: u16, name: &str| {
+        let sid = TrackSid::from(format!("DTR_{name}").as_str());
+        let track =
+            DataTrack { sid: sid.clone(), handle, name: name.into(), announcement: Vec::new() };
+        let participant = alice.clone();
+        room.apply(now, Command::PublishDataTrack { participant, track }).unwrap();
+        sid
+    };
+    let subscribed = |room: &mut Room| {
+        let events = drain(room).into_iter().filter_map(|event| match event {
+            Event::DataSubscribed { subscriber, track, .. } => Some((subscriber, track)),
+            _ => None,
+        });
+        events.collect::<Vec<_>>()
+    };
+    let first = publish(&mut room, 1, "one");
+    assert_eq!(subscribed(&mut room), [(bob.clone(), first.clone())]);
+    let (participant, track) = (bob.clone(), first.clone());
+    room.apply(now, Command::SubscribeData { participant, track, subscribe: false }).unwrap();
+    let second = publish(&mut room, 2, "two");
+    assert_eq!(subscribed(&mut room), [(bob, second.clone())], "the first is not begun again");
+    let dave = enter(&mut room, now, wanting("dave"));
+    assert_eq!(subscribed(&mut room), [(dave.clone(), first), (dave, second)]);
 }

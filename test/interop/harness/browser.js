@@ -9,6 +9,7 @@ const FILES = {
   "/": ["page/index.html", "text/html"],
   "/participant.js": ["page/participant.js", "text/javascript"],
   "/media.js": ["page/media.js", "text/javascript"],
+  "/e2ee.worker.js": ["node_modules/livekit-client/dist/livekit-client.e2ee.worker.mjs", "text/javascript"],
   "/livekit-client.js": ["node_modules/livekit-client/dist/livekit-client.esm.mjs", "text/javascript"],
 };
 const FLAGS = [

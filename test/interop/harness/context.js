@@ -48,11 +48,12 @@ export class Context {
     return process;
   }
 
-  // A participant in Chromium that has joined. `options` go to livekit-client's Room.
-  async joinPage(server, identity, { room = "room", grant = {}, connect = {}, url = server.url, ...options } = {}) {
+  // A participant in Chromium that has joined. `options` go to livekit-client's Room; `password` and
+  // `withoutCodecs` are as in the page.
+  async joinPage(server, identity, { room = "room", grant = {}, connect = {}, url = server.url, password, withoutCodecs, ...options } = {}) {
     const page = await this.page(identity);
     const token = await this.token(identity, room, grant);
-    await page.call("connect", { url, token, options, connect });
+    await page.call("connect", { url, token, options, connect, password, withoutCodecs });
     page.identity = identity;
     return page;
   }

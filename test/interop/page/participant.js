@@ -55,6 +55,7 @@ function watch() {
   room.on(RoomEvent.Reconnecting, () => log("reconnecting"));
   room.on(RoomEvent.Reconnected, () => log("reconnected"));
   room.on(RoomEvent.Disconnected, (reason) => log("disconnected", { reason: livekit.DisconnectReason[reason] }));
+  room.on(RoomEvent.EncryptionError, (error) => log("encryptionError", { message: error.message }));
   room.on(RoomEvent.DataReceived, (payload, participant, kind, topic) => {
     received.data.push({
       text: new TextDecoder().decode(payload),
@@ -65,12 +66,40 @@ function watch() {
   });
 }
 
+async function encryption(password) {
+  const keyProvider = new livekit.ExternalE2EEKeyProvider();
+  await keyProvider.setKey(password);
+  return { keyProvider, worker: new Worker("/e2ee.worker.js", { type: "module" }) };
+}
+
+// Sections that receive come to offer and to answer none of these codecs.
+function forgetCodecs(mimeTypes) {
+  const { addTransceiver, createAnswer } = RTCPeerConnection.prototype;
+  const forget = (transceiver) => {
+    const { codecs } = RTCRtpReceiver.getCapabilities("video");
+    transceiver.setCodecPreferences(codecs.filter(({ mimeType }) => !mimeTypes.includes(mimeType)));
+  };
+  RTCPeerConnection.prototype.addTransceiver = function (what, init) {
+    const transceiver = addTransceiver.call(this, what, init);
+    if (what === "video" && init?.direction === "recvonly") forget(transceiver);
+    return transceiver;
+  };
+  RTCPeerConnection.prototype.createAnswer = function (...options) {
+    this.getTransceivers().filter(({ receiver }) => receiver.track.kind === "video").forEach(forget);
+    return createAnswer.apply(this, options);
+  };
+}
+
 globalThis.participant = {
-  // `options` are livekit-client's RoomOptions, `connect` its RoomConnectOptions.
-  async connect({ url, token, options = {}, connect = {} }) {
+  // `options` are livekit-client's RoomOptions, `connect` its RoomConnectOptions. A `password` makes
+  // all media and data encrypted; what is in `withoutCodecs` ("video/AV1") is received by nobody here.
+  async connect({ url, token, options = {}, connect = {}, password, withoutCodecs = [] }) {
     livekit.setLogLevel("debug");
+    if (withoutCodecs.length > 0) forgetCodecs(withoutCodecs);
+    if (password) options.encryption = await encryption(password);
     room = new Room(options);
     watch();
+    if (password) await room.setE2EEEnabled(true);
     await room.connect(url, token, connect);
     return { sid: room.localParticipant.sid, room: room.name };
   },
@@ -88,6 +117,7 @@ globalThis.participant = {
         kind: publication.kind,
         source: publication.source,
         muted: publication.isMuted,
+        encrypted: publication.isEncrypted,
         subscribed: publication.isSubscribed ?? false,
       }));
     const participants = [...room.remoteParticipants.values()].map((participant) => ({
@@ -194,8 +224,24 @@ globalThis.participant = {
     const statistics = [...(await published.get(name).track.getRTCStatsReport()).values()];
     const outbound = statistics.filter((entry) => entry.type === "outbound-rtp");
     const { availableOutgoingBitrate } = statistics.find((entry) => entry.type === "candidate-pair" && entry.nominated) ?? {};
-    const names = ["rid", "framesEncoded", "frameWidth", "frameHeight", "bytesSent", "targetBitrate", "pliCount", "nackCount", "qualityLimitationReason"];
+    const names = ["rid", "active", "codecId", "framesEncoded", "frameWidth", "frameHeight", "bytesSent", "targetBitrate", "pliCount", "nackCount", "qualityLimitationReason"];
     return outbound.map((entry) => ({ ...Object.fromEntries(names.map((field) => [field, entry[field]])), availableOutgoingBitrate }));
+  },
+
+  // Every codec of our own track, with what it has sent: a backup codec is a sender of its own.
+  async sendingByCodec({ name }) {
+    const { track } = published.get(name);
+    const senders = [track.sender, ...[...track.simulcastCodecs.values()].map(({ sender }) => sender)];
+    const bytes = {};
+    for (const sender of senders.filter(Boolean)) {
+      const statistics = await sender.getStats();
+      for (const entry of statistics.values()) {
+        if (entry.type !== "outbound-rtp") continue;
+        const codec = statistics.get(entry.codecId)?.mimeType ?? "none";
+        bytes[codec] = (bytes[codec] ?? 0) + entry.bytesSent;
+      }
+    }
+    return bytes;
   },
 
   // Of each connection: where the other end is, and whether its agent is ICE-lite.

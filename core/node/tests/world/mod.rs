@@ -352,6 +352,21 @@ pub fn offer_with(id: u32, cids: &[&str]) -> proto::SessionDescription {
         let msid = if cids.contains(cid) { format!("a=msid:- {cid}\r\n") } else { String::new() };
         sections.push(section("audio", mid, direction, &msid));
     }
+    describe(id, &sections)
+}
+
+/// The offer of a client that receives one track in the codecs of `receives` and publishes others,
+/// in VP8 or H264, under these ids.
+pub fn offer_of_videos(id: u32, receives: &str, cids: &[&str]) -> proto::SessionDescription {
+    let mut sections = vec![section(receives, 0, "recvonly", "")];
+    for (index, cid) in cids.iter().enumerate() {
+        let msid = format!("a=msid:- {cid}\r\n");
+        sections.push(section("video VP8 H264", 1 + index, "sendonly", &msid));
+    }
+    describe(id, &sections)
+}
+
+fn describe(id: u32, sections: &[String]) -> proto::SessionDescription {
     let mids: Vec<String> = (0..sections.len()).map(|mid| mid.to_string()).collect();
     let fingerprint = ["AB"; 32].join(":");
     let sdp = format!(
@@ -363,19 +378,22 @@ pub fn offer_with(id: u32, cids: &[&str]) -> proto::SessionDescription {
     proto::SessionDescription { r#type: "offer".into(), sdp, id, ..Default::default() }
 }
 
-fn section(kind: &str, mid: usize, direction: &str, more: &str) -> String {
-    let (formats, maps) = match kind {
-        "audio" => (
-            "111 63",
-            "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n",
-        ),
-        _ => (
-            "96 97",
-            "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n",
-        ),
+fn section(formats: &str, mid: usize, direction: &str, more: &str) -> String {
+    const OPUS: &str = "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n";
+    const RED: &str = "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n";
+    const VP8: &str = "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\n\
+        a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n";
+    const H264: &str = "a=rtpmap:102 H264/90000\r\na=rtcp-fb:102 nack\r\n\
+        a=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n";
+    let (kind, numbers, maps) = match formats {
+        "audio" => ("audio", "111 63", [OPUS, RED].concat()),
+        "audio opus" => ("audio", "111", OPUS.to_owned()),
+        "video H264" => ("video", "102", H264.to_owned()),
+        "video VP8 H264" => ("video", "96 97 102", [VP8, H264].concat()),
+        _ => ("video", "96 97", VP8.to_owned()),
     };
     format!(
-        "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
+        "m={kind} 9 UDP/TLS/RTP/SAVPF {numbers}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
          a={direction}\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n\
          a=setup:actpass\r\na=rtcp-mux\r\n{maps}{more}"
     )

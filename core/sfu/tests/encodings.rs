@@ -1,0 +1,65 @@
+//! A subscription that goes on with another encoding of the publication it is of.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use common::{World, media::*, ms};
+use parlor_model::{SequenceNumber, Ssrc};
+use parlor_rtp::rtcp::{self, Rtcp};
+
+/// Whether the publisher was asked for a keyframe of an SSRC since it looked last.
+fn asked(world: &World, client: usize, seen: &mut usize, ssrc: u32) -> bool {
+    let reports = &world.clients[client].received_rtcp;
+    let new = &reports[*seen..];
+    *seen = reports.len();
+    let is_request = |packet: &Rtcp<'_>| matches!(packet, Rtcp::PictureLossIndication(pli) if pli.media == Ssrc(ssrc));
+    new.iter().flat_map(|(_, compound)| rtcp::packets(compound)).any(|packet| is_request(&packet))
+}
+
+#[test]
+fn numbers_and_time_go_on_in_another_encoding() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect(1), world.connect(2));
+    world.publish(alice, vec![video_section("1", 11, &[]), video_section("2", 12, &[])]);
+    world.subscribe(bob, vec![video_subscription("1", 21, 11, 2000)]);
+    let mut sources = [VideoSource::new(50, "1", None), VideoSource::new(60, "2", None)];
+    let (mut transport, mut seen, mut asked_for) = (0, 0, 0);
+    for frame in 0..120 {
+        if frame == 40 {
+            world.subscribe(bob, vec![video_subscription("1", 21, 12, 2000)]);
+            world.run(ms(2));
+            assert!(asked(&world, alice, &mut seen, 60), "the other encoding begins at a keyframe");
+            asked_for = frame;
+        }
+        if frame == 80 {
+            world.subscribe(bob, vec![video_subscription("1", 21, 11, 2000)]);
+            asked_for = frame;
+        }
+        for (at, source) in sources.iter_mut().enumerate() {
+            // The second comes to its keyframe two frames after it was asked for.
+            let keyframe = frame == 0 || (asked_for > 0 && frame == asked_for + 2 && at < 2);
+            for packet in source.next(keyframe, &mut transport) {
+                world.clients[alice].send_rtp(&packet);
+            }
+        }
+        world.run(ms(33));
+    }
+    world.assert_clean();
+    let packets = world.clients[bob].packets(Ssrc(2000));
+    let names: Vec<u32> =
+        packets.iter().map(|packet| Content::of(packet.payload()).unwrap().ssrc).collect();
+    let mut runs = names.clone();
+    runs.dedup();
+    assert_eq!(runs, [50, 60, 50]);
+    for pair in packets.windows(2) {
+        let step = pair[1].sequence_number().distance(pair[0].sequence_number());
+        assert_eq!(step, 1, "no number is left out or used again");
+        let ticks = pair[1].timestamp().distance(pair[0].timestamp());
+        assert!((0..=90 * 180).contains(&ticks), "{ticks}");
+    }
+    let elapsed = packets.last().unwrap().timestamp().distance(packets[0].timestamp());
+    assert!((elapsed - 119 * 33 * 90).abs() < 9_000, "{elapsed}");
+    let first = packets[0].sequence_number();
+    let last = packets.last().unwrap().sequence_number();
+    assert_eq!(last, SequenceNumber(first.0.wrapping_add(packets.len() as u16 - 1)));
+}
