@@ -171,7 +171,8 @@ impl Host {
     ) {
         let Some(subscription) = subscriber.subscriptions.get(&track.sid).copied() else { return };
         let codec = self.carried_codec(subscriber, track).unwrap_or(0);
-        let settings = subscription_settings(&self.room, track, codec, wanted, subscriber.allows_pause);
+        let settings =
+            subscription_settings(&self.room, track, codec, wanted, subscriber.allows_pause);
         cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
     }
 }
