@@ -219,12 +219,21 @@ globalThis.participant = {
     publication.setVideoQuality(quality);
   },
 
+  // What else a subscriber may say of a video: whether it wants it, and how many frames a second.
+  setVideo({ identity, name, enabled, fps }) {
+    const publications = room.remoteParticipants.get(identity)?.trackPublications.values() ?? [];
+    const publication = [...publications].find((candidate) => candidate.trackName === name);
+    if (!publication) throw new Error(`${identity} has no track ${name}`);
+    if (enabled !== undefined) publication.setEnabled(enabled);
+    if (fps !== undefined) publication.setVideoFPS(fps);
+  },
+
   // What the sender of our own track says: outgoing encodings by rid, and the path's estimate.
   async sending({ name }) {
     const statistics = [...(await published.get(name).track.getRTCStatsReport()).values()];
     const outbound = statistics.filter((entry) => entry.type === "outbound-rtp");
     const { availableOutgoingBitrate } = statistics.find((entry) => entry.type === "candidate-pair" && entry.nominated) ?? {};
-    const names = ["rid", "active", "codecId", "framesEncoded", "frameWidth", "frameHeight", "bytesSent", "targetBitrate", "pliCount", "nackCount", "qualityLimitationReason"];
+    const names = ["rid", "scalabilityMode", "active", "codecId", "framesEncoded", "frameWidth", "frameHeight", "bytesSent", "targetBitrate", "pliCount", "nackCount", "qualityLimitationReason"];
     return outbound.map((entry) => ({ ...Object.fromEntries(names.map((field) => [field, entry[field]])), availableOutgoingBitrate }));
   },
 
