@@ -61,7 +61,7 @@ impl SessionKey {
         let gcm = |algorithm| -> Result<Self, SrtpError> {
             let key = UnboundKey::new(algorithm, key).map_err(|_| SrtpError::KeyLength)?;
             let salt = *salt.first_chunk().ok_or(SrtpError::KeyLength)?;
-            Ok(SessionKey::Gcm(GcmKey { cipher: LessSafeKey::new(key), salt }))
+            Ok(SessionKey::Gcm(GcmKey { cipher: LessSafeKey::new(key), salt: number(salt) }))
         };
         match profile {
             SrtpProfile::AeadAes128Gcm => gcm(&aead::AES_128_GCM),
@@ -79,14 +79,20 @@ impl SessionKey {
 #[derive(Debug)]
 pub(crate) struct GcmKey {
     cipher: LessSafeKey,
-    salt: [u8; 12],
+    /// As a number of 96 bits.
+    salt: u128,
+}
+
+fn number(salt: [u8; 12]) -> u128 {
+    salt.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 impl GcmKey {
     #[cfg(test)]
     pub fn new(key: &[u8], salt: [u8; 12]) -> Self {
         let algorithm = if key.len() == 16 { &aead::AES_128_GCM } else { &aead::AES_256_GCM };
-        Self { cipher: LessSafeKey::new(UnboundKey::new(algorithm, key).unwrap()), salt }
+        let cipher = LessSafeKey::new(UnboundKey::new(algorithm, key).unwrap());
+        Self { cipher, salt: number(salt) }
     }
 
     pub fn seal(
@@ -103,6 +109,23 @@ impl GcmKey {
         tag.as_ref().try_into().map_err(|_| SrtpError::Malformed)
     }
 
+    /// As [`Self::seal`] of a payload in two parts: `first` is sealed in place, `rest` into `out`,
+    /// which takes the tag too.
+    #[inline]
+    pub fn seal_parts(
+        &self,
+        ssrc: u32,
+        index: u64,
+        associated: &[u8],
+        (first, rest): (&mut [u8], &[u8]),
+        out: &mut [u8],
+    ) -> Result<(), SrtpError> {
+        let nonce = self.nonce(ssrc, index);
+        self.cipher
+            .seal_in_place_scatter(nonce, Aad::from(associated), first, rest, out)
+            .map_err(|_| SrtpError::Malformed)
+    }
+
     /// `in_out` ends with the tag. Its content is lost when the packet is not authentic.
     pub fn open(
         &self,
@@ -117,10 +140,11 @@ impl GcmKey {
             .map_err(|_| SrtpError::Unauthentic)
     }
 
+    /// Two zeros, the SSRC, 48 bits of index, under the salt (RFC 7714 section 8.1).
+    #[inline]
     fn nonce(&self, ssrc: u32, index: u64) -> Nonce {
-        let mut nonce = self.salt;
-        xor(&mut nonce[2..6], &ssrc.to_be_bytes());
-        xor(&mut nonce[6..12], &index.to_be_bytes()[2..]);
+        let number = self.salt ^ (u128::from(ssrc) << 48 | u128::from(index & (u64::MAX >> 16)));
+        let [_, _, _, _, nonce @ ..] = number.to_be_bytes();
         Nonce::assume_unique_for_key(nonce)
     }
 }

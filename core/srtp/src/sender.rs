@@ -4,7 +4,7 @@ use parlor_model::{SrtpProfile, Ssrc};
 
 use crate::SrtpError;
 use crate::index::{MAX_RTCP_INDEX, MAX_RTP_INDEX, nearest_index};
-use crate::key::{SessionKey, SessionKeys};
+use crate::key::{CmKey, GCM_TAG_BYTES, SessionKey, SessionKeys};
 use crate::packet::{RTCP_CLEAR_BYTES, RtpHeader, rtcp_sender};
 use crate::source::SourceTable;
 
@@ -73,25 +73,37 @@ impl SrtpSender {
         ssrc: Ssrc,
         index: u64,
     ) -> Result<usize, SrtpError> {
+        self.seal_rtp_parts(slot, header_len, len, &[], ssrc, index)
+    }
+
+    /// As [`SrtpSender::seal_rtp_indexed`], where the payload goes on with `rest` after
+    /// `slot[..len]`: the cipher takes it from where it lies, and nobody has to copy it.
+    ///
+    /// # Errors
+    /// As [`SrtpSender::seal_rtp_indexed`].
+    #[inline]
+    pub fn seal_rtp_parts(
+        &self,
+        slot: &mut [u8],
+        header_len: usize,
+        len: usize,
+        rest: &[u8],
+        ssrc: Ssrc,
+        index: u64,
+    ) -> Result<usize, SrtpError> {
         if index > MAX_RTP_INDEX {
             return Err(SrtpError::IndexExhausted);
         }
-        let (packet, room) = slot.split_at_mut_checked(len).ok_or(SrtpError::Malformed)?;
         match &self.keys.rtp {
             SessionKey::Gcm(key) => {
-                let room = room.first_chunk_mut().ok_or(SrtpError::NoRoom)?;
-                let (header, payload) =
+                let (packet, room) = slot.split_at_mut_checked(len).ok_or(SrtpError::Malformed)?;
+                let out = room.get_mut(..rest.len() + GCM_TAG_BYTES).ok_or(SrtpError::NoRoom)?;
+                let (header, first) =
                     packet.split_at_mut_checked(header_len).ok_or(SrtpError::Malformed)?;
-                *room = key.seal(ssrc.0, index, header, payload)?;
-                Ok(len + room.len())
+                key.seal_parts(ssrc.0, index, header, (first, rest), out)?;
+                Ok(len + rest.len() + GCM_TAG_BYTES)
             }
-            SessionKey::Cm(key) => {
-                let room = room.first_chunk_mut().ok_or(SrtpError::NoRoom)?;
-                let payload = packet.get_mut(header_len..).ok_or(SrtpError::Malformed)?;
-                key.apply(ssrc.0, index, payload)?;
-                *room = key.tag(packet, &((index >> 16) as u32).to_be_bytes());
-                Ok(len + room.len())
-            }
+            SessionKey::Cm(key) => seal_cm(key, slot, (header_len, len), rest, (ssrc, index)),
         }
     }
 
@@ -130,6 +142,24 @@ impl SrtpSender {
         self.rtcp_index += 1;
         Ok(len + added)
     }
+}
+
+fn seal_cm(
+    key: &CmKey,
+    slot: &mut [u8],
+    (header_len, len): (usize, usize),
+    rest: &[u8],
+    (ssrc, index): (Ssrc, u64),
+) -> Result<usize, SrtpError> {
+    let end = len + rest.len();
+    let place = slot.get_mut(len..end).ok_or(SrtpError::NoRoom)?;
+    place.copy_from_slice(rest);
+    let (packet, room) = slot.split_at_mut_checked(end).ok_or(SrtpError::Malformed)?;
+    let room = room.first_chunk_mut().ok_or(SrtpError::NoRoom)?;
+    let payload = packet.get_mut(header_len..).ok_or(SrtpError::Malformed)?;
+    key.apply(ssrc.0, index, payload)?;
+    *room = key.tag(packet, &((index >> 16) as u32).to_be_bytes());
+    Ok(end + room.len())
 }
 
 /// What AES-GCM authenticates beside the body of SRTCP (RFC 7714 section 9.2).

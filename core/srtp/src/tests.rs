@@ -291,6 +291,28 @@ fn an_indexed_seal_equals_a_counted_one() {
 }
 
 #[test]
+fn a_packet_in_parts_seals_as_in_one_piece() {
+    for profile in PROFILES {
+        let (sender, _) = pair(profile);
+        let payload: Vec<u8> = (0..200).map(|byte| byte as u8).collect();
+        let packet = rtp(7, 5, &payload);
+        let len = packet.len();
+        let mut whole = packet.clone();
+        whole.resize(len + 16, 0);
+        let sealed = sender.seal_rtp_indexed(&mut whole, 12, len, Ssrc(7), 5).unwrap();
+        for cut in [12, 13, 28, 100, len - 1, len] {
+            let mut slot = vec![0; 300];
+            slot[..cut].copy_from_slice(&packet[..cut]);
+            let rest = &packet[cut..];
+            let len = sender.seal_rtp_parts(&mut slot, 12, cut, rest, Ssrc(7), 5).unwrap();
+            assert_eq!(slot[..len], whole[..sealed], "{profile:?} cut at {cut}");
+        }
+        let short = sender.seal_rtp_parts(&mut [0; 30], 12, 20, &payload, Ssrc(7), 5);
+        assert_eq!(short, Err(SrtpError::NoRoom));
+    }
+}
+
+#[test]
 fn the_number_of_sources_is_bounded() {
     let (mut sender, mut receiver) = pair(SrtpProfile::AeadAes128Gcm);
     for ssrc in 0..MAX_SOURCES as u32 {
