@@ -53,6 +53,8 @@ const SILENCE_FACTOR: f64 = 0.7;
 /// Fewer packets under way may be the end of a stream, whose loss no feedback tells.
 const SILENCE_PACKETS: u64 = 10;
 const RTT_START_US: i64 = 100_000;
+/// What is sent is added up for no longer than this before rates are worked out, in microseconds.
+const ACCOUNT_US: i64 = 50_000;
 
 /// What the estimate last followed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,6 +137,12 @@ pub struct Estimator {
     prober: Prober,
     reports: ReportEstimate,
     sent: SentRate,
+    /// What was sent since then and is in no rate yet.
+    unaccounted_bytes: usize,
+    accounted_us: i64,
+    /// See [`Self::timeout_has_changed`].
+    timeout_has_changed: bool,
+    watches_silence: bool,
     rtt_us: i64,
     feedback_us: Option<i64>,
     silence_us: i64,
@@ -161,6 +169,10 @@ impl Estimator {
             prober: Prober::default(),
             reports: ReportEstimate::new(start_bps),
             sent: SentRate::default(),
+            unaccounted_bytes: 0,
+            accounted_us: 0,
+            timeout_has_changed: true,
+            watches_silence: false,
             rtt_us: RTT_START_US,
             feedback_us: None,
             silence_us: 0,
@@ -172,7 +184,8 @@ impl Estimator {
         }
     }
 
-    fn micros(&self, now: Instant) -> i64 {
+    /// Microseconds since it was made.
+    pub fn micros(&self, now: Instant) -> i64 {
         now.saturating_duration_since(self.epoch).as_micros() as i64
     }
 
@@ -188,13 +201,50 @@ impl Estimator {
         kind: PacketKind,
     ) {
         let now_us = self.micros(now);
-        self.application.on_sent(size_bytes, self.estimate_bps, now_us);
-        self.sent.on_sent(size_bytes, now_us);
+        self.on_sent_at(sequence_number, now_us, size_bytes, kind);
+        self.account(now_us);
+    }
+
+    /// As [`Self::on_sent`], at a time by [`Self::micros`]: for whoever sends many at once. Rates
+    /// are worked out now and then.
+    #[inline]
+    pub fn on_sent_at(
+        &mut self,
+        sequence_number: Option<u16>,
+        now_us: i64,
+        size_bytes: usize,
+        kind: PacketKind,
+    ) {
+        self.unaccounted_bytes += size_bytes;
         if let Some(sequence_number) = sequence_number {
             let cluster = self.prober.cluster();
             self.history.on_sent(sequence_number, now_us, size_bytes, kind, cluster);
-            self.prober.on_sent(size_bytes, now_us);
+            if cluster.is_some() {
+                self.prober.on_sent(size_bytes, now_us);
+                self.timeout_has_changed = true;
+            }
         }
+        if now_us - self.accounted_us >= ACCOUNT_US {
+            self.account(now_us);
+        }
+    }
+
+    fn account(&mut self, now_us: i64) {
+        let size_bytes = std::mem::take(&mut self.unaccounted_bytes);
+        if size_bytes > 0 {
+            self.accounted_us = now_us;
+            self.application.on_sent(size_bytes, self.estimate_bps, now_us);
+            self.sent.on_sent(size_bytes, now_us);
+        }
+    }
+
+    /// Takes the time of anything but a packet that was sent: rates are worked out, and timeouts
+    /// may move.
+    fn turn(&mut self, now: Instant) -> i64 {
+        let now_us = self.micros(now);
+        self.account(now_us);
+        self.timeout_has_changed = true;
+        now_us
     }
 
     /// Takes transport-wide feedback
@@ -206,7 +256,7 @@ impl Estimator {
         feedback: &TransportFeedback<'_>,
         now: Instant,
     ) -> &[PacketResult] {
-        let now_us = self.micros(now);
+        let now_us = self.turn(now);
         self.results.clear();
         self.history.on_feedback(feedback, &mut self.results);
         if self.results.is_empty() {
@@ -362,7 +412,7 @@ impl Estimator {
     /// Takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03). It counts only while no
     /// transport-wide feedback comes.
     pub fn on_remb(&mut self, bitrate: Bitrate, now: Instant) {
-        let now_us = self.micros(now);
+        let now_us = self.turn(now);
         let bps = bitrate.0.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS) as f64;
         self.reports.on_remb(bps, now_us);
         self.follow_reports(now_us);
@@ -376,7 +426,7 @@ impl Estimator {
         rtt: Option<Duration>,
         now: Instant,
     ) {
-        let now_us = self.micros(now);
+        let now_us = self.turn(now);
         if let Some(rtt) = rtt.filter(|_| !self.has_feedback(now_us)) {
             self.rtt_us = rtt.as_micros().min(10_000_000) as i64;
         }
@@ -402,21 +452,23 @@ impl Estimator {
     pub fn set_wanted(&mut self, wanted_bps: u64, is_starving: bool, now: Instant) {
         self.wanted_bps = wanted_bps.min(ESTIMATE_MAX_BPS) as f64;
         self.is_starving = is_starving;
-        let now_us = self.micros(now);
+        let now_us = self.turn(now);
         self.begin_probe(now_us);
     }
 
     /// The packet that a probe needs now. Ask again after sending it, and from
     /// [`Self::poll_timeout`] on.
+    #[inline]
     pub fn poll_probe(&mut self, now: Instant) -> Option<ProbePacket> {
         let cluster = self.prober.cluster()?;
+        self.timeout_has_changed = true;
         let size_bytes = self.prober.packet_bytes(self.micros(now))?;
         Some(ProbePacket { cluster, size_bytes })
     }
 
     /// Does what is due by `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let now_us = self.micros(now);
+        let now_us = self.turn(now);
         if self.silence_due_us().is_some_and(|due_us| due_us <= now_us) {
             self.silence_us = now_us - SILENCE_US + SILENCE_STEP_US;
             let bps = (SILENCE_FACTOR * self.estimate_bps).max(ESTIMATE_MIN_BPS as f64);
@@ -445,6 +497,17 @@ impl Estimator {
         }
         let sent_us = self.history.oldest_in_flight_us()?;
         Some(sent_us.max(self.silence_us) + SILENCE_US + 2 * self.rtt_us)
+    }
+
+    /// Whether [`Self::poll_timeout`] may say something sooner than when this was asked last. Most
+    /// packets that are sent change nothing.
+    #[inline]
+    pub fn timeout_has_changed(&mut self) -> bool {
+        let watches_silence =
+            self.history.in_flight_packets() >= SILENCE_PACKETS && self.feedback_us.is_some();
+        let begins = watches_silence && !self.watches_silence;
+        self.watches_silence = watches_silence;
+        std::mem::take(&mut self.timeout_has_changed) || begins
     }
 
     /// When to call [`Self::handle_timeout`], then [`Self::poll_probe`].

@@ -60,10 +60,17 @@ struct Waiting<T> {
     pushed: Instant,
 }
 
+impl<T> Waiting<T> {
+    fn is_useless(&self, now: Instant, priority: Priority) -> bool {
+        now.saturating_duration_since(self.pushed) > priority.useless_after()
+    }
+}
+
 /// Paces the packets of one peer.
 #[derive(Debug)]
 pub struct Pacer<T> {
     queues: [VecDeque<Waiting<T>>; 4],
+    queued: usize,
     queued_bytes: u64,
     rate_bps: f64,
     /// What was sent ahead of the rate, in bytes.
@@ -77,6 +84,7 @@ impl<T: Copy> Pacer<T> {
     pub fn new(now: Instant, rate_bps: u64) -> Self {
         Self {
             queues: std::array::from_fn(|_| VecDeque::new()),
+            queued: 0,
             queued_bytes: 0,
             rate_bps: rate_bps.max(1) as f64,
             debt_bytes: 0.0,
@@ -92,6 +100,7 @@ impl<T: Copy> Pacer<T> {
     }
 
     /// Queues a packet; hands it back where [`QUEUE_MAX`] of its priority wait.
+    #[inline]
     pub fn push(
         &mut self,
         now: Instant,
@@ -105,23 +114,28 @@ impl<T: Copy> Pacer<T> {
         }
         let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX);
         queue.push_back(Waiting { item, size_bytes, pushed: now });
+        self.queued += 1;
         self.queued_bytes += u64::from(size_bytes);
         Ok(())
     }
 
     /// The next packet that is due, or has become useless, by `now`.
+    #[inline]
     pub fn poll(&mut self, now: Instant) -> Option<Paced<T>> {
+        if self.queued == 0 {
+            return None;
+        }
         self.pay(now);
+        let mut first = None;
         for priority in Priority::ALL {
             let Some(waiting) = self.queues[priority as usize].front() else { continue };
-            if now.saturating_duration_since(waiting.pushed) > priority.useless_after() {
+            if waiting.pushed != now && waiting.is_useless(now, priority) {
                 let waiting = self.take(priority)?;
                 return Some(Paced::Drop(waiting.item, priority));
             }
+            first = first.or(Some(priority));
         }
-        let priority = Priority::ALL
-            .into_iter()
-            .find(|priority| !self.queues[*priority as usize].is_empty())?;
+        let priority = first?;
         if priority != Priority::Audio && !self.may_send() {
             return None;
         }
@@ -132,6 +146,7 @@ impl<T: Copy> Pacer<T> {
 
     fn take(&mut self, priority: Priority) -> Option<Waiting<T>> {
         let waiting = self.queues[priority as usize].pop_front()?;
+        self.queued -= 1;
         self.queued_bytes -= u64::from(waiting.size_bytes);
         Some(waiting)
     }
@@ -146,11 +161,17 @@ impl<T: Copy> Pacer<T> {
 
     /// The rate, raised where the queue would last too long.
     fn rate_now_bps(&self) -> f64 {
+        if self.queued_bytes == 0 {
+            return self.rate_bps;
+        }
         let draining_bps = self.queued_bytes as f64 * 8.0 / DRAIN.as_secs_f64();
         draining_bps.clamp(self.rate_bps, RATE_FACTOR_MAX * self.rate_bps)
     }
 
     fn pay(&mut self, now: Instant) {
+        if now == self.updated {
+            return;
+        }
         let elapsed = now.saturating_duration_since(self.updated);
         self.updated = self.updated.max(now);
         let paid_bytes = self.rate_now_bps() / 8.0 * elapsed.as_secs_f64();
@@ -161,9 +182,11 @@ impl<T: Copy> Pacer<T> {
 
     /// When [`Self::poll`] has something next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let next = self.queues.iter().position(|queue| !queue.is_empty())?;
+        if self.is_empty() {
+            return None;
+        }
         let burst_bytes = self.rate_now_bps() / 8.0 * BURST.as_secs_f64();
-        let is_due = next == Priority::Audio as usize
+        let is_due = !self.queues[Priority::Audio as usize].is_empty()
             || self.debt_bytes <= 0.0
             || self.is_bursting && self.debt_bytes < burst_bytes;
         if is_due {
@@ -179,25 +202,19 @@ impl<T: Copy> Pacer<T> {
     }
 
     /// Whether nothing waits.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.queues.iter().all(VecDeque::is_empty)
+        self.queued == 0
     }
 
     /// Forgets all that waits. Returns how many packets that were.
     pub fn clear(&mut self) -> usize {
-        let waiting = self.queues.iter().map(VecDeque::len).sum();
         self.queues.iter_mut().for_each(VecDeque::clear);
         self.queued_bytes = 0;
-        waiting
+        std::mem::take(&mut self.queued)
     }
 
-    /// How long the oldest packet has waited.
-    pub fn oldest_wait(&self, now: Instant) -> Duration {
-        let oldest = self.queues.iter().filter_map(|queue| queue.front()).map(|w| w.pushed).min();
-        oldest.map_or(Duration::ZERO, |pushed| now.saturating_duration_since(pushed))
-    }
-
-    /// Bytes that wait.
+    /// Bytes that wait for the rate.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
     }
@@ -280,5 +297,7 @@ mod tests {
         assert_eq!(pacer.push(now, 9999, 10, Priority::Video), Err(9999));
         pacer.push(now, 9999, 10, Priority::Audio).unwrap();
         assert_eq!(pacer.poll(now), Some(Paced::Send(9999)));
+        assert_eq!(pacer.clear(), QUEUE_MAX);
+        assert!(pacer.is_empty());
     }
 }

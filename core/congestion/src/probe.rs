@@ -184,8 +184,9 @@ impl Prober {
     }
 
     /// The probe that what is sent now is a part of.
+    #[inline]
     pub fn cluster(&self) -> Option<ProbeCluster> {
-        self.sending.map(|probe| probe.cluster)
+        self.sending.as_ref().map(|probe| probe.cluster)
     }
 
     /// When [`Self::poll_result`] and [`Self::begin`] may have something to do, in microseconds.

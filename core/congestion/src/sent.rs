@@ -6,7 +6,7 @@ use parlor_rtp::rtcp::{REFERENCE_TICK_US, TransportFeedback};
 pub const HISTORY_MAX: usize = 8192;
 /// How long a packet waits for feedback before its place may be used again, in microseconds.
 const HISTORY_TIME_US: i64 = 2_000_000;
-const HISTORY_START: usize = 256;
+const HISTORY_START: usize = 128;
 /// How many times the reference time ticks before it wraps.
 const REFERENCE_WRAP: i64 = 1 << 24;
 
@@ -67,8 +67,8 @@ const NOT_SENT: Sent =
 
 /// A ring of what was sent, by transport-wide sequence number.
 ///
-/// It grows by doubling while packets younger than two seconds fill it, up to [`HISTORY_MAX`].
-#[derive(Debug)]
+/// It is empty before the first packet, then grows by doubling while packets younger than two seconds fill it, up to [`HISTORY_MAX`].
+#[derive(Debug, Default)]
 pub struct SentHistory {
     ring: Vec<Sent>,
     /// The number that the next packet is expected to have, unwrapped.
@@ -81,22 +81,10 @@ pub struct SentHistory {
     last_reference_ticks: Option<i64>,
 }
 
-impl Default for SentHistory {
-    fn default() -> Self {
-        Self {
-            ring: vec![NOT_SENT; HISTORY_START],
-            next: 0,
-            first: 0,
-            acknowledged: 0,
-            in_flight_bytes: 0,
-            last_reference_ticks: None,
-        }
-    }
-}
-
 impl SentHistory {
     /// Notes a packet. Numbers that were passed over count as not sent; a number that is not
     /// ahead of the last one is ignored.
+    #[inline]
     pub fn on_sent(
         &mut self,
         sequence_number: u16,
@@ -105,18 +93,9 @@ impl SentHistory {
         kind: PacketKind,
         cluster: Option<ProbeCluster>,
     ) {
-        if self.first == self.next {
-            // 2^32 leaves room to count down from, and keeps the low 16 bits.
-            self.next = (1 << 32) + u64::from(sequence_number);
-            self.first = self.next;
-            self.acknowledged = self.next;
-        }
-        let ahead = sequence_number.wrapping_sub(self.next as u16);
-        if ahead >= 1 << 15 {
+        let follows = sequence_number == self.next as u16 && self.first != self.next;
+        if !follows && !self.skip_to(sequence_number, now_us) {
             return;
-        }
-        for _ in 0..ahead {
-            self.append(NOT_SENT, now_us);
         }
         let size_bytes = u16::try_from(size_bytes).unwrap_or(u16::MAX);
         let cluster = cluster.map_or(0, |cluster| cluster.0);
@@ -125,22 +104,50 @@ impl SentHistory {
         self.in_flight_bytes += u64::from(size_bytes);
     }
 
+    /// Makes `sequence_number` the next one; `false` when it is behind.
+    #[cold]
+    fn skip_to(&mut self, sequence_number: u16, now_us: i64) -> bool {
+        if self.ring.is_empty() {
+            self.ring = vec![NOT_SENT; HISTORY_START];
+        }
+        if self.first == self.next {
+            // 2^32 leaves room to count down from, and keeps the low 16 bits.
+            self.next = (1 << 32) + u64::from(sequence_number);
+            self.first = self.next;
+            self.acknowledged = self.next;
+        }
+        let ahead = sequence_number.wrapping_sub(self.next as u16);
+        if ahead >= 1 << 15 {
+            return false;
+        }
+        for _ in 0..ahead {
+            self.append(NOT_SENT, now_us);
+        }
+        true
+    }
+
+    #[inline]
     fn append(&mut self, sent: Sent, now_us: i64) {
-        let len = (self.next - self.first) as usize;
-        if len == self.ring.len() {
-            let oldest = self.ring[self.index(self.first)];
-            let is_young =
-                oldest.fate != Fate::NotSent && now_us - oldest.sent_us < HISTORY_TIME_US;
-            if is_young && len < HISTORY_MAX {
-                self.grow();
-            } else {
-                self.settle_until(self.first + 1);
-                self.first += 1;
-            }
+        if (self.next - self.first) as usize == self.ring.len() {
+            self.make_room(now_us);
         }
         let index = self.index(self.next);
-        self.ring[index] = sent;
+        if let Some(place) = self.ring.get_mut(index) {
+            *place = sent;
+        }
         self.next += 1;
+    }
+
+    /// Forgets the oldest, or grows where that is too young.
+    fn make_room(&mut self, now_us: i64) {
+        let oldest = self.ring[self.index(self.first)];
+        let is_young = oldest.fate != Fate::NotSent && now_us - oldest.sent_us < HISTORY_TIME_US;
+        if is_young && self.ring.len() < HISTORY_MAX {
+            self.grow();
+        } else {
+            self.settle_until(self.first + 1);
+            self.first += 1;
+        }
     }
 
     fn grow(&mut self) {
@@ -157,11 +164,11 @@ impl SentHistory {
 
     /// Takes what is before `number` out of flight.
     fn settle_until(&mut self, number: u64) {
-        for settled in self.acknowledged..number {
-            let sent = self.ring[self.index(settled)];
+        while self.acknowledged < number {
+            let sent = self.ring[self.index(self.acknowledged)];
             self.in_flight_bytes -= u64::from(sent.size_bytes);
+            self.acknowledged += 1;
         }
-        self.acknowledged = self.acknowledged.max(number);
     }
 
     /// Bytes sent after the newest packet that feedback has spoken of.

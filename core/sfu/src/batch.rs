@@ -33,7 +33,8 @@ struct RunPlace {
     start: usize,
     end: usize,
     segment_bytes: usize,
-    datagrams: usize,
+    /// Datagrams that may still join.
+    room: usize,
 }
 
 /// Send slots of the caller: filled by [`crate::Shard::flush`], sent, cleared, filled again.
@@ -68,7 +69,7 @@ impl SendBatch {
     /// Makes the first `len_bytes` of the slot a datagram over `path`, joined to the run before it
     /// where destination and size allow.
     #[inline]
-    pub fn commit(&mut self, path: Path, len_bytes: usize) {
+    pub fn commit(&mut self, path: &Path, len_bytes: usize) {
         let len_bytes = len_bytes.min(SLOT_BYTES);
         if len_bytes == 0 {
             return;
@@ -76,22 +77,18 @@ impl SendBatch {
         let start = self.used;
         self.used += len_bytes;
         if let Some(run) = self.runs.last_mut()
-            && run.path == path
-            && run.datagrams < MAX_RUN_DATAGRAMS
+            && run.room > 0
             && len_bytes <= run.segment_bytes
-            && run.end - run.start == run.datagrams * run.segment_bytes
+            && run.path.remote == path.remote
+            && run.path == *path
         {
             run.end = self.used;
-            run.datagrams += 1;
+            // A shorter one is the last of its run.
+            run.room = if len_bytes == run.segment_bytes { run.room - 1 } else { 0 };
             return;
         }
-        self.runs.push(RunPlace {
-            path,
-            start,
-            end: self.used,
-            segment_bytes: len_bytes,
-            datagrams: 1,
-        });
+        let (end, room) = (self.used, MAX_RUN_DATAGRAMS - 1);
+        self.runs.push(RunPlace { path: *path, start, end, segment_bytes: len_bytes, room });
     }
 
     /// What has been committed, in order.
@@ -126,7 +123,7 @@ mod tests {
 
     fn fill(batch: &mut SendBatch, to: u16, len: usize) {
         batch.slot().unwrap().fill(len as u8);
-        batch.commit(Path::udp(address(1), address(to)), len);
+        batch.commit(&Path::udp(address(1), address(to)), len);
     }
 
     fn shape(batch: &SendBatch) -> Vec<(u16, usize, usize)> {

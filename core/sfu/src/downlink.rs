@@ -28,6 +28,8 @@ const GUESS: Duration = Duration::from_secs(2);
 pub struct Downlink {
     pub estimator: Estimator,
     pub pacer: Pacer<Queued>,
+    /// When it began, in microseconds since the shard did.
+    started_us: i64,
     /// Since when what it says is known to the receiver's side: nothing is limited before.
     limited_since: Option<Instant>,
     /// The estimate that was shared among the subscriptions last.
@@ -36,9 +38,15 @@ pub struct Downlink {
     pub used_bps: u64,
 }
 
+/// Microseconds since the shard began.
+pub fn micros(epoch: Instant, now: Instant) -> i64 {
+    now.saturating_duration_since(epoch).as_micros() as i64
+}
+
 impl Downlink {
-    pub fn new(now: Instant) -> Self {
+    pub fn new(epoch: Instant, now: Instant) -> Self {
         Self {
+            started_us: micros(epoch, now),
             estimator: Estimator::new(now, START_BPS),
             pacer: Pacer::new(now, UNLIMITED_BPS),
             limited_since: None,
@@ -81,6 +89,12 @@ impl Downlink {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.estimator.handle_timeout(now);
         self.set_rate(now);
+    }
+
+    /// The time of the shard by the clock of the estimator, in microseconds.
+    #[inline]
+    pub fn estimator_us(&self, since_epoch_us: i64) -> i64 {
+        since_epoch_us - self.started_us
     }
 
     /// Sets the pace by the estimate.

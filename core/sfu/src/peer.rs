@@ -138,7 +138,7 @@ impl Peer {
             outgoing: SsrcTable::default(),
             used_numbers: SsrcTable::default(),
             arrivals: Arrivals::new(epoch),
-            downlink: Downlink::new(now),
+            downlink: Downlink::new(epoch, now),
             rtcp: RtcpQueue::default(),
             next_transport_sequence: 1,
             round_trip: DEFAULT_ROUND_TRIP,

@@ -199,6 +199,12 @@ impl Transport {
         self.deadline
     }
 
+    /// Whether [`Self::poll_transmit`] has something.
+    #[inline]
+    pub fn has_transmits(&self) -> bool {
+        !self.transmits.is_empty()
+    }
+
     /// Writes the next datagram to send into `out`, which should hold
     /// [`MAX_DATAGRAM_BYTES`](crate::MAX_DATAGRAM_BYTES); a datagram that does not fit is lost.
     pub fn poll_transmit(&mut self, out: &mut [u8]) -> Option<Transmit> {

@@ -40,9 +40,9 @@ impl Silence {
 }
 
 impl Subscription {
-    /// The next silent frame, if it is due. It has no source; its codec is that of the packet
+    /// The number of the next silent frame, if one is due. It has no source; its codec is that of the packet
     /// before.
-    pub fn next_silence(&mut self, now: Instant, now_ms: u32) -> Option<SentPacket> {
+    pub fn next_silence(&mut self, now: Instant, now_ms: u32) -> Option<u64> {
         let silence = self.silence.as_mut().filter(|silence| silence.due <= now)?;
         silence.due += FRAME;
         silence.left -= 1;
@@ -53,7 +53,7 @@ impl Subscription {
         self.codec(codec_index)?;
         let (number, timestamp) = Munger::insert(&mut self.munger, now, FRAME)?;
         let sent = SentPacket::blank(number, timestamp, codec_index, now_ms);
-        self.sent.insert(sent).then_some(sent)
+        self.sent.insert(number, sent, now_ms).then_some(number)
     }
 }
 
@@ -61,11 +61,11 @@ impl Subscription {
 pub fn write_silence(
     out: &mut [u8],
     subscription: &Subscription,
-    sent: &SentPacket,
+    (number, sent): (u64, &SentPacket),
     codec: Codec,
     outgoing: &OutgoingCodec,
     trailer: &[u8],
-) -> Option<Written> {
+) -> Option<Written<'static>> {
     let inner = match outgoing.redundancy {
         Redundancy::Relabelled(opus) | Redundancy::Added(opus) => Some(opus),
         Redundancy::Untouched | Redundancy::Removed => None,
@@ -79,7 +79,7 @@ pub fn write_silence(
     };
     let ids = &subscription.section.extensions;
     let transport_sequence = sent.transport_sequence.to_be_bytes();
-    let [_, abs_send_time @ ..] = sent.abs_send_time.to_be_bytes();
+    let abs_send_time = sent.abs_send_time();
     let all: [(Option<u8>, &[u8]); 4] = [
         (ids.mid, subscription.section.mid.as_bytes()),
         (ids.transport_cc, &transport_sequence),
@@ -95,9 +95,9 @@ pub fn write_silence(
         }
     }
     let fields = HeaderFields {
-        marker: sent.marker,
+        marker: sent.marker(),
         payload_type: outgoing.payload_type,
-        sequence_number: SequenceNumber(sent.number as u16),
+        sequence_number: SequenceNumber(number as u16),
         timestamp: RtpTimestamp(sent.timestamp),
         ssrc: subscription.section.ssrc,
     };
@@ -109,6 +109,6 @@ pub fn write_silence(
         out.get_mut(at..at + part.len())?.copy_from_slice(part);
         at += part.len();
     }
-    let (ssrc, index) = (subscription.section.ssrc, sent.number);
-    Some(Written { header_bytes, bytes: at, ssrc, index })
+    let (ssrc, index) = (subscription.section.ssrc, number);
+    Some(Written { header_bytes, bytes: at, rest: &[], ssrc, index })
 }

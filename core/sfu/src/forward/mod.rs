@@ -2,6 +2,7 @@
 
 pub mod bare;
 pub mod blank;
+pub mod header;
 pub mod munger;
 pub mod red;
 pub mod select;
@@ -16,7 +17,9 @@ use parlor_model::{
 };
 use parlor_rtp::rtcp::SenderInfo;
 
-use self::{blank::Silence, munger::Munger, red::Redundancy, sent::SentPackets};
+use self::{
+    blank::Silence, header::HeaderTemplate, munger::Munger, red::Redundancy, sent::SentPackets,
+};
 use crate::{
     arena::Key, command::SubscriptionSettings, peer::Peer, quality::Reported, receive::Stream,
     track::Track,
@@ -63,6 +66,8 @@ pub struct Subscription {
     pub peer: Key<Peer>,
     pub track: Key<Track>,
     pub section: SendSection,
+    /// The header of its packets, by its section.
+    pub header: Option<HeaderTemplate>,
     pub settings: SubscriptionSettings,
     pub share: Share,
     /// What the estimate was shared out as last, and why.
@@ -74,7 +79,7 @@ pub struct Subscription {
     pub munger: Munger,
     pub sent: SentPackets,
     /// By position in the published section's codecs.
-    codecs: [Option<OutgoingCodec>; MAX_CODECS],
+    codecs: Box<[Option<OutgoingCodec>]>,
     pub next_rtx: u64,
     pub started: bool,
     pub packets: u32,
@@ -111,6 +116,7 @@ impl Subscription {
             id: section.subscription,
             peer,
             track,
+            header: HeaderTemplate::new(&section),
             section,
             settings,
             share: Share::ALL,
@@ -119,7 +125,7 @@ impl Subscription {
             useless_below: 0,
             munger: Munger::new(first, clock_rate),
             sent: SentPackets::new(max_sent),
-            codecs: [None; MAX_CODECS],
+            codecs: Box::default(),
             next_rtx: first_rtx,
             started: false,
             packets: 0,
@@ -138,12 +144,20 @@ impl Subscription {
         self.section.ssrc == section.ssrc && self.section.rtx_ssrc == section.rtx_ssrc
     }
 
+    /// Takes over what has been negotiated anew.
+    pub fn set_section(&mut self, section: &SendSection) {
+        if self.section != *section {
+            // What left before can not be repeated in other words.
+            self.sent.clear();
+            self.header = HeaderTemplate::new(section);
+            self.section = section.clone();
+        }
+    }
+
     /// Decides what each codec of the source is called at the subscriber.
     pub fn match_codecs(&mut self, source: &[CodecBinding], adds_redundancy: bool) {
-        self.codecs = [None; MAX_CODECS];
-        for (place, binding) in self.codecs.iter_mut().zip(source) {
-            *place = matching(&self.section.codecs, binding, adds_redundancy);
-        }
+        let outgoing = |binding| matching(&self.section.codecs, binding, adds_redundancy);
+        self.codecs = source.iter().take(MAX_CODECS).map(outgoing).collect();
     }
 
     /// What it may have had until now: all, before anything was shared out.

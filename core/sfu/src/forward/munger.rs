@@ -93,12 +93,11 @@ pub struct Munger {
 impl Munger {
     /// The first packet leaves as `first`.
     pub fn new(first: u64, clock_rate: u32) -> Self {
-        let segments = if clock_rate == VIDEO_CLOCK_RATE { MAX_SEGMENTS } else { FEW_SEGMENTS };
         Self {
             clock_rate,
             next: first,
             segment: None,
-            closed: Vec::with_capacity(segments),
+            closed: Vec::new(),
             last: None,
             first_source_timestamp: 0,
             next_source: [0; MAX_STREAMS],
@@ -123,8 +122,9 @@ impl Munger {
     }
 
     /// The stream that is forwarded, or was last.
+    #[inline]
     pub fn stream(&self) -> Option<u8> {
-        self.segment.map(|segment| segment.stream)
+        self.segment.as_ref().map(|segment| segment.stream)
     }
 
     /// What is wanted can not be had before a keyframe of the stream that is forwarded.
@@ -134,6 +134,7 @@ impl Munger {
     }
 
     /// Whether a source may begin at this number: nothing of it goes back.
+    #[inline]
     pub fn may_start(&self, stream: u8, number: u64) -> bool {
         self.next_source.get(usize::from(stream)).is_some_and(|next| number >= *next)
     }
@@ -236,6 +237,10 @@ impl Munger {
         if segment.first_out == segment.end_out {
             return;
         }
+        if self.closed.capacity() == 0 {
+            let is_layered = self.clock_rate == VIDEO_CLOCK_RATE;
+            self.closed.reserve_exact(if is_layered { MAX_SEGMENTS } else { FEW_SEGMENTS });
+        }
         if self.closed.len() == MAX_SEGMENTS {
             self.closed.remove(0);
         }
@@ -246,7 +251,7 @@ impl Munger {
     ///
     /// # Errors
     /// When it does not.
-    #[inline]
+    #[inline(always)]
     pub fn munge(
         &mut self,
         now: Instant,
@@ -255,31 +260,24 @@ impl Munger {
         scalability: Option<&Scalability>,
         wanted: Wanted,
     ) -> Result<Munged, Held> {
-        let segment = self.segment.as_ref().filter(|segment| segment.stream == stream);
         let next = self.next_source.get(usize::from(stream)).copied().unwrap_or(u64::MAX);
-        let Some(segment) = segment.filter(|_| facts.number >= next) else {
+        if self.stream() != Some(stream) || facts.number < next {
             return self.munge_late(stream, facts);
-        };
-        let mut selection = segment.selection;
+        }
         let is_layered = facts.frame.layering != Layering::None;
         if is_layered && facts.frame.starts && self.is_new_picture(facts) {
-            let follows = facts.number == next;
-            let selector = &mut self.selector;
-            let chosen = selector.at_frame(selection, facts, scalability, wanted, follows);
-            if chosen != selection {
-                selection = chosen;
-                self.split(facts.number, facts.number, selection, false);
-            }
+            self.select(facts, scalability, wanted, facts.number == next);
         }
-        match selection.takes(&facts.frame) {
+        let Some(segment) = self.segment.as_ref() else { return Err(Held::Late) };
+        match segment.selection.takes(&facts.frame) {
             None => return Err(Held::Late),
             Some(false) => {
+                let selection = segment.selection;
                 self.leave_out(now, facts, selection);
                 return Err(Held::Unwanted);
             }
             Some(true) => {}
         }
-        let Some(segment) = self.segment.as_ref() else { return Err(Held::Late) };
         let munged = segment.apply(facts, facts.number - segment.first_source);
         self.next = munged.number + 1;
         if let Some(next) = self.next_source.get_mut(usize::from(stream)) {
@@ -300,12 +298,29 @@ impl Munger {
         Ok(munged)
     }
 
+    /// Chooses layers at the first packet of a picture.
+    fn select(
+        &mut self,
+        facts: &PacketFacts,
+        scalability: Option<&Scalability>,
+        wanted: Wanted,
+        follows: bool,
+    ) {
+        let Some(current) = self.segment.map(|segment| segment.selection) else { return };
+        let chosen = self.selector.at_frame(current, facts, scalability, wanted, follows);
+        if chosen != current {
+            self.split(facts.number, facts.number, chosen, false);
+        }
+    }
+
     /// Whether nothing of the packet's picture was forwarded.
+    #[inline]
     fn is_new_picture(&self, facts: &PacketFacts) -> bool {
         self.last.is_none_or(|last| last.source_timestamp != facts.timestamp)
     }
 
     /// A packet that was overtaken, under the number that was kept for it.
+    #[cold]
     pub fn munge_late(&mut self, stream: u8, facts: &PacketFacts) -> Result<Munged, Held> {
         let next = self.next_source.get(usize::from(stream)).copied().unwrap_or(0);
         let holds = |segment: &&Segment| {

@@ -180,9 +180,12 @@ impl Selector {
     /// A packet of a frame is forwarded.
     #[inline]
     pub fn note(&mut self, frame: &FrameFacts) {
-        if !matches!(frame.layering, Layering::Targets(_)) {
-            return;
+        if matches!(frame.layering, Layering::Targets(_)) {
+            self.note_frame(frame);
         }
+    }
+
+    fn note_frame(&mut self, frame: &FrameFacts) {
         let number = frame.indices.frame_number;
         let ahead = number.wrapping_sub(self.newest_frame);
         if ahead < 0x8000 {

@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use parlor_rtp::extension::AbsSendTime;
+
+use super::munger::Munged;
 use crate::receive::frame::Indices;
 
 /// Times that one packet is sent again.
@@ -9,63 +12,121 @@ pub const MAX_RESENDS: u8 = 5;
 
 /// Entries at first; they double while they turn over in less than [`KEPT_MS`].
 const MIN_ENTRIES: usize = 32;
-const KEPT_MS: u32 = 1500;
+const KEPT_MS: u32 = 1000;
 
-/// One packet that has left. The bytes are in the history of its source.
+/// One packet that has left: what does not follow from its source. The bytes are in the history
+/// of its source. Of numbers that grow for ever the low half is kept: far more than any window.
 #[derive(Clone, Copy, Debug)]
 pub struct SentPacket {
-    /// Extended sequence number as it left.
-    pub number: u64,
-    /// Its number in the source's history.
-    pub source: u64,
-    pub stream: u8,
+    number: u32,
+    source: u32,
     pub timestamp: u32,
-    pub marker: bool,
-    pub indices: Indices,
     /// See [`super::select::Selection::active`].
     pub active: u32,
+    pub indices: Indices,
     /// What was written into header extensions when it left, for an equal copy on the same SSRC.
     pub transport_sequence: u16,
-    pub abs_send_time: u32,
-    /// What redundancy was added: see [`super::red::choose_added`]. For a silent frame, see
-    /// [`Self::blank_codec`].
-    pub added: u8,
-    pub resends: u8,
+    abs_send_time: [u8; 3],
+    stream: u8,
     /// When it left first or again, since the shard began.
-    pub sent_ms: u32,
+    sent_ms: u16,
+    /// [`MARKER`], [`BLANK`], and above [`ADDED_SHIFT`] what redundancy was added, or the codec.
+    flags: u8,
+    resends: u8,
 }
 
-/// The source of a packet of our own.
-const NO_SOURCE: u64 = u64::MAX;
+const MARKER: u8 = 1;
+const BLANK: u8 = 2;
+const ADDED_SHIFT: u8 = 3;
+
+/// What [`SentPacket::new`] is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    pub stream: u8,
+    /// Its number in the source's history.
+    pub number: u64,
+    /// What redundancy was added: see [`super::red::choose_added`].
+    pub added: u8,
+}
 
 impl SentPacket {
-    /// A silent frame, in the codec at this position of the source's list.
-    pub fn blank(number: u64, timestamp: u32, codec_index: u8, now_ms: u32) -> Self {
+    /// A packet of a source.
+    #[inline]
+    pub fn new(munged: &Munged, source: Source, now_ms: u32) -> Self {
         Self {
-            number,
-            source: NO_SOURCE,
-            stream: 0,
-            timestamp,
-            marker: true,
-            indices: Indices::default(),
-            active: 0,
+            number: munged.number as u32,
+            source: source.number as u32,
+            timestamp: munged.timestamp,
+            active: munged.active,
+            indices: munged.indices,
             transport_sequence: 0,
-            abs_send_time: 0,
-            added: codec_index,
+            abs_send_time: [0; 3],
+            stream: source.stream,
+            sent_ms: now_ms as u16,
+            flags: u8::from(munged.marker) | source.added << ADDED_SHIFT,
             resends: 0,
-            sent_ms: now_ms,
         }
     }
 
+    /// A silent frame, in the codec at this position of the source's list.
+    pub fn blank(number: u64, timestamp: u32, codec_index: u8, now_ms: u32) -> Self {
+        let indices = Indices::default();
+        let munged = Munged { number, timestamp, marker: true, indices, active: 0 };
+        let source = Source { stream: 0, number: 0, added: codec_index };
+        let sent = Self::new(&munged, source, now_ms);
+        Self { flags: sent.flags | BLANK, ..sent }
+    }
+
     /// The position of a silent frame's codec; `None` for a packet of a source.
+    #[inline]
     pub fn blank_codec(&self) -> Option<u8> {
-        (self.source == NO_SOURCE).then_some(self.added)
+        (self.flags & BLANK != 0).then_some(self.flags >> ADDED_SHIFT)
+    }
+
+    #[inline]
+    pub fn marker(&self) -> bool {
+        self.flags & MARKER != 0
+    }
+
+    #[inline]
+    pub fn added(&self) -> u8 {
+        self.flags >> ADDED_SHIFT
+    }
+
+    /// The stream that it came from.
+    #[inline]
+    pub fn stream(&self) -> usize {
+        usize::from(self.stream)
+    }
+
+    /// Its number in the history of its source, whose highest number is given.
+    #[inline]
+    pub fn source(&self, highest: u64) -> u64 {
+        highest.wrapping_sub(u64::from((highest as u32).wrapping_sub(self.source)))
+    }
+
+    #[inline]
+    pub fn set_abs_send_time(&mut self, time: AbsSendTime) {
+        self.abs_send_time = time.to_bytes();
+    }
+
+    /// The bytes on the wire.
+    #[inline]
+    pub fn abs_send_time(&self) -> [u8; 3] {
+        self.abs_send_time
+    }
+
+    /// It leaves once more.
+    pub fn note_resend(&mut self, now_ms: u32) {
+        self.resends += 1;
+        self.sent_ms = now_ms as u16;
     }
 }
 
-/// The newest packets of one outgoing stream.
+/// The newest packets of one outgoing stream: a ring by number.
 pub struct SentPackets {
-    entries: Vec<Option<SentPacket>>,
+    /// As many as a power of two. In a place that is empty stands a number of another place.
+    entries: Vec<SentPacket>,
     max_entries: usize,
     turned_ms: u32,
     highest: u64,
@@ -78,86 +139,119 @@ impl SentPackets {
         Self { entries: Vec::new(), max_entries, turned_ms: 0, highest: 0, floor: 0 }
     }
 
-    /// Remembers a packet. `false` when its number has left before, or is too old to tell.
+    /// Remembers a packet under its number. `false` when that has left before, or is too old to
+    /// tell.
     #[inline]
     #[must_use]
-    pub fn insert(&mut self, packet: SentPacket) -> bool {
-        if self.entries.is_empty() {
-            self.entries = vec![None; MIN_ENTRIES.min(self.max_entries)];
-            self.turned_ms = packet.sent_ms;
-            self.highest = packet.number;
-            self.floor = packet.number;
+    pub fn insert(&mut self, number: u64, packet: SentPacket, now_ms: u32) -> bool {
+        if number != self.highest + 1 || self.entries.is_empty() {
+            return self.insert_apart(number, packet, now_ms);
         }
-        if packet.number < self.floor {
+        self.advance(number, now_ms);
+        self.place(number, packet);
+        true
+    }
+
+    /// A packet that does not follow the one before.
+    fn insert_apart(&mut self, number: u64, packet: SentPacket, now_ms: u32) -> bool {
+        if self.entries.is_empty() {
+            self.entries = empty(MIN_ENTRIES.min(self.max_entries));
+            (self.turned_ms, self.highest, self.floor) = (now_ms, number, number);
+        }
+        if number < self.floor || number <= self.highest && self.get_mut(number).is_some() {
             return false;
         }
-        if packet.number > self.highest {
-            self.advance(packet.number, packet.sent_ms);
+        if number > self.highest {
+            self.advance(number, now_ms);
         }
-        let slot = self.slot(packet.number);
-        match self.entries.get_mut(slot) {
-            Some(Some(entry)) if entry.number >= packet.number => false,
-            Some(place) => {
-                *place = Some(packet);
-                true
-            }
-            None => false,
+        self.place(number, packet);
+        true
+    }
+
+    #[inline]
+    fn place(&mut self, number: u64, packet: SentPacket) {
+        let slot = self.slot(number);
+        if let Some(place) = self.entries.get_mut(slot) {
+            *place = packet;
         }
     }
 
-    /// The newest packet whose number ends with these 16 bits.
-    pub fn find(&mut self, sequence: u16) -> Option<&mut SentPacket> {
+    /// The newest packet whose number ends with these 16 bits, with its number.
+    pub fn find(&mut self, sequence: u16) -> Option<(u64, &mut SentPacket)> {
         let behind = (self.highest as u16).wrapping_sub(sequence);
         let number = self.highest.checked_sub(u64::from(behind))?;
-        self.get_mut(number)
+        Some((number, self.get_mut(number)?))
     }
 
-    /// The newest packet.
-    pub fn newest(&mut self) -> Option<&mut SentPacket> {
-        self.get_mut(self.highest)
+    /// The number of the newest packet.
+    pub fn newest(&mut self) -> Option<u64> {
+        let highest = self.highest;
+        self.get_mut(highest).map(|_| highest)
     }
 
     /// The packet of this number.
     #[inline]
     pub fn get_mut(&mut self, number: u64) -> Option<&mut SentPacket> {
         let slot = self.slot(number);
-        self.entries.get_mut(slot)?.as_mut().filter(|entry| entry.number == number)
+        let entry = self.entries.get_mut(slot)?;
+        (entry.number == number as u32 && number >= self.floor).then_some(entry)
     }
 
     /// Forgets all packets, not their numbers.
     pub fn clear(&mut self) {
         self.floor = self.highest + 1;
-        self.entries.iter_mut().for_each(|entry| *entry = None);
     }
 
+    #[inline]
+    fn mask(&self) -> u64 {
+        (self.entries.len() as u64).wrapping_sub(1)
+    }
+
+    #[inline]
     fn slot(&self, number: u64) -> usize {
-        (number & (self.entries.len() as u64).wrapping_sub(1)) as usize
+        (number & self.mask()) as usize
     }
 
+    /// Moves on to a new highest number.
+    #[inline]
     fn advance(&mut self, number: u64, now_ms: u32) {
-        let len = self.entries.len() as u64;
-        if number / len != self.highest / len {
-            let turned_fast = now_ms.wrapping_sub(self.turned_ms) < KEPT_MS;
-            if turned_fast && self.entries.len() < self.max_entries {
-                let old = std::mem::take(&mut self.entries);
-                self.entries = vec![None; old.len() * 2];
-                for entry in old.into_iter().flatten() {
-                    let slot = self.slot(entry.number);
-                    self.entries[slot] = Some(entry);
-                }
-            }
-            self.turned_ms = now_ms;
+        if (number ^ self.highest) > self.mask() {
+            self.turn(now_ms);
         }
         self.highest = number;
         self.floor = self.floor.max((number + 1).saturating_sub(self.entries.len() as u64));
     }
+
+    /// The ring has gone round: one that turns too fast doubles.
+    fn turn(&mut self, now_ms: u32) {
+        let turned_fast = now_ms.wrapping_sub(self.turned_ms) < KEPT_MS;
+        self.turned_ms = now_ms;
+        if turned_fast && self.entries.len() < self.max_entries {
+            let larger = empty(self.entries.len() * 2);
+            let mut old = std::mem::replace(&mut self.entries, larger);
+            let first = (self.highest + 1).saturating_sub(old.len() as u64).max(self.floor);
+            for number in first..=self.highest {
+                let slot = number as usize & (old.len() - 1);
+                if let Some(packet) = old.get_mut(slot).filter(|old| old.number == number as u32) {
+                    let packet = *packet;
+                    self.place(number, packet);
+                }
+            }
+        }
+    }
+}
+
+/// Places in which no number is that of a packet there.
+fn empty(len: usize) -> Vec<SentPacket> {
+    let packet = |slot: usize| SentPacket::blank(slot as u64 ^ 1, 0, 0, 0);
+    (0..len).map(packet).collect()
 }
 
 /// When a packet may be sent again: one round trip after it was sent again before.
 pub fn may_resend(packet: &SentPacket, now_ms: u32, round_trip_ms: u32) -> bool {
+    let since_ms = (now_ms as u16).wrapping_sub(packet.sent_ms);
     packet.resends < MAX_RESENDS
-        && (packet.resends == 0
-            || now_ms.wrapping_sub(packet.sent_ms) >= round_trip_ms.clamp(10, 100))
+        && (packet.resends == 0 || u32::from(since_ms) >= round_trip_ms.clamp(10, 100))
 }
 
 /// Milliseconds since the shard began.
@@ -170,47 +264,66 @@ mod tests {
     use super::*;
 
     fn packet(number: u64, sent_ms: u32) -> SentPacket {
-        SentPacket {
-            number,
-            source: number,
-            stream: 0,
-            timestamp: 0,
-            marker: false,
-            indices: Indices::default(),
-            active: 0,
-            transport_sequence: 0,
-            abs_send_time: 0,
-            added: 0,
-            resends: 0,
-            sent_ms,
-        }
+        SentPacket::blank(number, 0, 0, sent_ms)
+    }
+
+    fn insert(sent: &mut SentPackets, number: u64, now_ms: u32) -> bool {
+        sent.insert(number, packet(number, now_ms), now_ms)
     }
 
     #[test]
     fn a_number_leaves_once() {
         let mut sent = SentPackets::new(64);
         for number in 1000..3000 {
-            assert!(sent.insert(packet(number, number as u32)));
-            assert!(!sent.insert(packet(number, number as u32)));
+            assert!(insert(&mut sent, number, number as u32));
+            assert!(!insert(&mut sent, number, number as u32));
         }
         assert_eq!(sent.entries.len(), 64);
         for number in 0..3000 {
-            assert!(!sent.insert(packet(number, 3000)), "{number}");
+            assert!(!insert(&mut sent, number, 3000), "{number}");
         }
-        assert_eq!(sent.find(2999).map(|packet| packet.number), Some(2999));
-        assert_eq!(sent.find(2999 - 64).map(|packet| packet.number), None);
+        assert_eq!(sent.find(2999).map(|(number, _)| number), Some(2999));
+        assert!(sent.find(2999 - 64).is_none());
         sent.clear();
         assert!(sent.find(2999).is_none());
-        assert!(!sent.insert(packet(2999, 0)));
+        assert!(!insert(&mut sent, 2999, 0));
+    }
+
+    #[test]
+    fn a_number_that_was_passed_over_may_leave_later() {
+        let mut sent = SentPackets::new(64);
+        // Zero is of no place, and is none of an empty ring's.
+        for number in [0, 1, 5, 3, 40, 2, 39] {
+            assert!(insert(&mut sent, number, 0), "{number}");
+            assert!(!insert(&mut sent, number, 0), "{number}");
+        }
+        // The ring has doubled; what was in it still is.
+        for number in [5, 3, 40, 2, 39] {
+            assert_eq!(sent.find(number).map(|(number, _)| number), Some(u64::from(number)));
+        }
+        assert!(sent.find(4).is_none());
+    }
+
+    #[test]
+    fn an_entry_is_small_and_says_what_it_was_made_of() {
+        assert_eq!(size_of::<SentPacket>(), 32);
+        let (indices, highest) = (Indices::default(), (7 << 32) + 5);
+        let munged = Munged { number: 9, timestamp: 1, marker: true, indices, active: 0 };
+        for number in [highest, highest - 5, highest - 6, highest - 1000] {
+            let sent = SentPacket::new(&munged, Source { stream: 3, number, added: 3 }, 70_000);
+            assert_eq!((sent.source(highest), sent.stream()), (number, 3));
+            assert_eq!((sent.marker(), sent.added(), sent.blank_codec()), (true, 3, None));
+        }
+        assert_eq!(SentPacket::blank(1, 2, 31, 3).blank_codec(), Some(31));
     }
 
     #[test]
     fn a_packet_is_resent_once_a_round_trip_and_not_for_ever() {
-        let mut one = packet(1, 100);
+        let mut one = packet(1, 0);
         assert!(may_resend(&one, 101, 50));
-        one.resends = 1;
-        assert!(!may_resend(&one, 149, 50));
-        assert!(may_resend(&one, 150, 50));
+        one.note_resend(65_500);
+        assert!(!may_resend(&one, 65_549, 50));
+        assert!(may_resend(&one, 65_550, 50));
         one.resends = MAX_RESENDS;
         assert!(!may_resend(&one, 9999, 50));
     }

@@ -1,12 +1,19 @@
-//! Writes one owed packet into a slot.
+//! Writes one owed packet into a slot, up to where the payload lies as it leaves already.
 
 use parlor_model::{Codec, PayloadType, RtpTimestamp, SequenceNumber, Ssrc};
 use parlor_rtp::{
-    HeaderFields, dependency_descriptor, extension::PlayoutDelay, rtx::OSN_LEN, vp8, vp9,
+    HeaderFields, dependency_descriptor,
+    extension::{AbsSendTime, PlayoutDelay},
+    rtx::OSN_LEN,
+    vp8, vp9,
     write_header,
 };
 
-use super::{Sending, Subscription, red::write_payload, sent::SentPacket};
+use super::{
+    Sending, Subscription,
+    red::{Redundancy, write_payload},
+    sent::SentPacket,
+};
 use crate::receive::{
     frame::Layering,
     history::{History, PacketFacts, PacketParts},
@@ -14,9 +21,12 @@ use crate::receive::{
 
 /// What a written packet is sealed by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Written {
+pub struct Written<'a> {
     pub header_bytes: usize,
+    /// With the header, what was written.
     pub bytes: usize,
+    /// The rest of the payload.
+    pub rest: &'a [u8],
     pub ssrc: Ssrc,
     pub index: u64,
 }
@@ -44,50 +54,68 @@ impl<'a> ExtensionList<'a> {
     }
 }
 
+/// A codec's own descriptor ends before, and the cipher likes whole blocks.
+const REWRITTEN_BYTES: usize = 16;
+
 /// Writes the packet as plaintext; `None` when it does not fit or the subscriber has no payload
 /// type for it.
-#[inline]
-pub fn write_packet(
+#[inline(always)]
+pub fn write_packet<'a>(
     out: &mut [u8],
     subscription: &Subscription,
     sent: &SentPacket,
-    sending: Sending,
+    (number, sending): (u64, Sending),
     history: &History,
     facts: &PacketFacts,
-    parts: &PacketParts<'_>,
-) -> Option<Written> {
+    parts: &PacketParts<'a>,
+) -> Option<Written<'a>> {
     let codec = subscription.codec(facts.codec_index)?;
     let (payload_type, ssrc, index): (PayloadType, Ssrc, u64) = match sending {
-        Sending::First | Sending::Repeat => {
-            (codec.payload_type, subscription.section.ssrc, sent.number)
-        }
+        Sending::First | Sending::Repeat => (codec.payload_type, subscription.section.ssrc, number),
         Sending::Rtx { number } => (codec.rtx?, subscription.section.rtx_ssrc?, number),
     };
     let fields = HeaderFields {
-        marker: sent.marker,
+        marker: sent.marker(),
         payload_type,
         sequence_number: SequenceNumber(index as u16),
         timestamp: RtpTimestamp(sent.timestamp),
         ssrc,
     };
-    let header_bytes =
-        write_extended_header(out, subscription, sent, sending, facts, parts, &fields)?;
-    let mut at = header_bytes;
+    let has_rare = facts.has_rare_extensions || subscription.settings.playout_delay.is_some();
+    let header_bytes = match &subscription.header {
+        Some(header) if !has_rare => header.write(out, &fields, sent, facts)?,
+        _ => write_extended_header(out, subscription, sent, sending, facts, parts, &fields)?,
+    };
+    let mut bytes = header_bytes;
     if matches!(sending, Sending::Rtx { .. }) {
-        let original = (sent.number as u16).to_be_bytes();
-        out.get_mut(at..at + OSN_LEN)?.copy_from_slice(&original);
-        at += OSN_LEN;
+        let original = (number as u16).to_be_bytes();
+        out.get_mut(bytes..bytes + OSN_LEN)?.copy_from_slice(&original);
+        bytes += OSN_LEN;
     }
-    let place = out.get_mut(at..)?;
-    let len = write_payload(place, codec.redundancy, sent.added, history, facts, parts.payload)?;
-    let (place, end) = (place.get_mut(..len)?, at + len);
+    let mut rest = parts.payload;
     let ids = sent.indices;
-    if facts.codec == Codec::Vp8 {
-        vp8::rewrite(place, ids.picture_id, ids.tl0_picture_index, ids.key_index);
-    } else if facts.codec == Codec::Vp9 {
-        vp9::rewrite(place, ids.picture_id, ids.tl0_picture_index);
+    if codec.redundancy != Redundancy::Untouched {
+        let place = out.get_mut(bytes..)?;
+        let added = sent.added();
+        bytes += write_payload(place, codec.redundancy, added, history, facts, parts.payload)?;
+        rest = &[];
+    } else if matches!(facts.codec, Codec::Vp8 | Codec::Vp9) {
+        let place = out.get_mut(bytes..)?;
+        let begin;
+        (begin, rest) = parts.payload.split_at(parts.payload.len().min(REWRITTEN_BYTES));
+        let place = place.get_mut(..begin.len())?;
+        match begin.first_chunk::<REWRITTEN_BYTES>() {
+            Some(begin) => *place.first_chunk_mut()? = *begin,
+            None => place.copy_from_slice(begin),
+        }
+        if facts.codec == Codec::Vp8 {
+            vp8::rewrite(place, ids.picture_id, ids.tl0_picture_index, ids.key_index);
+        } else {
+            vp9::rewrite(place, ids.picture_id, ids.tl0_picture_index);
+        }
+        bytes += begin.len();
     }
-    Some(Written { header_bytes, bytes: end, ssrc, index })
+    Some(Written { header_bytes, bytes, rest, ssrc, index })
 }
 
 /// Longest padding (RFC 3550 section 5.1).
@@ -98,15 +126,15 @@ const MAX_PADDING: usize = 255;
 pub fn write_padding(
     out: &mut [u8],
     subscription: &Subscription,
-    stamps: (u16, u32),
+    stamps: (u16, AbsSendTime),
     number: u64,
     size_bytes: usize,
-) -> Option<Written> {
+) -> Option<Written<'static>> {
     const SEAL_BYTES: usize = 16;
     let section = &subscription.section;
     let (transport_sequence, abs_send_time) = stamps;
     let transport_sequence = transport_sequence.to_be_bytes();
-    let [_, abs_send_time @ ..] = abs_send_time.to_be_bytes();
+    let abs_send_time = abs_send_time.to_bytes();
     let fields = HeaderFields {
         marker: false,
         payload_type: section.codecs.iter().find_map(|binding| binding.rtx)?,
@@ -127,7 +155,7 @@ pub fn write_padding(
     *place.last_mut()? = padding as u8;
     const PADDING_BIT: u8 = 0x20;
     *out.first_mut()? |= PADDING_BIT;
-    Some(Written { header_bytes, bytes, ssrc: fields.ssrc, index: number })
+    Some(Written { header_bytes, bytes, rest: &[], ssrc: fields.ssrc, index: number })
 }
 
 fn write_extended_header(
@@ -141,7 +169,7 @@ fn write_extended_header(
 ) -> Option<usize> {
     let ids = &subscription.section.extensions;
     let transport_sequence = sent.transport_sequence.to_be_bytes();
-    let [_, abs_send_time @ ..] = sent.abs_send_time.to_be_bytes();
+    let abs_send_time = sent.abs_send_time();
     let audio_level = facts.audio_level.map(|level| [level]);
     let video_orientation = facts.video_orientation.map(|orientation| [orientation]);
     let mut descriptor = [0; MAX_DESCRIPTOR];

@@ -7,7 +7,7 @@ use parlor_model::Codec;
 use super::frame::FrameFacts;
 
 /// How long packets are kept while the bounds allow it.
-const KEPT: Duration = Duration::from_millis(1500);
+const KEPT: Duration = Duration::from_millis(1000);
 
 /// Bounds of a history. It starts small and doubles while it turns over faster than [`KEPT`].
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,9 @@ pub struct PacketFacts {
     pub video_orientation: Option<u8>,
     /// `playout-delay`, as it came.
     pub playout_delay: Option<[u8; 3]>,
+    /// Whether it has header extensions of which most packets have none: all that are passed on
+    /// but the audio level.
+    pub has_rare_extensions: bool,
 }
 
 /// The parts of a packet that have a length of their own.
@@ -67,6 +70,7 @@ struct Entry {
 }
 
 impl Entry {
+    #[inline]
     fn bytes(&self) -> usize {
         usize::from(self.dependency_descriptor_bytes)
             + usize::from(self.abs_capture_time_bytes)
@@ -180,12 +184,15 @@ impl History {
         if self.head.checked_sub(entry.position)? > self.bytes.len() as u64 {
             return None;
         }
-        let bytes = self.bytes.get(self.index(entry.position)..)?;
-        let (dependency_descriptor, bytes) =
-            bytes.split_at_checked(usize::from(entry.dependency_descriptor_bytes))?;
-        let (abs_capture_time, bytes) =
-            bytes.split_at_checked(usize::from(entry.abs_capture_time_bytes))?;
-        let payload = bytes.get(..usize::from(entry.payload_bytes))?;
+        let at = self.index(entry.position);
+        let bytes = self.bytes.get(at..at + entry.bytes())?;
+        let descriptor_bytes = usize::from(entry.dependency_descriptor_bytes);
+        let capture_time_bytes = usize::from(entry.abs_capture_time_bytes);
+        if descriptor_bytes + capture_time_bytes == 0 {
+            return Some((&entry.facts, PacketParts { payload: bytes, ..PacketParts::default() }));
+        }
+        let (dependency_descriptor, bytes) = bytes.split_at_checked(descriptor_bytes)?;
+        let (abs_capture_time, payload) = bytes.split_at_checked(capture_time_bytes)?;
         Some((&entry.facts, PacketParts { dependency_descriptor, abs_capture_time, payload }))
     }
 
@@ -211,16 +218,19 @@ impl History {
         self.highest
     }
 
+    #[inline]
     fn entry(&self, number: u64) -> Option<&Entry> {
         self.entries.get(self.slot(number))?.as_ref().filter(|entry| entry.facts.number == number)
     }
 
+    #[inline]
     fn slot(&self, number: u64) -> usize {
         (number & (self.entries.len() as u64).wrapping_sub(1)) as usize
     }
 
+    #[inline]
     fn index(&self, position: u64) -> usize {
-        (position % (self.bytes.len() as u64).max(1)) as usize
+        (position & (self.bytes.len() as u64).wrapping_sub(1)) as usize
     }
 
     /// Moves on to a new highest number; a ring of entries that turns too fast doubles first.
@@ -297,6 +307,7 @@ mod tests {
             audio_level: None,
             video_orientation: None,
             playout_delay: None,
+            has_rare_extensions: false,
         }
     }
 

@@ -335,6 +335,12 @@ fn facts(
     let codec = incoming.codec.codec;
     let payload = incoming.payload;
     let one = |id| extension(packet, id).first().copied();
+    let rare = [
+        extensions.video_orientation,
+        extensions.abs_capture_time,
+        extensions.dependency_descriptor,
+        extensions.playout_delay,
+    ];
     PacketFacts {
         number,
         timestamp: packet.timestamp().0,
@@ -347,6 +353,7 @@ fn facts(
         audio_level: one(extensions.audio_level),
         video_orientation: one(extensions.video_orientation),
         playout_delay: extension(packet, extensions.playout_delay).first_chunk().copied(),
+        has_rare_extensions: rare.into_iter().any(|id| !extension(packet, id).is_empty()),
     }
 }
 

@@ -113,26 +113,26 @@ impl Shard {
             let sent = subscription
                 .sent
                 .find(sequence.0)
-                .filter(|sent| sent.number >= useless_below)
-                .filter(|sent| may_resend(sent, now_ms, round_trip_ms));
-            let Some(sent) = sent.filter(|_| subscription.settings.enabled) else {
+                .filter(|(number, _)| *number >= useless_below)
+                .filter(|(_, sent)| may_resend(sent, now_ms, round_trip_ms));
+            let Some((number, sent)) = sent.filter(|_| subscription.settings.enabled) else {
                 self.counters.nacks_unanswered += 1;
                 continue;
             };
-            sent.resends += 1;
-            sent.sent_ms = now_ms;
+            sent.note_resend(now_ms);
             let sending = if subscription.section.rtx_ssrc.is_some() {
-                let number = subscription.next_rtx;
+                let rtx = subscription.next_rtx;
                 subscription.next_rtx += 1;
-                Sending::Rtx { number }
+                Sending::Rtx { number: rtx }
             } else {
                 Sending::Repeat
             };
-            let queued = Queued { subscription: subscription_key, number: sent.number, sending };
-            let stream = self.tracks.get(subscription.track).and_then(|track| {
-                track.streams.get(usize::from(sent.stream)).map(|stream| &stream.history)
+            let queued = Queued { subscription: subscription_key, number, sending };
+            let track = self.tracks.get(subscription.track);
+            let stream = track.and_then(|track| track.streams.get(sent.stream()));
+            let size_bytes = stream.map_or(0, |stream| {
+                size_bytes(&stream.history, sent.source(stream.history.highest()))
             });
-            let size_bytes = stream.map_or(0, |history| size_bytes(history, sent.source));
             let pacer = &mut peer.downlink.pacer;
             if pacer.push(now, queued, size_bytes, Priority::Retransmission).is_err() {
                 self.counters.unsent_queue_full += 1;

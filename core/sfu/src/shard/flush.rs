@@ -5,16 +5,18 @@ use std::time::{Duration, Instant};
 use parlor_congestion::{Estimator, Paced, PacketKind, Priority};
 use parlor_model::{NtpTime, TrackKind};
 use parlor_rtp::extension::AbsSendTime;
+use parlor_srtp::{SrtpError, SrtpSender};
 
 use super::Shard;
 use crate::{
     arena::{Arena, Key},
     batch::SendBatch,
     counters::Counters,
+    downlink::micros,
     forward::{
         Queued, Sending, Subscription,
         blank::write_silence,
-        write::{write_packet, write_padding},
+        write::{Written, write_packet, write_padding},
     },
     peer::{Peer, Srtp},
     track::Track,
@@ -45,13 +47,13 @@ impl Shard {
             let Some(slot) = out.slot() else { return true };
             if let Some(slot) = slot.get_mut(..farewell.bytes.len()) {
                 slot.copy_from_slice(&farewell.bytes);
-                out.commit(farewell.path, farewell.bytes.len());
+                out.commit(&farewell.path, farewell.bytes.len());
             }
             self.farewells.pop_front();
         }
-        let time = send_time(self.epoch(now), now);
+        let moment = Moment::new(self.epoch(now), now);
         while let Some(&key) = self.ready.front() {
-            if self.flush_peer(now, time, key, out) == Room::Full {
+            if self.flush_peer(&moment, key, out) == Room::Full {
                 return true;
             }
             self.ready.pop_front();
@@ -62,19 +64,16 @@ impl Shard {
         false
     }
 
-    fn flush_peer(
-        &mut self,
-        now: Instant,
-        time: AbsSendTime,
-        key: Key<Peer>,
-        out: &mut SendBatch,
-    ) -> Room {
-        if self.flush_transport(key, out) == Room::Full {
+    fn flush_peer(&mut self, moment: &Moment, key: Key<Peer>, out: &mut SendBatch) -> Room {
+        let has_transmits = |peer: &Peer| peer.transport.has_transmits();
+        if self.peers.get(key).is_some_and(has_transmits)
+            && self.flush_transport(key, out) == Room::Full
+        {
             return Room::Full;
         }
         let Some(peer) = self.peers.get_mut(key) else { return Room::Left };
         let Peer { srtp, path, rtcp, downlink, next_transport_sequence, failed, .. } = peer;
-        let (Some(srtp), Some(path), false) = (srtp, *path, *failed) else {
+        let (Some(srtp), Some(path), false) = (srtp, path.as_ref(), *failed) else {
             self.counters.unsent_revoked += downlink.pacer.clear() as u64;
             rtcp.clear();
             return Room::Left;
@@ -98,11 +97,12 @@ impl Shard {
             subscriptions: &mut self.subscriptions,
             counters: &mut self.counters,
             srtp,
-            now,
-            time,
+            time: moment.send_time,
+            estimator_us: downlink.estimator_us(moment.since_epoch_us),
             next_transport_sequence,
             estimator: &mut downlink.estimator,
         };
+        let now = moment.now;
         let mut late = None;
         while !downlink.pacer.is_empty() {
             let Some(slot) = out.slot() else { return Room::Full };
@@ -125,11 +125,15 @@ impl Shard {
             let Some(len) = len else { break };
             out.commit(path, len);
         }
-        let not_before = now + LEAST_WAIT;
-        let due = |at: Option<Instant>| at.map(|at| at.max(not_before));
-        peer.deadlines.pace = due(downlink.pacer.poll_timeout());
-        peer.deadlines.estimate = due(downlink.estimator.poll_timeout());
-        self.schedule(key);
+        // Mostly nothing waits, and what left moves no timeout.
+        let waits = !downlink.pacer.is_empty() || peer.deadlines.pace.is_some();
+        if downlink.estimator.timeout_has_changed() || waits {
+            let not_before = now + LEAST_WAIT;
+            let due = |at: Option<Instant>| at.map(|at| at.max(not_before));
+            peer.deadlines.pace = due(downlink.pacer.poll_timeout());
+            peer.deadlines.estimate = due(downlink.estimator.poll_timeout());
+            self.schedule(key);
+        }
         if let Some(late) = late {
             self.renew_picture(now, late);
         }
@@ -146,7 +150,7 @@ impl Shard {
             if let Some(request) = request {
                 self.expect_answer(key, request);
             }
-            out.commit(sent.path, sent.len);
+            out.commit(&sent.path, sent.len);
             self.counters.transport_sent += 1;
         }
     }
@@ -158,8 +162,9 @@ struct Media<'a> {
     subscriptions: &'a mut Arena<Subscription>,
     counters: &'a mut Counters,
     srtp: &'a mut Srtp,
-    now: Instant,
     time: AbsSendTime,
+    /// Now, by the clock of the estimator.
+    estimator_us: i64,
     next_transport_sequence: &'a mut u16,
     estimator: &'a mut Estimator,
 }
@@ -201,11 +206,10 @@ impl Media<'_> {
             }
             padding = Some(key);
             let is_flowing = subscription.started && !subscription.share.paused;
-            let newest = subscription.sent.newest().filter(|_| is_flowing);
-            if size_bytes < LEAST_REPEATED || newest.is_none() {
+            let newest = subscription.sent.newest();
+            let Some(number) = newest.filter(|_| is_flowing && size_bytes >= LEAST_REPEATED) else {
                 continue;
-            }
-            let Some(number) = newest.map(|newest| newest.number) else { continue };
+            };
             let rtx = subscription.next_rtx;
             subscription.next_rtx += 1;
             let sending = Sending::Rtx { number: rtx };
@@ -218,22 +222,13 @@ impl Media<'_> {
         let subscription = self.subscriptions.get_mut(padding?)?;
         let number = subscription.next_rtx;
         let transport_sequence = *self.next_transport_sequence;
-        let stamps = (transport_sequence, self.time.0);
+        let stamps = (transport_sequence, self.time);
         let written = write_padding(slot, subscription, stamps, number, size_bytes)?;
         subscription.next_rtx += 1;
         *self.next_transport_sequence = transport_sequence.wrapping_add(1);
-        let len = self
-            .srtp
-            .sender
-            .seal_rtp_indexed(
-                slot,
-                written.header_bytes,
-                written.bytes,
-                written.ssrc,
-                written.index,
-            )
-            .ok()?;
-        self.estimator.on_sent(Some(transport_sequence), self.now, len, PacketKind::Padding);
+        let len = seal_written(&self.srtp.sender, &written, slot).ok()?;
+        let now_us = self.estimator_us;
+        self.estimator.on_sent_at(Some(transport_sequence), now_us, len, PacketKind::Padding);
         self.counters.probes_sent += 1;
         Some(len)
     }
@@ -266,58 +261,58 @@ impl Media<'_> {
         if is_silenced && blank_codec.is_none() {
             return Err(Unsent::Revoked);
         }
-        if queued.sending != Sending::Repeat
-            && subscription.section.extensions.transport_cc.is_some()
-        {
+        let is_new = queued.sending != Sending::Repeat;
+        let is_numbered = is_new && subscription.section.extensions.transport_cc.is_some();
+        if is_numbered {
             sent.transport_sequence = *self.next_transport_sequence;
             *self.next_transport_sequence = self.next_transport_sequence.wrapping_add(1);
         }
-        if queued.sending != Sending::Repeat {
-            sent.abs_send_time = self.time.0;
+        if is_new {
+            sent.set_abs_send_time(self.time);
         }
         let sent = *sent;
         let written = match blank_codec {
             Some(index) => {
                 let codec = track.codecs.get(usize::from(index)).ok_or(Unsent::History)?.codec;
                 let outgoing = subscription.codec(index).ok_or(Unsent::Unsealed)?;
-                let trailer = &track.frame_trailer;
-                write_silence(slot, subscription, &sent, codec, &outgoing, trailer)
+                let (trailer, sent) = (&track.frame_trailer, (queued.number, &sent));
+                write_silence(slot, subscription, sent, codec, &outgoing, trailer)
             }
             None => {
-                let stream = track.streams.get(usize::from(sent.stream)).ok_or(Unsent::History)?;
-                let history = &stream.history;
-                let (facts, parts) = history.get(sent.source).ok_or(Unsent::History)?;
-                write_packet(slot, subscription, &sent, queued.sending, history, facts, &parts)
+                let history = &track.streams.get(sent.stream()).ok_or(Unsent::History)?.history;
+                let source = sent.source(history.highest());
+                let (facts, parts) = history.get(source).ok_or(Unsent::History)?;
+                let leaves = (queued.number, queued.sending);
+                write_packet(slot, subscription, &sent, leaves, history, facts, &parts)
             }
         };
         let written = written.ok_or(Unsent::Unsealed)?;
-        let len = self
-            .srtp
-            .sender
-            .seal_rtp_indexed(
-                slot,
-                written.header_bytes,
-                written.bytes,
-                written.ssrc,
-                written.index,
-            )
-            .map_err(|_| Unsent::Unsealed)?;
+        let len = seal_written(&self.srtp.sender, &written, slot).map_err(|_| Unsent::Unsealed)?;
         let kind = match (queued.sending, track.kind) {
             (Sending::First, TrackKind::Audio) => PacketKind::Audio,
             (Sending::First, TrackKind::Video) => PacketKind::Video,
             _ => kind,
         };
-        let is_numbered = queued.sending != Sending::Repeat
-            && subscription.section.extensions.transport_cc.is_some();
         let transport_sequence = is_numbered.then_some(sent.transport_sequence);
-        self.estimator.on_sent(transport_sequence, self.now, len, kind);
+        self.estimator.on_sent_at(transport_sequence, self.estimator_us, len, kind);
         if matches!(queued.sending, Sending::First) {
             subscription.packets = subscription.packets.wrapping_add(1);
-            let payload_bytes = (written.bytes - written.header_bytes) as u32;
+            let payload_bytes = (written.bytes + written.rest.len() - written.header_bytes) as u32;
             subscription.octets = subscription.octets.wrapping_add(payload_bytes);
         }
         Ok(len)
     }
+}
+
+/// Seals what was written, and what it refers to, into a slot; returns its length.
+#[inline(always)]
+fn seal_written(
+    srtp: &SrtpSender,
+    written: &Written<'_>,
+    slot: &mut [u8],
+) -> Result<usize, SrtpError> {
+    let Written { header_bytes, bytes, rest, ssrc, index } = *written;
+    srtp.seal_rtp_parts(slot, header_bytes, bytes, rest, ssrc, index)
 }
 
 /// Why a packet did not leave.
@@ -328,8 +323,19 @@ enum Unsent {
     Unsealed,
 }
 
-/// The time on packets: since the shard began, for it is only compared with itself.
-fn send_time(epoch: Instant, now: Instant) -> AbsSendTime {
-    let since = now.saturating_duration_since(epoch);
-    AbsSendTime::from_ntp(NtpTime(((since.as_nanos() << 32) / 1_000_000_000) as u64))
+/// When a flush happens, in all the ways that packets need.
+struct Moment {
+    now: Instant,
+    since_epoch_us: i64,
+    /// Since the shard began, for it is only compared with itself.
+    send_time: AbsSendTime,
+}
+
+impl Moment {
+    fn new(epoch: Instant, now: Instant) -> Self {
+        let since = now.saturating_duration_since(epoch);
+        let ntp = NtpTime(((since.as_nanos() << 32) / 1_000_000_000) as u64);
+        let send_time = AbsSendTime::from_ntp(ntp);
+        Self { now, since_epoch_us: micros(epoch, now), send_time }
+    }
 }

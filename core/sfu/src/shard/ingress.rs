@@ -1,8 +1,12 @@
 //! From a sealed packet of a publisher to packets that subscribers are owed.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::OnceCell,
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
-use parlor_congestion::Priority;
+use parlor_congestion::{Pacer, Priority};
 use parlor_model::{Mid, Rid, RtpTimestamp, Ssrc, TrackKind};
 use parlor_rtp::{
     RtpPacket,
@@ -14,18 +18,19 @@ use super::Shard;
 use crate::{
     arena::{Arena, Key},
     command::MediaEvent,
+    counters::Counters,
     forward::{
         Queued, Sending, Subscription,
         munger::Held,
         red::{Redundancy, choose_added},
         select::Wanted,
-        sent::{SentPacket, millis},
+        sent::{self, SentPacket, millis},
     },
     peer::{Peer, Source, bring_forward},
     receive::{
         Incoming, Received, Stream, arrivals,
         bitrate::OVERHEAD_BYTES,
-        history::{History, Refused},
+        history::{History, PacketFacts, Refused},
     },
     track::{Route, Track, accepts},
 };
@@ -244,14 +249,16 @@ impl Shard {
             TrackKind::Video => Priority::Video,
         };
         let Track { streams, routes, .. } = track;
-        let Some(stream) = streams.get(usize::from(source.stream)) else { return };
+        let Some(packet) = Arrived::new(streams, source.stream, number) else { return };
         // A keyframe whose beginning is repaired late brings along what has come of it since.
-        let newest = stream.history.highest();
+        let newest = packet.stream.history.highest();
         let may_start = keyframe && newest - number <= MAX_REPLAY;
         let is_late = number < newest;
         let is_only = streams.len() == 1;
-        let size_bytes = size_bytes(&stream.history, number);
+        let size_bytes = size_bytes(&packet.stream.history, number);
         let (mut waits, mut waits_inside) = (false, false);
+        let counters = &mut self.counters;
+        let mut owing = Owing { now, now_ms, streams, size_bytes, priority, counters };
         for route in routes.iter_mut().filter(|route| route.active) {
             let starts = route.current != Some(source.stream);
             let begins = starts && may_start && accepts(route, streams, source.stream);
@@ -267,32 +274,13 @@ impl Shard {
                 waits |= route.target == Some(source.stream);
             }
             let Some(peer) = self.peers.get_mut(route.peer) else { continue };
-            let last = if may_start && (begins || !starts) { newest } else { number };
             let wanted = route.wanted(is_only);
-            let mut owed = false;
-            for number in number..=last {
-                let way = match route.current == Some(source.stream) {
-                    true => Way::GoesOn,
-                    false if begins => Way::Begins,
-                    false => Way::IsOver,
-                };
-                match owe(now, now_ms, streams, source.stream, number, way, wanted, subscription) {
-                    Ok(number) => {
-                        if way == Way::Begins {
-                            route.current = Some(source.stream);
-                        }
-                        let subscription = route.subscription;
-                        let queued = Queued { subscription, number, sending: Sending::First };
-                        if peer.downlink.pacer.push(now, queued, size_bytes, priority).is_err() {
-                            self.counters.unsent_queue_full += 1;
-                        }
-                        owed = true;
-                    }
-                    Err(Unforwarded::Absent | Unforwarded::Unwanted) => {}
-                    Err(Unforwarded::Late) => self.counters.unforwarded_late += 1,
-                    Err(Unforwarded::Codec) => self.counters.unforwarded_codec += 1,
-                }
-            }
+            let mut to = To { subscription, route, pacer: &mut peer.downlink.pacer, wanted };
+            let owed = if begins || may_start && !starts && is_late {
+                owing.owe_all(&mut to, source.stream, number..=newest, begins)
+            } else {
+                owing.owe(&mut to, &packet, if starts { Way::IsOver } else { Way::GoesOn })
+            };
             waits_inside |= subscription.munger.waits_for_keyframe();
             if owed && !subscription.started {
                 subscription.started = true;
@@ -319,8 +307,6 @@ impl Shard {
 
 /// Why a subscription does not get a packet.
 enum Unforwarded {
-    /// It has not come.
-    Absent,
     /// Its layer is not wanted.
     Unwanted,
     Late,
@@ -337,59 +323,128 @@ enum Way {
     IsOver,
 }
 
-/// Gives a packet its number in a subscription and remembers it there.
-#[inline]
-#[allow(clippy::too_many_arguments)]
-fn owe(
+/// A packet as all who may get it see it.
+struct Arrived<'a> {
+    at: u8,
+    stream: &'a Stream,
+    facts: &'a PacketFacts,
+    /// See [`choose_added`]; worked out for the first who needs it.
+    added: OnceCell<u8>,
+}
+
+impl<'a> Arrived<'a> {
+    fn new(streams: &'a [Stream], at: u8, number: u64) -> Option<Self> {
+        let stream = streams.get(usize::from(at))?;
+        let facts = stream.history.facts(number)?;
+        Some(Self { at, stream, facts, added: OnceCell::new() })
+    }
+
+    /// The redundancy that a subscription gets with it.
+    #[inline]
+    fn added(&self, redundancy: Redundancy) -> u8 {
+        match redundancy {
+            Redundancy::Added(_) => {
+                *self.added.get_or_init(|| choose_added(&self.stream.history, self.facts))
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// Who may be owed a packet.
+struct To<'a> {
+    subscription: &'a mut Subscription,
+    route: &'a mut Route,
+    pacer: &'a mut Pacer<Queued>,
+    wanted: Wanted,
+}
+
+/// What owing a packet takes, whoever it goes to.
+struct Owing<'a> {
     now: Instant,
     now_ms: u32,
-    streams: &[Stream],
-    stream: u8,
-    number: u64,
-    way: Way,
-    wanted: Wanted,
-    subscription: &mut Subscription,
-) -> Result<u64, Unforwarded> {
-    let source = streams.get(usize::from(stream)).ok_or(Unforwarded::Absent)?;
-    let facts = source.history.facts(number).ok_or(Unforwarded::Absent)?;
-    let scalability = source.scalability.as_ref();
-    let codec = subscription.codec(facts.codec_index).ok_or(Unforwarded::Codec)?;
-    let added = match codec.redundancy {
-        Redundancy::Added(_) => choose_added(&source.history, facts),
-        _ => 0,
-    };
-    let munger = &mut subscription.munger;
-    if way == Way::Begins {
-        let reference = in_clock_of(streams, munger.stream(), stream, facts.timestamp);
-        munger.start(now, stream, facts, reference, scalability, wanted);
+    streams: &'a [Stream],
+    size_bytes: usize,
+    priority: Priority,
+    counters: &'a mut Counters,
+}
+
+impl Owing<'_> {
+    /// Owes a packet and says whether it does: most packets end here.
+    #[inline(always)]
+    fn owe(&mut self, to: &mut To<'_>, packet: &Arrived<'_>, way: Way) -> bool {
+        match self.number(to, packet, way) {
+            Ok(number) => {
+                let subscription = to.route.subscription;
+                let queued = Queued { subscription, number, sending: Sending::First };
+                if to.pacer.push(self.now, queued, self.size_bytes, self.priority).is_err() {
+                    self.counters.unsent_queue_full += 1;
+                }
+                return true;
+            }
+            Err(Unforwarded::Unwanted) => {}
+            Err(Unforwarded::Late) => self.counters.unforwarded_late += 1,
+            Err(Unforwarded::Codec) => self.counters.unforwarded_codec += 1,
+        }
+        false
     }
-    let munged = match way {
-        Way::Begins | Way::GoesOn => munger.munge(now, stream, facts, scalability, wanted),
-        Way::IsOver => munger.munge_late(stream, facts),
-    };
-    let munged = munged.map_err(|held| match held {
-        Held::Unwanted => Unforwarded::Unwanted,
-        Held::Late => Unforwarded::Late,
-    })?;
-    let sent = SentPacket {
-        number: munged.number,
-        source: number,
-        stream,
-        timestamp: munged.timestamp,
-        marker: munged.marker,
-        indices: munged.indices,
-        active: munged.active,
-        transport_sequence: 0,
-        abs_send_time: 0,
-        added,
-        resends: 0,
-        sent_ms: now_ms,
-    };
-    subscription.last_codec = facts.codec_index;
-    if !subscription.sent.insert(sent) {
-        return Err(Unforwarded::Late);
+
+    /// Owes a keyframe and what has come after it.
+    #[cold]
+    fn owe_all(
+        &mut self,
+        to: &mut To<'_>,
+        stream: u8,
+        numbers: RangeInclusive<u64>,
+        begins: bool,
+    ) -> bool {
+        let mut owed = false;
+        for number in numbers {
+            let Some(packet) = Arrived::new(self.streams, stream, number) else { continue };
+            let way = match to.route.current == Some(stream) {
+                true => Way::GoesOn,
+                false if begins => Way::Begins,
+                false => Way::IsOver,
+            };
+            if self.owe(to, &packet, way) {
+                owed = true;
+                if way == Way::Begins {
+                    to.route.current = Some(stream);
+                }
+            }
+        }
+        owed
     }
-    Ok(munged.number)
+
+    /// Gives a packet its number in the subscription and remembers it there.
+    #[inline(always)]
+    fn number(&self, to: &mut To<'_>, packet: &Arrived<'_>, way: Way) -> Result<u64, Unforwarded> {
+        let (now, wanted, facts) = (self.now, to.wanted, packet.facts);
+        let scalability = packet.stream.scalability.as_ref();
+        let subscription = &mut *to.subscription;
+        let codec = subscription.codec(facts.codec_index).ok_or(Unforwarded::Codec)?;
+        let munger = &mut subscription.munger;
+        if way == Way::Begins {
+            let reference = in_clock_of(self.streams, munger.stream(), packet.at, facts.timestamp);
+            munger.start(now, packet.at, facts, reference, scalability, wanted);
+        }
+        let munged = match way {
+            Way::Begins | Way::GoesOn => munger.munge(now, packet.at, facts, scalability, wanted),
+            Way::IsOver => munger.munge_late(packet.at, facts),
+        };
+        let munged = munged.map_err(|held| match held {
+            Held::Unwanted => Unforwarded::Unwanted,
+            Held::Late => Unforwarded::Late,
+        })?;
+        let added = packet.added(codec.redundancy);
+        let from = sent::Source { stream: packet.at, number: facts.number, added };
+        let sent = SentPacket::new(&munged, from, self.now_ms);
+        subscription.last_codec = facts.codec_index;
+        if !subscription.sent.insert(munged.number, sent, self.now_ms) {
+            return Err(Unforwarded::Late);
+        }
+        Ok(munged.number)
+    }
 }
 
 /// The timestamp that `timestamp` of the stream `from` would have in the stream `to`.

@@ -96,13 +96,7 @@ impl Shard {
                 self.follow_encoding(known, section.track);
             }
             match known.and_then(|known| self.subscriptions.get_mut(known)) {
-                Some(subscription) => {
-                    if subscription.section != *section {
-                        // What left before can not be repeated in other words.
-                        subscription.sent.clear();
-                        subscription.section = section.clone();
-                    }
-                }
+                Some(subscription) => subscription.set_section(section),
                 None => self.begin_subscription(key, section),
             }
             if let Some(&track) = self.track_keys.get(&section.track) {

@@ -56,9 +56,8 @@ impl Shard {
         for at in 0..peer.subscriptions.len() {
             let Some(&key) = peer.subscriptions.get(at) else { break };
             let Some(subscription) = self.subscriptions.get_mut(key) else { continue };
-            if let Some(sent) = subscription.next_silence(now, now_ms) {
-                let queued =
-                    Queued { subscription: key, number: sent.number, sending: Sending::First };
+            if let Some(number) = subscription.next_silence(now, now_ms) {
+                let queued = Queued { subscription: key, number, sending: Sending::First };
                 let pacer = &mut peer.downlink.pacer;
                 if pacer.push(now, queued, OVERHEAD_BYTES, Priority::Audio).is_err() {
                     self.counters.unsent_queue_full += 1;
