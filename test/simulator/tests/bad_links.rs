@@ -1,6 +1,8 @@
 //! Bad links to a subscriber: the rows of the issue *Bad networks*, with a camera of three layers.
 #![allow(clippy::unwrap_used)]
 
+use livekit_protocol as proto;
+use livekit_protocol::signal_request::Message as Request;
 use parlor_client::Model;
 use parlor_model::PeerId;
 use parlor_netem::{LinkConfig, Loss};
@@ -106,6 +108,18 @@ impl Call {
         world.guest(alice).publish(now, "microphone", SourceKind::Audio);
         world.guest(alice).publish(now, "camera", SourceKind::Video { bitrates_bps });
         Self { world, bob }
+    }
+
+    /// Bob asks for a quality of the camera, as livekit-client numbers them.
+    fn ask_for(&mut self, quality: i32) {
+        let bob = self.world.guest(self.bob);
+        let track_sids = bob.frames.keys().filter(|sid| sid.starts_with("TR_VC")).cloned();
+        let settings = proto::UpdateTrackSettings {
+            track_sids: track_sids.collect(),
+            quality,
+            ..Default::default()
+        };
+        bob.client().request(Request::TrackSetting(settings));
     }
 
     fn set_down(&mut self, down: LinkConfig) {
@@ -282,6 +296,26 @@ fn random_loss_does_not_freeze_the_picture() {
             assert!(got.freezes <= freezes && got.longest_freeze < 300 * MS, "{got}");
             call.assert_clean();
         }
+    }
+}
+
+#[test]
+fn a_quality_that_is_asked_for_takes_one_keyframe() {
+    for (seed, jitter_ms) in [(1, 0), (2, 5), (3, 15)] {
+        let jittery = LinkConfig { jitter: jitter_ms * MS, ..link(None, Loss::None) };
+        let mut call = Call::new(seed, Model::Single, jittery);
+        call.watch("all layers", 6000 * MS);
+        for _ in 0..4 {
+            for (quality, height) in [(0, 180), (1, 360), (2, 720), (1, 360)] {
+                let before = call.world.shard().counters().plis_sent;
+                call.ask_for(quality);
+                call.watch("the switch", 600 * MS);
+                let got = call.watch("switched", 300 * MS);
+                assert_eq!(got.height(), height, "{got}");
+                assert_eq!(call.world.shard().counters().plis_sent - before, 1, "{got}");
+            }
+        }
+        call.assert_clean();
     }
 }
 

@@ -131,7 +131,8 @@ impl Shard {
         let before = (subscription.share, subscription.allocated());
         let is_first = subscription.allocation.replace(got).is_none();
         subscription.share = share;
-        if !is_first && got.target < before.1 {
+        // Who asked for less may have more again at once.
+        if !is_first && share != Share::ALL && got.target < before.1 {
             subscription.fell = Some(now);
         }
         if share == before.0 {
