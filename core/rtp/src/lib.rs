@@ -51,7 +51,9 @@ pub mod rtx;
 pub mod vp8;
 pub mod vp9;
 
-pub use packet::{FIXED_HEADER_LEN, HeaderFields, PacketClass, RtpPacket, classify, is_rtcp, write_header};
+pub use packet::{
+    FIXED_HEADER_LEN, HeaderFields, PacketClass, RtpPacket, classify, is_rtcp, write_header,
+};
 pub use payload::{is_keyframe, starts_frame};
 
 /// Why bytes are not what they should be.
