@@ -5,8 +5,7 @@ use parlor_rtp::{
     HeaderFields, dependency_descriptor,
     extension::{AbsSendTime, PlayoutDelay},
     rtx::OSN_LEN,
-    vp8, vp9,
-    write_header,
+    vp8, vp9, write_header,
 };
 
 use super::{
