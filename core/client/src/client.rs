@@ -323,6 +323,14 @@ impl Client {
         self.subscriber.as_ref().map_or(&self.own, |(connection, _)| connection)
     }
 
+    /// Whether every connection has a path to the server now.
+    pub fn has_path(&self) -> bool {
+        let has_path = |connection: &Connection| {
+            connection.transport.ice_state() == parlor_transport::IceState::Connected
+        };
+        has_path(&self.own) && self.subscriber.as_ref().is_none_or(|(it, _)| has_path(it))
+    }
+
     /// What was received, repaired and thrown away.
     pub fn counters(&self) -> MediaCounters {
         let mut counters = self.own.media.counters;

@@ -1,12 +1,19 @@
-//! Which frames of a received track are whole, and what became of them.
+//! Which frames of a received track are whole, which of them can be decoded, and how it goes on.
 
 use parlor_client::ReceivedRtp;
-use parlor_model::SequenceNumber;
-use parlor_rtp::vp8;
-use std::collections::BTreeMap;
+use parlor_model::{Codec, SequenceNumber};
+use parlor_rtp::{is_keyframe, starts_frame, vp9};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 /// Frames that are remembered while they are not whole.
 const PENDING_MAX: usize = 64;
+/// A decoder that lacks a frame for so long asks for a keyframe.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// And does not ask again before.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Reassembles the frames of one received track.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +25,16 @@ pub struct Frames {
     pub keyframes: u64,
     /// Media packets that came.
     pub packets: u64,
+    /// Those that a decoder could use: all before them since a keyframe were whole.
+    pub decoded: u64,
+    /// Bytes of payload that came.
+    pub bytes: u64,
+    /// The number after the last packet that was decoded or was empty.
+    next: Option<SequenceNumber>,
+    /// Empty packets ahead, which take numbers only.
+    empty: Vec<SequenceNumber>,
+    stuck_since: Option<Instant>,
+    asked: Option<Instant>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -30,20 +47,31 @@ struct Pending {
 }
 
 impl Frames {
-    pub(crate) fn handle(&mut self, is_video: bool, received: &ReceivedRtp<'_>) {
-        if !received.is_new || received.payload.is_empty() {
+    pub(crate) fn handle(&mut self, codec: Codec, now: Instant, received: &ReceivedRtp<'_>) {
+        if !received.is_new {
             return;
         }
+        if received.payload.is_empty() {
+            self.empty.push(received.sequence_number);
+            return self.decode(now);
+        }
         self.packets += 1;
-        if !is_video {
+        self.bytes += received.payload.len() as u64;
+        if codec.kind() == parlor_model::TrackKind::Audio {
             self.complete += 1;
+            self.decoded += 1;
             return;
         }
         let frame = self.pending.entry(received.packet.timestamp().0).or_default();
         frame.packets += 1;
-        if vp8::Descriptor::parse(received.payload).is_some_and(|d| d.starts_frame()) {
+        let starts = match codec {
+            Codec::Vp9 => vp9::Descriptor::parse(received.payload)
+                .is_some_and(|d| d.start_of_frame && d.spatial_layer() == 0),
+            _ => starts_frame(codec, received.payload).unwrap_or_default(),
+        };
+        if starts {
             frame.first = Some(received.sequence_number);
-            frame.key = vp8::is_keyframe(received.payload);
+            frame.key = is_keyframe(codec, received.payload);
         }
         if received.packet.marker() {
             frame.last = Some(received.sequence_number);
@@ -56,8 +84,59 @@ impl Frames {
             self.complete += 1;
             self.keyframes += u64::from(frame.key);
         }
+        self.decode(now);
         while self.pending.len() > PENDING_MAX {
             self.pending.pop_first();
         }
+    }
+
+    fn decode(&mut self, now: Instant) {
+        while self.decode_next() {
+            self.stuck_since = None;
+        }
+        let is_ahead = |frame: &Pending| match (self.next, frame.first.or(frame.last)) {
+            (Some(next), Some(number)) => number.distance(next) >= 0,
+            _ => true,
+        };
+        if self.pending.values().any(is_ahead) {
+            self.stuck_since.get_or_insert(now);
+        }
+    }
+
+    /// Takes the frame that follows, or else the newest whole keyframe.
+    fn decode_next(&mut self) -> bool {
+        if let Some(next) = self.next
+            && let Some(place) = self.empty.iter().position(|number| *number == next)
+        {
+            self.empty.swap_remove(place);
+            self.next = Some(SequenceNumber(next.0.wrapping_add(1)));
+            return true;
+        }
+        let follows = |frame: &&Pending| frame.first == self.next && self.next.is_some();
+        let is_after = |frame: &&Pending| match (self.next, frame.first) {
+            (Some(next), Some(first)) => first.distance(next) > 0,
+            _ => true,
+        };
+        let mut whole = self.pending.values().filter(|frame| frame.done);
+        let following = whole.clone().find(follows);
+        let key = || whole.rfind(|frame| frame.key && is_after(frame));
+        let Some(last) = following.or_else(key).and_then(|frame| frame.last) else { return false };
+        let next = SequenceNumber(last.0.wrapping_add(1));
+        self.next = Some(next);
+        self.decoded += 1;
+        let is_left = |first: Option<SequenceNumber>| first.is_none_or(|it| it.distance(next) >= 0);
+        self.pending.retain(|_, frame| is_left(frame.first) && is_left(frame.last));
+        self.empty.retain(|number| number.distance(next) >= 0);
+        true
+    }
+
+    /// Whether a decoder would ask for a keyframe now; says so once in a while.
+    pub(crate) fn needs_keyframe(&mut self, now: Instant) -> bool {
+        let is_stuck = self.stuck_since.is_some_and(|since| now >= since + PATIENCE);
+        let may_ask = self.asked.is_none_or(|asked| now >= asked + ASK_INTERVAL);
+        if is_stuck && may_ask {
+            self.asked = Some(now);
+        }
+        is_stuck && may_ask
     }
 }

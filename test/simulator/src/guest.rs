@@ -1,15 +1,17 @@
 //! A client in a world, with its links, its media and what it has seen.
 
 use crate::{
+    clock::Clock,
     frames::Frames,
     source::{Source, SourceKind},
 };
 use livekit_protocol as proto;
 use parlor_checker::{Checker, OutgoingStream};
 use parlor_client::{Client, ClientEvent, NewTrack};
-use parlor_model::{DataChannel, Now, TrackKind};
+use parlor_model::{Codec, DataChannel, Mid, Now, TrackKind};
 use parlor_netem::Link;
 use parlor_node::io::SessionId;
+use proto::signal_response::Message as Response;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
@@ -27,6 +29,7 @@ pub(crate) struct Datagram {
 /// A client in a world.
 pub struct Guest {
     pub(crate) client: Client,
+    pub(crate) clock: Clock,
     pub(crate) session: SessionId,
     pub(crate) up: Link<Datagram>,
     pub(crate) down: Link<Datagram>,
@@ -35,8 +38,20 @@ pub struct Guest {
     pub(crate) signals_up: VecDeque<(Instant, Vec<u8>)>,
     pub(crate) signals_down: VecDeque<(Instant, Option<Vec<u8>>)>,
     pub(crate) sources: Vec<Source>,
+    /// The sid of each track that the server has taken, by cid.
+    pub(crate) published: BTreeMap<String, String>,
     pub(crate) checker: Checker,
     pub(crate) is_closed: bool,
+    /// It is cut off: nothing of its signal socket passes.
+    pub(crate) is_cut: bool,
+    /// It has crashed: it does nothing any more.
+    pub(crate) is_dead: bool,
+    /// Sessions that it has begun.
+    pub(crate) generation: u16,
+    /// When it has something to do next.
+    pub(crate) due: Option<Instant>,
+    /// Something has come for it, or was done to it, since it was looked after.
+    pub(crate) is_stirred: bool,
     /// What its client told it, but media.
     pub events: Vec<ClientEvent>,
     /// Messages that came, by channel.
@@ -45,11 +60,47 @@ pub struct Guest {
     pub frames: BTreeMap<String, Frames>,
     /// The participants as it was told last, by identity.
     pub participants: BTreeMap<String, proto::ParticipantInfo>,
+    /// What each section carries, as negotiated last: the track's sid and its codecs.
+    sections: BTreeMap<Mid, (String, Vec<parlor_model::CodecBinding>)>,
 }
 
 impl Guest {
+    pub(crate) fn new(
+        client: Client,
+        clock: Clock,
+        links: [Link<Datagram>; 2],
+        addresses: [SocketAddr; 2],
+    ) -> Self {
+        let [up, down] = links;
+        Self {
+            client,
+            clock,
+            session: SessionId(0),
+            up,
+            down,
+            addresses: addresses.map(|address| (address, address)),
+            signals_up: VecDeque::new(),
+            signals_down: VecDeque::new(),
+            sources: Vec::new(),
+            published: BTreeMap::new(),
+            checker: Checker::default(),
+            is_closed: false,
+            is_cut: false,
+            is_dead: false,
+            generation: 0,
+            due: None,
+            is_stirred: true,
+            events: Vec::new(),
+            data: Vec::new(),
+            frames: BTreeMap::new(),
+            participants: BTreeMap::new(),
+            sections: BTreeMap::new(),
+        }
+    }
+
     /// Its client.
     pub fn client(&mut self) -> &mut Client {
+        self.is_stirred = true;
         &mut self.client
     }
 
@@ -63,16 +114,35 @@ impl Guest {
         self.is_closed
     }
 
+    /// What its clock shows.
+    pub(crate) fn now(&self, world: Now) -> Now {
+        Now { instant: self.clock.local(world.instant), unix: world.unix }
+    }
+
+    /// When it has something to do next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let links = [self.up.poll_timeout(), self.down.poll_timeout()];
+        let up = self.signals_up.front().map(|(at, _)| *at).filter(|_| !self.is_cut);
+        if self.is_dead {
+            return links.into_iter().chain([up]).flatten().min();
+        }
+        let sources = self.sources.iter().map(Source::poll_timeout).min();
+        let own = [self.client.poll_timeout(), sources].into_iter().flatten().min();
+        let down = self.signals_down.front().map(|(at, _)| *at);
+        let signals = [up, down].into_iter().flatten().filter(|_| !self.is_cut);
+        links.into_iter().flatten().chain(own.map(|due| self.clock.world(due))).chain(signals).min()
+    }
+
     /// Its sid, identity and room, as it was told when it joined.
-    pub(crate) fn joined_as(&self) -> (String, String, String) {
-        let joined = self.events.iter().find_map(|event| match event {
+    pub(crate) fn joined_as(&self) -> Option<(String, String, String)> {
+        let joined = self.events.iter().rev().find_map(|event| match event {
             ClientEvent::Joined(join) => Some(join),
             _ => None,
         });
-        let join = joined.expect("only who has joined can resume");
+        let join = joined?;
         let this = join.participant.clone().unwrap_or_default();
         let room = join.room.clone().unwrap_or_default();
-        (this.sid, this.identity, room.name)
+        Some((this.sid, this.identity, room.name))
     }
 
     /// The last number of every publisher's reliable data that has come.
@@ -95,17 +165,28 @@ impl Guest {
 
     /// Publishes a microphone or camera and starts it.
     pub fn publish(&mut self, now: Now, cid: &str, kind: SourceKind) {
-        let source = Source::new(cid.to_owned(), kind, now.instant);
+        let source = Source::new(cid.to_owned(), kind, self.now(now).instant);
         let layers: Vec<_> = source.layers.iter().filter_map(|layer| layer.rid).collect();
-        let announcement = announcement(cid, &source, layers.len());
-        self.client.publish(NewTrack { announcement, rids: layers });
+        let announcement = announcement(cid, &source);
+        self.client().publish(NewTrack { announcement, rids: layers });
         self.sources.push(source);
     }
 
     /// Ends a track.
     pub fn unpublish(&mut self, cid: &str) {
         self.sources.retain(|source| source.cid != cid);
-        self.client.unpublish(cid);
+        self.published.remove(cid);
+        self.client().unpublish(cid);
+    }
+
+    /// Falls silent and says so, or speaks again. False while the server has not taken the track.
+    pub(crate) fn set_muted(&mut self, cid: &str, muted: bool) -> bool {
+        let is_told = self.client().set_muted(cid, muted);
+        for source in self.sources.iter_mut().filter(|source| source.cid == cid) {
+            source.layers.iter_mut().for_each(|layer| layer.needs_keyframe |= source.is_muted);
+            source.is_muted = muted;
+        }
+        is_told
     }
 
     /// Whether a reliable packet comes again, as it may after a resume.
@@ -143,14 +224,43 @@ impl Guest {
                     self.participants.insert(participant.identity.clone(), participant.clone());
                 }
             }
+            ClientEvent::TrackPublished { cid, track } => {
+                self.published.insert(cid.clone(), track.sid.clone());
+            }
+            ClientEvent::Signal(message) => {
+                if let Response::SubscribedQualityUpdate(update) = &**message {
+                    self.handle_demand(update);
+                }
+            }
             ClientEvent::Tracks(_) => self.admit_tracks(),
             _ => {}
         }
         self.events.push(event);
     }
 
+    /// Sends the layers that somebody wants, as livekit-client does with dynacast.
+    fn handle_demand(&mut self, update: &proto::SubscribedQualityUpdate) {
+        let cid = self.published.iter().find(|(_, sid)| **sid == update.track_sid);
+        let Some((cid, _)) = cid else { return };
+        let Some(source) = self.sources.iter_mut().find(|source| source.cid == *cid) else {
+            return;
+        };
+        let codec = update.subscribed_codecs.first();
+        let Some(qualities) = codec.map(|codec| &codec.qualities) else { return };
+        let is_wanted = |index: usize| {
+            let is_on = |q: &&proto::SubscribedQuality| q.enabled && q.quality as usize >= index;
+            qualities.iter().any(|q| is_on(&q))
+        };
+        for (index, layer) in source.layers.iter_mut().enumerate() {
+            layer.set_wanted(is_wanted(index));
+        }
+    }
+
     fn admit_tracks(&mut self) {
+        self.sections.clear();
         for section in self.client.received_tracks() {
+            let known = (section.track_id.clone(), section.codecs.clone());
+            self.sections.insert(section.mid, known);
             let Some(ssrc) = section.stream.ssrc else { continue };
             let (rtx_ssrc, codecs) = (section.stream.rtx_ssrc, section.codecs.clone());
             self.checker.allow(OutgoingStream {
@@ -162,38 +272,57 @@ impl Guest {
         }
     }
 
-    /// Whether a track that it receives is video, as it was told.
-    pub(crate) fn is_video(&self, track_sid: &str) -> bool {
-        self.participants
-            .values()
-            .flat_map(|participant| &participant.tracks)
-            .any(|t| t.sid == track_sid && t.r#type == i32::from(proto::TrackType::Video))
+    /// Counts a media packet.
+    pub(crate) fn count(&mut self, now: Instant, received: &parlor_client::ReceivedRtp<'_>) {
+        let Some((sid, codecs)) = self.sections.get(&received.mid) else { return };
+        let payload_type = received.packet.payload_type();
+        let is_of = |it: &&parlor_model::CodecBinding| {
+            it.payload_type == payload_type || it.rtx == Some(payload_type)
+        };
+        let codec = codecs.iter().find(is_of).map_or(Codec::Opus, |binding| binding.codec);
+        if let Some(frames) = self.frames.get_mut(sid) {
+            frames.handle(codec, now, received);
+        } else {
+            self.frames.entry(sid.clone()).or_default().handle(codec, now, received);
+        }
+    }
+
+    /// Asks for keyframes where a decoder would.
+    pub(crate) fn ask_for_keyframes(&mut self, now: Instant) {
+        let stuck = self.frames.iter_mut().filter_map(|(sid, frames)| {
+            frames.needs_keyframe(now).then_some(sid)
+        });
+        for sid in stuck {
+            self.client.request_keyframe(sid);
+            self.is_stirred = true;
+        }
     }
 }
 
-fn announcement(cid: &str, source: &Source, layers: usize) -> proto::AddTrackRequest {
-    let kind = match source.kind {
-        SourceKind::Audio => TrackKind::Audio,
-        SourceKind::Video { .. } => TrackKind::Video,
-    };
+fn announcement(cid: &str, source: &Source) -> proto::AddTrackRequest {
     let mut announcement = proto::AddTrackRequest { cid: cid.to_owned(), ..Default::default() };
-    match kind {
+    match source.kind.track_kind() {
         TrackKind::Audio => {
             announcement.set_type(proto::TrackType::Audio);
             announcement.set_source(proto::TrackSource::Microphone);
-            announcement.disable_red = true;
+            announcement.disable_red = source.kind != SourceKind::Red;
         }
         TrackKind::Video => {
             announcement.set_type(proto::TrackType::Video);
-            announcement.set_source(proto::TrackSource::Camera);
+            let source_kind = match source.kind {
+                SourceKind::Screen { .. } => proto::TrackSource::ScreenShare,
+                _ => proto::TrackSource::Camera,
+            };
+            announcement.set_source(source_kind);
             (announcement.width, announcement.height) = (1280, 720);
+            let codec = if source.kind.codec() == Codec::Vp9 { "vp9" } else { "vp8" };
             let codec = proto::SimulcastCodec {
-                codec: "vp8".into(),
+                codec: codec.into(),
                 cid: cid.to_owned(),
                 ..Default::default()
             };
             announcement.simulcast_codecs = vec![codec];
-            announcement.layers = video_layers(layers);
+            announcement.layers = video_layers(source.layers.len());
         }
     }
     announcement
@@ -201,7 +330,7 @@ fn announcement(cid: &str, source: &Source, layers: usize) -> proto::AddTrackReq
 
 fn video_layers(layers: usize) -> Vec<proto::VideoLayer> {
     let all = [(0, 320, 180), (1, 640, 360), (2, 1280, 720)];
-    let used = if layers == 0 { &all[2..] } else { &all[..layers.min(3)] };
+    let used = if layers == 1 { &all[2..] } else { &all[..layers.min(3)] };
     used.iter()
         .map(|&(quality, width, height)| proto::VideoLayer {
             quality,

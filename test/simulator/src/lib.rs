@@ -23,13 +23,22 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod carry;
+mod clock;
 mod frames;
 mod guest;
+pub mod plan;
+mod run;
+mod seat;
+mod shrink;
 mod source;
 mod trace;
 mod world;
 
 pub use frames::Frames;
+pub use plan::Plan;
+pub use run::{Outcome, identity, run};
+pub use shrink::{judge, shrink};
 pub use guest::Guest;
 pub use source::SourceKind;
 pub use trace::{Direction, Entry, Kind, Trace};

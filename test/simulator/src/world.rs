@@ -1,10 +1,10 @@
 //! Everything on one thread: the server, its guests, the network, and time.
 
 use crate::{
-    guest::{Datagram, Guest},
-    trace::{Direction, Entry, Kind, Trace},
+    clock::Clock,
+    guest::Guest,
+    trace::Trace,
 };
-use livekit_protocol as proto;
 use parlor_checker::Checker;
 use parlor_client::{Client, ClientConfig, Model};
 use parlor_model::{Codec, Now, Path, ShardId, TransportAddress};
@@ -12,26 +12,24 @@ use parlor_netem::{Link, LinkConfig, LinkCounters};
 use parlor_node::{
     Node, NodeConfig,
     api::{ApiError, ApiRequest, ApiResponse},
-    io::{CallId, Frame, Input, Output, SessionId},
+    io::{CallId, Frame, Input, SessionId},
 };
-use parlor_rtp::{PacketClass, classify};
 use parlor_sfu::{SendBatch, Shard, ShardConfig, command::MediaEvent};
 use parlor_signal::{ApiKeys, Claims, connect, token::VideoGrant};
 use parlor_transport::DtlsIdentity;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
-/// How long a signal message takes, either way.
-const SIGNAL_DELAY: Duration = Duration::from_millis(5);
 /// When a world begins, since the Unix epoch.
 const UNIX_START: Duration = Duration::from_secs(1_800_000_000);
-const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254)), 7882);
 const SEND_BATCH_DATAGRAMS: usize = 64;
+/// Where the sockets of guests begin.
+const GUEST_PORT: u16 = 5000;
 
 /// How a guest comes in.
 #[derive(Clone, Debug)]
@@ -48,6 +46,8 @@ pub struct Invitation {
     pub up: LinkConfig,
     /// The server's link to it.
     pub down: LinkConfig,
+    /// Microseconds that its clock gains in each second.
+    pub drift_ppm: i32,
 }
 
 impl Invitation {
@@ -61,58 +61,81 @@ impl Invitation {
             auto_subscribe: true,
             up: link.clone(),
             down: link,
+            drift_ppm: 0,
         }
     }
 }
 
 /// A world under one seed. See the crate's page.
 pub struct World {
-    start: Instant,
-    now: Now,
+    pub(crate) start: Instant,
+    pub(crate) now: Now,
     rng: ChaCha8Rng,
     identity: DtlsIdentity,
-    node: Node,
-    shard: Shard,
-    batch: SendBatch,
-    guests: Vec<Guest>,
-    trace: Trace,
-    replies: VecDeque<(CallId, Result<ApiResponse, ApiError>)>,
+    pub(crate) node: Node,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) batch: SendBatch,
+    pub(crate) guests: Vec<Guest>,
+    invitations: Vec<Invitation>,
+    pub(crate) trace: Trace,
+    pub(crate) replies: VecDeque<(CallId, Result<ApiResponse, ApiError>)>,
     calls: u64,
+    keeps_media_events: bool,
+    /// SSRCs that a guest may not be sent any more.
+    pub(crate) forbidden: BTreeSet<(usize, u32)>,
+    /// What was against the rules, but for what the checkers of today's sessions hold.
+    pub(crate) faults: Vec<String>,
     /// Events of media that the control plane saw.
     pub media_events: Vec<MediaEvent>,
 }
 
 impl World {
-    /// An empty server. The certificate is shared by all, since making one is not what is tested.
+    /// An empty server with one media thread. The certificate is shared by all, since making one
+    /// is not what is tested.
     pub fn new(seed: u64, identity: &DtlsIdentity) -> Self {
+        Self::with_shards(seed, identity, 1)
+    }
+
+    /// An empty server with this many media threads.
+    pub fn with_shards(seed: u64, identity: &DtlsIdentity, shards: u16) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let identity = seeded(identity, rng.next_u64());
         let start = Instant::now();
-        let node = Node::new(node_config(&identity), draw(&mut rng));
-        let shard = Shard::new(ShardConfig {
-            identity: identity.clone(),
-            local_addresses: vec![TransportAddress::udp(SERVER)],
-            seed: draw(&mut rng),
-        });
+        let (node, shards) = server(&identity, shards, &mut rng);
         Self {
             start,
             now: Now { instant: start, unix: UNIX_START },
             rng,
             identity,
             node,
-            shard,
+            shards,
             batch: SendBatch::new(SEND_BATCH_DATAGRAMS),
             guests: Vec::new(),
+            invitations: Vec::new(),
             trace: Trace::default(),
             replies: VecDeque::new(),
             calls: 0,
+            keeps_media_events: true,
+            forbidden: BTreeSet::new(),
+            faults: Vec::new(),
             media_events: Vec::new(),
         }
+    }
+
+    /// Keeps nothing of what passes but its hash, for long runs.
+    pub fn keep_hash_only(&mut self) {
+        self.trace.forget_entries();
+        self.keeps_media_events = false;
     }
 
     /// The present time.
     pub fn now(&self) -> Now {
         self.now
+    }
+
+    /// Time since the world began.
+    pub fn elapsed(&self) -> Duration {
+        self.now.instant - self.start
     }
 
     /// Everything that passed so far.
@@ -125,101 +148,158 @@ impl World {
         &self.node
     }
 
-    /// The media thread.
+    /// The first media thread.
     pub fn shard(&self) -> &Shard {
-        &self.shard
+        &self.shards[0]
+    }
+
+    /// All media threads.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
     }
 
     /// A guest by its place.
     pub fn guest(&mut self, index: usize) -> &mut Guest {
-        &mut self.guests[index]
+        let guest = &mut self.guests[index];
+        guest.is_stirred = true;
+        guest
     }
 
     /// Lets somebody in. Returns its place among the guests.
     pub fn invite(&mut self, invitation: Invitation) -> usize {
         let index = self.guests.len();
-        let host = IpAddr::V4(Ipv4Addr::new(10, 1, (index >> 8) as u8, index as u8));
-        let addresses = [5000, 5001].map(|port| SocketAddr::new(host, port));
-        let config = ClientConfig {
-            identity: self.identity.clone(),
-            seed: draw(&mut self.rng),
-            model: invitation.model,
-            auto_subscribe: invitation.auto_subscribe,
-            local_address: addresses[0],
-            subscriber_address: addresses[1],
-        };
-        let mut client = Client::new(self.now, config);
-        client.watch_rtcp();
-        let session = SessionId(index as u64 + 1);
-        let request = connect_request(&mut client, &invitation);
-        self.guests.push(Guest {
-            client,
-            session,
-            up: Link::new(invitation.up, self.rng.next_u64()),
-            down: Link::new(invitation.down, self.rng.next_u64()),
-            addresses: addresses.map(|address| (address, address)),
-            signals_up: VecDeque::new(),
-            signals_down: VecDeque::new(),
-            sources: Vec::new(),
-            checker: Checker::default(),
-            is_closed: false,
-            events: Vec::new(),
-            data: Vec::new(),
-            frames: Default::default(),
-            participants: Default::default(),
-        });
-        self.node.handle(self.now, Input::Connect { session, request: Box::new(request) });
-        self.settle();
+        let clock = Clock::new(self.start, invitation.drift_ppm);
+        let client = self.client(index, 0, clock, &invitation);
+        let links = [invitation.up.clone(), invitation.down.clone()]
+            .map(|config| Link::new(config, self.rng.next_u64()));
+        let guest = Guest::new(client, clock, links, addresses(index, 0));
+        self.guests.push(guest);
+        self.invitations.push(invitation);
+        self.connect(index);
         index
     }
 
+    fn client(&mut self, index: usize, generation: u16, clock: Clock, by: &Invitation) -> Client {
+        let [local_address, subscriber_address] = addresses(index, generation);
+        let config = ClientConfig {
+            identity: self.identity.clone(),
+            seed: draw(&mut self.rng),
+            model: by.model,
+            auto_subscribe: by.auto_subscribe,
+            local_address,
+            subscriber_address,
+        };
+        let now = Now { instant: clock.local(self.now.instant), unix: self.now.unix };
+        let mut client = Client::new(now, config);
+        client.watch_rtcp();
+        client
+    }
+
+    fn connect(&mut self, index: usize) {
+        self.calls += 1;
+        let session = SessionId(self.calls);
+        let invitation = &self.invitations[index];
+        let guest = &mut self.guests[index];
+        guest.session = session;
+        let (path, query) = guest.client.connect_url();
+        let request = connect_request(path, &query, &invitation.identity, &invitation.room);
+        self.node.handle(self.now, Input::Connect { session, request });
+        self.guest(index);
+        self.settle();
+    }
+
+    /// A guest's client is no more: without a word, and its signal socket with it where
+    /// `closes_socket`.
+    pub fn crash(&mut self, index: usize, closes_socket: bool) {
+        let guest = &mut self.guests[index];
+        guest.is_dead = true;
+        guest.signals_up.clear();
+        guest.signals_down.clear();
+        let session = guest.session;
+        if closes_socket {
+            self.node.handle(self.now, Input::Closed { session });
+        }
+        self.settle();
+    }
+
+    /// A guest says goodbye and ends its connections.
+    pub fn leave(&mut self, index: usize) {
+        self.guest(index).client().leave();
+        self.settle();
+        self.guests[index].is_dead = true;
+        self.guests[index].sources.clear();
+    }
+
+    /// A guest begins anew, with a new client and sockets of its own.
+    pub fn rejoin(&mut self, index: usize) {
+        self.note_violations(index);
+        let invitation = self.invitations[index].clone();
+        let generation = self.guests[index].generation + 1;
+        let clock = self.guests[index].clock;
+        let client = self.client(index, generation, clock, &invitation);
+        let guest = &mut self.guests[index];
+        let old = guest.session;
+        guest.addresses = addresses(index, generation).map(|address| (address, address));
+        (guest.client, guest.generation) = (client, generation);
+        (guest.is_dead, guest.is_closed) = (false, false);
+        guest.checker = Checker::default();
+        guest.signals_up.clear();
+        guest.signals_down.clear();
+        guest.sources.clear();
+        guest.published.clear();
+        guest.participants.clear();
+        guest.events.clear();
+        guest.frames.clear();
+        guest.data.clear();
+        self.forbidden.retain(|(guest, _)| *guest != index);
+        self.node.handle(self.now, Input::Closed { session: old });
+        self.connect(index);
+    }
+
+    /// The server ends without a word and another begins in its place, knowing nothing.
+    pub fn restart_server(&mut self) {
+        let shards = self.shards.len() as u16;
+        (self.node, self.shards) = server(&self.identity, shards, &mut self.rng);
+        self.replies.clear();
+        self.forbidden.clear();
+        for guest in &mut self.guests {
+            guest.signals_up.clear();
+            guest.signals_down.clear();
+            guest.signals_down.push_back((self.now.instant, None));
+            guest.is_stirred = true;
+        }
+        self.settle();
+    }
+
     /// Takes a guest's signal socket away and lets it come back with another. Returns nothing of
-    /// what was on its way on the old one.
-    pub fn resume(&mut self, index: usize) {
+    /// what was on its way on the old one. False when there is nothing to resume.
+    pub fn resume(&mut self, index: usize) -> bool {
         self.calls += 1;
         let session = SessionId((1 << 33) + self.calls);
         let guest = &mut self.guests[index];
+        let now = guest.now(self.now);
+        let Some((sid, identity, room)) = guest.joined_as() else { return false };
         let old = std::mem::replace(&mut guest.session, session);
+        guest.is_closed = false;
         guest.signals_up.clear();
         guest.signals_down.clear();
-        let (sid, identity, room) = guest.joined_as();
         let states = guest.received_states();
-        let (path, query) = guest.client.resume(self.now, &sid, states);
-        let request = connect::HttpRequest {
-            path: if path == "/rtc" {
-                connect::ConnectPath::Rtc
-            } else {
-                connect::ConnectPath::RtcV1
-            },
-            validate: false,
-            query: &query,
-            user_agent: None,
-            client_address: "10.1.0.1",
-            limits: Default::default(),
-        };
-        let claims = join_claims(&identity, &room);
-        let request = connect::parse(request, Some(&claims)).expect("the client's request is good");
+        let (path, query) = guest.client.resume(now, &sid, states);
+        let request = connect_request(path, &query, &identity, &room);
         self.node.handle(self.now, Input::Closed { session: old });
-        self.node.handle(self.now, Input::Connect { session, request: Box::new(request) });
+        self.node.handle(self.now, Input::Connect { session, request });
+        self.guest(index);
         self.settle();
+        true
     }
 
     /// Opens a signal socket that never says anything, and never offers.
     pub fn connect_in_silence(&mut self, identity: &str, room: &str) -> SessionId {
         self.calls += 1;
         let session = SessionId((1 << 32) + self.calls);
-        let claims = join_claims(identity, room);
         let query = [("protocol".to_owned(), "17".to_owned())];
-        let request = connect::HttpRequest {
-            path: connect::ConnectPath::Rtc,
-            validate: false,
-            query: &query,
-            user_agent: None,
-            client_address: "10.2.0.1",
-            limits: Default::default(),
-        };
-        let request = connect::parse(request, Some(&claims)).expect("the request is good");
-        self.node.handle(self.now, Input::Connect { session, request: Box::new(request) });
+        let request = connect_request("/rtc", &query, identity, room);
+        self.node.handle(self.now, Input::Connect { session, request });
         self.settle();
         session
     }
@@ -233,7 +313,8 @@ impl World {
 
     /// Brings a datagram before the server that seems to come from this address.
     pub fn inject(&mut self, from: SocketAddr, mut datagram: Vec<u8>) {
-        self.shard.handle_datagram(self.now.instant, Path::udp(SERVER, from), &mut datagram);
+        let to = server_address(0);
+        self.shards[0].handle_datagram(self.now.instant, Path::udp(to, from), &mut datagram);
     }
 
     /// Where the server sees a guest's first socket.
@@ -247,6 +328,11 @@ impl World {
         self.guests[guest].down.set_config(down);
     }
 
+    /// Cuts a guest's signal socket off, so that what is said waits, or lets it go on.
+    pub fn set_cut(&mut self, guest: usize, is_cut: bool) {
+        self.guest(guest).is_cut = is_cut;
+    }
+
     /// What became of the datagrams on the server's link to a guest.
     pub fn down_counters(&self, guest: usize) -> LinkCounters {
         self.guests[guest].down.counters()
@@ -255,7 +341,8 @@ impl World {
     /// Gives a guest's sockets new addresses, as a NAT does that has forgotten them.
     pub fn rebind(&mut self, guest: usize) {
         for (_, seen) in &mut self.guests[guest].addresses {
-            seen.set_port(seen.port() + 1000);
+            // Far from where its sockets are, and never twice the same.
+            seen.set_port(seen.port().wrapping_add(1000).max(GUEST_PORT));
         }
     }
 
@@ -321,242 +408,59 @@ impl World {
         self.now = Now { instant: to, unix: UNIX_START + (to - self.start) };
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
-        let of_guest = |guest: &Guest| {
-            let sources = guest.sources.iter().map(|source| source.poll_timeout()).min();
-            let signals = [
-                guest.signals_up.front().map(|(at, _)| *at),
-                guest.signals_down.front().map(|(at, _)| *at),
-            ];
-            [
-                guest.client.poll_timeout(),
-                guest.up.poll_timeout(),
-                guest.down.poll_timeout(),
-                sources,
-            ]
-            .into_iter()
-            .chain(signals)
-            .flatten()
-            .min()
-        };
-        let guests = self.guests.iter().filter_map(of_guest).min();
-        [self.node.poll_timeout(), self.shard.poll_timeout(), guests].into_iter().flatten().min()
-    }
-
-    /// Does everything that can be done at the present time.
-    fn settle(&mut self) {
-        let instant = self.now.instant;
-        if self.node.poll_timeout().is_some_and(|due| due <= instant) {
-            self.node.handle_timeout(self.now);
-        }
-        if self.shard.poll_timeout().is_some_and(|due| due <= instant) {
-            self.shard.handle_timeout(instant);
-        }
-        for index in 0..self.guests.len() {
-            if self.guests[index].client.poll_timeout().is_some_and(|due| due <= instant) {
-                self.guests[index].client.handle_timeout(self.now);
-            }
-            self.produce(index);
-        }
-        while self.carry() {}
-    }
-
-    /// Carries what lies ready one hop further. False when nothing did.
-    fn carry(&mut self) -> bool {
-        let mut moved = self.carry_server();
-        for index in 0..self.guests.len() {
-            moved |= self.carry_up(index);
-            moved |= self.carry_down(index);
-            moved |= self.drain_client(index);
-        }
-        moved
-    }
-
-    fn carry_server(&mut self) -> bool {
-        let mut moved = false;
-        while let Some(event) = self.shard.poll_event() {
-            moved = true;
+    pub(crate) fn note_media_event(&mut self, event: &MediaEvent) {
+        if self.keeps_media_events {
             self.media_events.push(event.clone());
-            self.node.handle(self.now, Input::Media { shard: ShardId(0), event });
-        }
-        while let Some(output) = self.node.poll_output() {
-            moved = true;
-            self.handle_output(output);
-        }
-        loop {
-            self.shard.flush(self.now.instant, &mut self.batch);
-            if self.batch.is_empty() {
-                return moved;
-            }
-            moved = true;
-            for run in self.batch.runs() {
-                let to = run.path.remote;
-                let guest = self
-                    .guests
-                    .iter_mut()
-                    .find(|guest| guest.addresses.iter().any(|(_, seen)| *seen == to));
-                let Some(guest) = guest else { continue };
-                for datagram in run.datagrams() {
-                    let bytes = datagram.to_vec();
-                    let len = bytes.len();
-                    guest.down.send(
-                        self.now.instant,
-                        Datagram { from: run.path.local, to, bytes },
-                        len,
-                    );
-                }
-            }
-            self.batch.clear();
         }
     }
 
-    fn handle_output(&mut self, output: Output) {
-        let arrival = self.now.instant + SIGNAL_DELAY;
-        match output {
-            Output::Accept { .. } | Output::Webhook(_) => {}
-            Output::Frame { session, frame } => {
-                let Frame::Binary(bytes) = frame else { return };
-                if let Some(guest) = self.guests.iter_mut().find(|g| g.session == session) {
-                    guest.signals_down.push_back((arrival, Some(bytes.to_vec())));
-                }
-            }
-            Output::Close { session } | Output::Refuse { session, .. } => {
-                if let Some(guest) = self.guests.iter_mut().find(|g| g.session == session) {
-                    guest.signals_down.push_back((arrival, None));
-                }
-            }
-            Output::Media { command, .. } => self.shard.handle_command(self.now.instant, command),
-            Output::Reply { call, result } => self.replies.push_back((call, result)),
-        }
-    }
-
-    fn carry_up(&mut self, index: usize) -> bool {
-        let (now, guest) = (self.now, &mut self.guests[index]);
-        let mut moved = false;
-        while let Some(mut datagram) = guest.up.poll(now.instant) {
-            moved = true;
-            let path = Path::udp(datagram.to, datagram.from);
-            self.shard.handle_datagram(now.instant, path, &mut datagram.bytes);
-        }
-        while guest.signals_up.front().is_some_and(|(at, _)| *at <= now.instant) {
-            let Some((_, bytes)) = guest.signals_up.pop_front() else { break };
-            moved = true;
-            let frame = Frame::Binary(bytes.into());
-            self.node.handle(now, Input::Frame { session: guest.session, frame });
-        }
-        moved
-    }
-
-    fn carry_down(&mut self, index: usize) -> bool {
-        let mut moved = false;
-        while let Some(datagram) = self.guests[index].down.poll(self.now.instant) {
-            moved = true;
-            self.receive(index, datagram);
-        }
-        while self.guests[index].signals_down.front().is_some_and(|(at, _)| *at <= self.now.instant)
-        {
-            let Some((_, frame)) = self.guests[index].signals_down.pop_front() else { break };
-            moved = true;
-            match frame {
-                Some(bytes) => {
-                    self.note(index, Direction::ToGuest, Kind::Signal, response_json(&bytes));
-                    let handled = self.guests[index].client.handle_signal(self.now, &bytes);
-                    handled.expect("the server's messages can be used");
-                }
-                None => self.guests[index].is_closed = true,
-            }
-        }
-        moved
-    }
-
-    fn receive(&mut self, index: usize, mut datagram: Datagram) {
-        let guest = &mut self.guests[index];
-        // What was sent to an address that the NAT has forgotten is lost.
-        let Some((own, _)) = guest.addresses.iter().find(|(_, seen)| *seen == datagram.to) else {
-            return;
-        };
-        let is_media = classify(&datagram.bytes) == PacketClass::Rtp;
-        let received =
-            guest.client.handle_datagram(self.now, *own, datagram.from, &mut datagram.bytes);
-        let Some(received) = received else { return };
-        debug_assert!(is_media);
-        let entry = Entry {
-            at: self.now.instant - self.start,
-            guest: index,
-            direction: Direction::ToGuest,
-            kind: Kind::Rtp,
-            bytes: received.packet.bytes().to_vec(),
-        };
-        guest.checker.handle_packet(self.now.instant, received.packet.bytes());
-        let sid = guest.client.track_sid(received.mid).unwrap_or_default().to_owned();
-        let is_video = guest.is_video(&sid);
-        guest.frames.entry(sid).or_default().handle(is_video, &received);
-        self.trace.entries.push(entry);
-    }
-
-    fn drain_client(&mut self, index: usize) -> bool {
-        let now = self.now;
-        let mut moved = false;
-        let mut notes = Vec::new();
-        let guest = &mut self.guests[index];
-        while let Some(event) = guest.client.poll_event() {
-            moved = true;
-            guest.handle_event(event);
-        }
-        while let Some(signal) = guest.client.poll_signal() {
-            moved = true;
-            notes.push((Direction::ToServer, Kind::Signal, request_json(&signal)));
-            guest.signals_up.push_back((now.instant + SIGNAL_DELAY, signal));
-        }
-        while let Some((incoming, compound)) = guest.client.poll_rtcp() {
-            let direction = if incoming { Direction::ToGuest } else { Direction::ToServer };
-            notes.push((direction, Kind::Rtcp, compound));
-        }
-        let mut out = [0; 1600];
-        while let Some(transmit) = guest.client.poll_transmit(&mut out) {
-            moved = true;
-            let seen = guest.addresses.iter().find(|(own, _)| *own == transmit.path.local);
-            let Some(&(_, from)) = seen else { continue };
-            let bytes = out[..transmit.len].to_vec();
-            let datagram = Datagram { from, to: transmit.path.remote, bytes };
-            guest.up.send(now.instant, datagram, transmit.len);
-        }
-        for (direction, kind, bytes) in notes {
-            self.note(index, direction, kind, bytes);
-        }
-        moved
-    }
-
-    fn produce(&mut self, index: usize) {
-        let now = self.now;
-        let mut notes = Vec::new();
-        let Guest { client, sources, .. } = &mut self.guests[index];
-        for source in sources {
-            for packet in source.poll(now.instant) {
-                if client.send_rtp(now, &source.cid, packet.rid, &packet.as_rtp()) {
-                    notes.push(packet.payload);
-                }
-            }
-        }
-        for payload in notes {
-            self.note(index, Direction::ToServer, Kind::Rtp, payload);
-        }
-    }
-
-    fn note(&mut self, guest: usize, direction: Direction, kind: Kind, bytes: Vec<u8>) {
-        let at = self.now.instant - self.start;
-        self.trace.entries.push(Entry { at, guest, direction, kind, bytes });
-    }
-
-    /// What the watchers of the streams that guests received have against them.
+    /// What the watchers of the streams that guests received have against them, and what else was
+    /// against the rules.
     pub fn violations(&self) -> Vec<String> {
-        let of = |(index, guest): (usize, &Guest)| {
-            let all =
-                guest.checker.violations().iter().map(move |v| format!("guest {index}: {v:?}"));
-            all.collect::<Vec<_>>()
-        };
-        self.guests.iter().enumerate().flat_map(of).collect()
+        let mut all = self.faults.clone();
+        for (index, guest) in self.guests.iter().enumerate() {
+            all.extend(violations(index, guest));
+        }
+        all
     }
+
+    fn note_violations(&mut self, index: usize) {
+        self.faults.extend(violations(index, &self.guests[index]));
+    }
+}
+
+fn violations(index: usize, guest: &Guest) -> impl Iterator<Item = String> {
+    guest.checker.violations().iter().map(move |v| {
+        let parlor_checker::Violation { ssrc, number, fault, .. } = v;
+        format!("guest {index}: {fault} (ssrc {}, number {number})", ssrc.0)
+    })
+}
+
+/// Two sockets of a guest's session.
+fn addresses(index: usize, generation: u16) -> [SocketAddr; 2] {
+    let host = IpAddr::V4(Ipv4Addr::new(10, 1, (index >> 8) as u8, index as u8));
+    let port = GUEST_PORT + generation % 400 * 2;
+    [port, port + 1].map(|port| SocketAddr::new(host, port))
+}
+
+/// The place of the guest whose sockets have addresses of this host.
+pub(crate) fn guest_of(address: SocketAddr) -> Option<usize> {
+    match address.ip() {
+        IpAddr::V4(ip) => match ip.octets() {
+            [10, 1, high, low] => Some(usize::from(high) << 8 | usize::from(low)),
+            _ => None,
+        },
+        IpAddr::V6(_) => None,
+    }
+}
+
+pub(crate) fn server_address(shard: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254)), 7882 + shard)
+}
+
+/// The media thread behind an address of the server.
+pub(crate) fn shard_of(address: SocketAddr) -> usize {
+    usize::from(address.port().wrapping_sub(7882))
 }
 
 /// The same certificate, with handshakes whose timing comes from a seed.
@@ -572,7 +476,19 @@ fn draw(rng: &mut ChaCha8Rng) -> [u8; 32] {
     seed
 }
 
-fn node_config(identity: &DtlsIdentity) -> NodeConfig {
+fn server(identity: &DtlsIdentity, shards: u16, rng: &mut ChaCha8Rng) -> (Node, Vec<Shard>) {
+    let node = Node::new(node_config(identity, shards), draw(rng));
+    let shard = |shard| {
+        Shard::new(ShardConfig {
+            identity: identity.clone(),
+            local_addresses: vec![TransportAddress::udp(server_address(shard))],
+            seed: draw(rng),
+        })
+    };
+    (node, (0..shards).map(shard).collect())
+}
+
+fn node_config(identity: &DtlsIdentity, shards: u16) -> NodeConfig {
     NodeConfig {
         api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect::<ApiKeys>(),
         region: String::new(),
@@ -589,7 +505,9 @@ fn node_config(identity: &DtlsIdentity) -> NodeConfig {
             Codec::Av1,
             Codec::H265,
         ],
-        shards: vec![(ShardId(0), vec![TransportAddress::udp(SERVER)])],
+        shards: (0..shards)
+            .map(|id| (ShardId(u32::from(id)), vec![TransportAddress::udp(server_address(id))]))
+            .collect(),
         fingerprint: identity.fingerprint().clone(),
         ice_lite: true,
         enable_remote_unmute: false,
@@ -598,18 +516,22 @@ fn node_config(identity: &DtlsIdentity) -> NodeConfig {
     }
 }
 
-fn connect_request(client: &mut Client, invitation: &Invitation) -> connect::ConnectRequest {
-    let (path, query) = client.connect_url();
-    let claims = join_claims(&invitation.identity, &invitation.room);
+fn connect_request(
+    path: &str,
+    query: &[(String, String)],
+    identity: &str,
+    room: &str,
+) -> Box<parlor_signal::ConnectRequest> {
     let request = connect::HttpRequest {
         path: if path == "/rtc" { connect::ConnectPath::Rtc } else { connect::ConnectPath::RtcV1 },
         validate: false,
-        query: &query,
+        query,
         user_agent: None,
         client_address: "10.1.0.1",
         limits: Default::default(),
     };
-    connect::parse(request, Some(&claims)).expect("the client's request is good")
+    let claims = join_claims(identity, room);
+    Box::new(connect::parse(request, Some(&claims)).expect("the client's request is good"))
 }
 
 fn join_claims(identity: &str, room: &str) -> Claims {
@@ -621,20 +543,4 @@ fn join_claims(identity: &str, room: &str) -> Claims {
         video: Some(grant),
         ..Claims::default()
     }
-}
-
-fn response_json(bytes: &[u8]) -> Vec<u8> {
-    let message: Result<proto::SignalResponse, _> = prost::Message::decode(bytes);
-    message
-        .ok()
-        .and_then(|m| serde_json::to_value(m).ok())
-        .map_or(Vec::new(), |v| v.to_string().into())
-}
-
-fn request_json(bytes: &[u8]) -> Vec<u8> {
-    let message: Result<proto::SignalRequest, _> = prost::Message::decode(bytes);
-    message
-        .ok()
-        .and_then(|m| serde_json::to_value(m).ok())
-        .map_or(Vec::new(), |v| v.to_string().into())
 }
