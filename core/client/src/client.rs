@@ -18,7 +18,7 @@ use prost::Message as _;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -90,6 +90,8 @@ pub struct Client {
     announced_codecs: BTreeMap<String, Codec>,
     /// What publishing found out, by cid.
     published: BTreeMap<String, proto::TrackInfo>,
+    /// Tracks of others that we have switched off, which a resume says again.
+    pub(crate) disabled: BTreeSet<String>,
     signals: VecDeque<Vec<u8>>,
     events: VecDeque<ClientEvent>,
     sequence: u32,
@@ -119,6 +121,7 @@ impl Client {
             tracks: Vec::new(),
             announced_codecs: BTreeMap::new(),
             published: BTreeMap::new(),
+            disabled: BTreeSet::new(),
             signals: VecDeque::new(),
             events: VecDeque::new(),
             sequence: 0,
@@ -206,6 +209,14 @@ impl Client {
 
     /// Sends a request on the signal socket.
     pub fn request(&mut self, message: Request) {
+        if let Request::TrackSetting(settings) = &message {
+            for sid in &settings.track_sids {
+                match settings.disabled {
+                    true => drop(self.disabled.insert(sid.clone())),
+                    false => drop(self.disabled.remove(sid)),
+                }
+            }
+        }
         let request = proto::SignalRequest { message: Some(message) };
         self.signals.push_back(request.encode_to_vec());
     }

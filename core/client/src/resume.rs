@@ -21,7 +21,11 @@ impl Client {
             connection.ice = ice.clone();
             connection.transport.restart_ice(now.instant, ice);
         }
-        let state = proto::SyncState { datachannel_receive_states, ..Default::default() };
+        let state = proto::SyncState {
+            datachannel_receive_states,
+            track_sids_disabled: self.disabled.iter().cloned().collect(),
+            ..Default::default()
+        };
         self.request(Request::SyncState(state));
         self.offer_anew();
         let sid = participant_sid.to_owned();

@@ -26,6 +26,8 @@ const PACING_FACTOR: f64 = 1.1;
 /// As [`PACING_FACTOR`] while there is a queue at the bottleneck.
 const PACING_FACTOR_QUEUE: f64 = 0.9;
 const QUEUE_MS: f64 = 50.0;
+/// Without feedback for so long, and two round trips, nothing is known of queues any more.
+const IDLE_US: i64 = 1_000_000;
 /// A gradient without at least this queue is noise.
 const QUEUE_LEAST_MS: f64 = 25.0;
 /// As [`QUEUE_LEAST_MS`] where packets are lost: the queue may be short.
@@ -396,12 +398,19 @@ impl Estimator {
                 .acknowledged
                 .bps()
                 .is_some_and(|bps| bps > USED_SHARE * self.estimate_bps),
-            is_congested: self.delay.usage() == Usage::Overusing
-                || self.delay.queue_delay_ms() > QUEUE_PROBE_MAX_MS
-                || was_lowered.is_some_and(|at_us| now_us - at_us < AFTER_DECREASE_US)
-                || excess_loss > 0.1,
+            is_congested: was_lowered.is_some_and(|at_us| now_us - at_us < AFTER_DECREASE_US)
+                || !self.is_idle(now_us)
+                    && (self.delay.usage() == Usage::Overusing
+                        || self.delay.queue_delay_ms() > QUEUE_PROBE_MAX_MS
+                        || excess_loss > 0.1),
         };
         self.prober.begin(&inputs, now_us);
+    }
+
+    /// Nothing has been told for so long that what was known of queues and loss is over: without
+    /// this, video that is paused alone would wait for ever behind a queue that is long gone.
+    fn is_idle(&self, now_us: i64) -> bool {
+        self.feedback_us.is_none_or(|at_us| now_us - at_us > IDLE_US + 2 * self.rtt_us)
     }
 
     /// The first probe tells whether feedback comes at all; without it there are no others.

@@ -37,7 +37,7 @@ mod world;
 
 pub use frames::Frames;
 pub use plan::Plan;
-pub use run::{Outcome, identity, run};
+pub use run::{Outcome, identity, run, run_aloud};
 pub use shrink::{judge, shrink};
 pub use guest::Guest;
 pub use source::SourceKind;

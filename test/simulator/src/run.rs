@@ -27,6 +27,8 @@ const QUIET_MAX: Duration = Duration::from_secs(45);
 const WINDOW: Duration = Duration::from_secs(2);
 /// When everybody has left, nothing is held after this.
 const EMPTY_MAX: Duration = Duration::from_secs(90);
+/// What is muted or switched off may go on for so long: silence follows it.
+const ENDING: Duration = Duration::from_millis(1500);
 /// Whole frames of a track that show that it goes on.
 const FRAMES_GOING_ON: u64 = 3;
 /// Bytes that may wait for one subscriber.
@@ -58,7 +60,18 @@ pub fn identity() -> DtlsIdentity {
 
 /// Runs a plan from its beginning until nothing of it is left on the server.
 pub fn run(plan: &Plan) -> Outcome {
+    go_through(Run::new(plan))
+}
+
+/// As [`run`], and prints each second what the server knows of each guest's link.
+pub fn run_aloud(plan: &Plan) -> Outcome {
     let mut run = Run::new(plan);
+    run.is_loud = true;
+    go_through(run)
+}
+
+fn go_through(mut run: Run) -> Outcome {
+    let plan = run.plan.clone();
     for action in &plan.actions {
         run.go_on(Duration::from_millis(u64::from(action.at_ms.min(plan.until_ms))));
         run.act(action);
@@ -82,6 +95,7 @@ struct Run {
     cuts: Vec<(Duration, Seat)>,
     faults: Vec<String>,
     next_look: Duration,
+    is_loud: bool,
 }
 
 impl Run {
@@ -108,6 +122,7 @@ impl Run {
             cuts: Vec::new(),
             faults: Vec::new(),
             next_look: Duration::ZERO,
+            is_loud: false,
         }
     }
 
@@ -163,6 +178,9 @@ impl Run {
         if now >= self.next_look {
             self.next_look = now + Duration::from_secs(1);
             self.look_at_memory();
+            if self.is_loud {
+                self.print();
+            }
         }
     }
 
@@ -198,6 +216,25 @@ impl Run {
             found.push(format!("more is held than ever came: {counts:?}, {sessions} sessions"));
         }
         found.into_iter().for_each(|fault| self.fault(fault));
+    }
+
+    fn print(&self) {
+        println!("{:.1} s: {:?}", self.world.elapsed().as_secs_f64(), self.world.node().counts());
+        for shard in self.world.shards() {
+            for peer in (0..PEERS_MAX).map(PeerId) {
+                let Some(state) = shard.peer_state(peer).filter(|state| state.is_limited) else {
+                    continue;
+                };
+                println!("    peer {}: {}, {} bytes wait", peer.0, state.estimator, state.queued_bytes);
+            }
+        }
+        for chair in self.chairs.values().filter(|chair| chair.wants_in) {
+            let Some(place) = chair.place else { continue };
+            for (sid, frames) in &self.world.guests[place].frames {
+                let (decoded, whole) = (frames.decoded, frames.complete);
+                println!("    guest {} has {decoded} of {whole} whole frames of {sid}", chair.seat);
+            }
+        }
     }
 
     fn come(&mut self, seat: Seat) {

@@ -1,7 +1,7 @@
 //! Runs worlds by the thousand: `cargo xtask simulate`.
 #![forbid(unsafe_code)]
 
-use parlor_simulator::{Outcome, Plan, judge, shrink};
+use parlor_simulator::{Outcome, Plan, judge, run_aloud, shrink};
 use std::{
     process::ExitCode,
     sync::{
@@ -14,7 +14,8 @@ use std::{
 const USAGE: &str = "\
 usage: simulate [--seeds N] [--from S] [--jobs J] [--no-shrink]
        simulate --seed S
-       simulate --plan JSON";
+       simulate --plan JSON
+           prints each second what the server knows of each link";
 /// How often a long run says how far it is.
 const NEWS_INTERVAL: Duration = Duration::from_secs(30);
 /// Runs that are spent on making one plan smaller.
@@ -119,7 +120,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let sum = Mutex::new(Sum::default());
     if let Some(plan) = &options.plan {
-        let outcome = judge(plan);
+        let outcome = run_aloud(plan);
         outcome.faults.iter().for_each(|fault| println!("    {fault}"));
         add(&sum, &outcome, started, false);
     } else {

@@ -32,6 +32,8 @@ impl Run {
                 return lacking.into_iter().for_each(|fault| self.fault(fault));
             }
         }
+        let until = Duration::from_millis(u64::from(self.plan.until_ms));
+        self.go_on(until + ENDING);
         let before = self.decoded();
         self.go_on(self.world.elapsed() + WINDOW);
         let (after, dues) = (self.decoded(), self.dues());
