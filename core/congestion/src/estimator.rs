@@ -26,7 +26,7 @@ const PACING_FACTOR: f64 = 1.1;
 /// As [`PACING_FACTOR`] while there is a queue at the bottleneck.
 const PACING_FACTOR_QUEUE: f64 = 0.9;
 const QUEUE_MS: f64 = 50.0;
-/// Without feedback for so long, and two round trips, nothing is known of queues any more.
+/// Without feedback on media for so long, and two round trips, nothing is known of queues any more.
 const IDLE_US: i64 = 1_000_000;
 /// A gradient without at least this queue is noise.
 const QUEUE_LEAST_MS: f64 = 25.0;
@@ -147,6 +147,8 @@ pub struct Estimator {
     watches_silence: bool,
     rtt_us: i64,
     feedback_us: Option<i64>,
+    /// When feedback last told of packets that were no part of a probe.
+    media_us: Option<i64>,
     silence_us: i64,
     wanted_bps: f64,
     is_starving: bool,
@@ -177,6 +179,7 @@ impl Estimator {
             watches_silence: false,
             rtt_us: RTT_START_US,
             feedback_us: None,
+            media_us: None,
             silence_us: 0,
             wanted_bps: 0.0,
             is_starving: false,
@@ -279,6 +282,7 @@ impl Estimator {
                 self.delay.on_disturbed_packet(result.sent_us, arrival_us);
             } else {
                 self.delay.on_packet(result.sent_us, arrival_us);
+                self.media_us = Some(now_us);
             }
             let queue_ms = self.delay.last_queue_delay_ms();
             self.prober.on_packet(result, queue_ms);
@@ -339,7 +343,7 @@ impl Estimator {
             if (result.is_saturated || result.is_long) && !self.application.is_limited() {
                 result.bps = result.bps.min(self.estimate_bps + FULL_RAISE_BPS);
             }
-            if self.delay.usage() == Usage::Overusing {
+            if self.delay.usage() == Usage::Overusing && !self.is_idle(now_us) {
                 continue;
             }
             if result.bps <= self.estimate_bps {
@@ -407,10 +411,11 @@ impl Estimator {
         self.prober.begin(&inputs, now_us);
     }
 
-    /// Nothing has been told for so long that what was known of queues and loss is over: without
-    /// this, video that is paused alone would wait for ever behind a queue that is long gone.
+    /// Nothing has been told of media for so long that what was known of queues and loss is over:
+    /// without this, video that is paused alone would wait for ever behind a queue that is long
+    /// gone.
     fn is_idle(&self, now_us: i64) -> bool {
-        self.feedback_us.is_none_or(|at_us| now_us - at_us > IDLE_US + 2 * self.rtt_us)
+        self.media_us.is_none_or(|at_us| now_us - at_us > IDLE_US + 2 * self.rtt_us)
     }
 
     /// The first probe tells whether feedback comes at all; without it there are no others.
