@@ -18,6 +18,8 @@ use crate::{
 
 /// How long a layer must have been alive before it is preferred to a lower one.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
+/// Video of which nothing has come for so long has ceased; a still screen is sent each second.
+const CEASED: Duration = Duration::from_secs(3);
 /// What a stream is taken for that has just begun.
 const AUDIO_GUESS_BPS: u32 = 50_000;
 const LAYER_GUESS_BPS: [u32; SPATIAL_MAX] = [160_000, 450_000, 1_700_000];
@@ -197,6 +199,13 @@ impl Track {
 
     pub fn remove_route(&mut self, subscription: Key<Subscription>) {
         self.routes.retain(|route| route.subscription != subscription);
+    }
+
+    /// Whether its video has stopped coming, as when its publisher is gone without a word. Until it
+    /// comes again nothing is kept free for it.
+    pub fn has_ceased(&self, now: Instant) -> bool {
+        let newest = self.streams.iter().filter_map(|stream| stream.last_packet).max();
+        self.kind == TrackKind::Video && newest.is_some_and(|newest| now >= newest + CEASED)
     }
 
     /// What each layer takes now, in bits a second with all that it depends on; a guess where a

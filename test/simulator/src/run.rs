@@ -11,7 +11,7 @@ use crate::{
 };
 use livekit_protocol as proto;
 use parlor_client::Model;
-use parlor_model::{DataChannel, PeerId};
+use parlor_model::{DataChannel, PeerId, SubscriptionId};
 use parlor_node::{Counts, api::ApiRequest};
 use parlor_transport::DtlsIdentity;
 use std::{collections::BTreeMap, time::Duration};
@@ -226,6 +226,11 @@ impl Run {
                     continue;
                 };
                 println!("    peer {}: {}, {} bytes wait", peer.0, state.estimator, state.queued_bytes);
+            }
+            for id in (0..PEERS_MAX).map(SubscriptionId) {
+                if let Some(allocation) = shard.allocation(id) {
+                    println!("    subscription {}: {allocation:?}", id.0);
+                }
             }
         }
         for chair in self.chairs.values().filter(|chair| chair.wants_in) {

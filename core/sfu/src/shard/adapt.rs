@@ -214,7 +214,11 @@ fn demand(
         kind,
         priority: settings.priority,
         shown_pixels: settings.shown_pixels,
-        bitrates: track.bitrates(now),
+        // What is paused asks for its place again, even if nothing came for a while.
+        bitrates: match track.has_ceased(now) && !subscription.share.paused {
+            true => Default::default(),
+            false => track.bitrates(now),
+        },
         heights: [0; SPATIAL_MAX],
         wanted: settings.enabled.then_some(best),
         current: subscription.allocated(),
