@@ -5,6 +5,7 @@
 mod bench;
 mod fuzz;
 mod prerequisites;
+mod simulate;
 mod test;
 mod tidy;
 
@@ -20,7 +21,11 @@ usage: cargo xtask tidy
        cargo xtask bench [--check]
            counts what a forwarded packet costs; --check only holds it to its budgets
        cargo xtask fuzz TARGET [SECONDS]
-           runs a target of test/fuzz under libFuzzer, for a minute unless told";
+           runs a target of test/fuzz under libFuzzer, for a minute unless told
+       cargo xtask simulate [--seeds N] [--from S] [--jobs J] [--no-shrink]
+           runs generated worlds; of those that fail it prints a smaller one and how to repeat it
+       cargo xtask simulate --seed S | --plan JSON
+           runs one world; of a plan it prints what the server knows of each link";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,6 +38,7 @@ fn main() -> ExitCode {
         },
         Some(("bench", [])) => bench::run(&root, false),
         Some(("bench", [check])) if check == "--check" => bench::run(&root, true),
+        Some(("simulate", rest)) => simulate::run(&root, rest),
         Some(("fuzz", [target])) => fuzz::run(&root, target, "60"),
         Some(("fuzz", [target, seconds])) => fuzz::run(&root, target, seconds),
         Some((other, _)) => usage(&format!("unknown command {other:?}")),

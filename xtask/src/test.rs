@@ -11,6 +11,9 @@ use crate::tidy;
 
 const STEPS: &[&str] = &["fmt", "tidy", "clippy", "test", "bench", "build", "interop"];
 
+/// Generated worlds of `test/simulator` in a full run.
+const WORLDS_FULL: &str = "1000";
+
 /// What to run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -107,6 +110,9 @@ fn run_step(root: &Path, plan: &Plan, step: &str) -> Count {
         "test" => {
             let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
             command.args(plan.filter.as_deref());
+            if plan.full {
+                command.env("PARLOR_WORLDS", WORLDS_FULL);
+            }
             at_least_status(counted(&mut command))
         }
         "bench" => match bench::check(root) {

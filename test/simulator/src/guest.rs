@@ -289,9 +289,10 @@ impl Guest {
 
     /// Asks for keyframes where a decoder would.
     pub(crate) fn ask_for_keyframes(&mut self, now: Instant) {
-        let stuck = self.frames.iter_mut().filter_map(|(sid, frames)| {
-            frames.needs_keyframe(now).then_some(sid)
-        });
+        let stuck = self
+            .frames
+            .iter_mut()
+            .filter_map(|(sid, frames)| frames.needs_keyframe(now).then_some(sid));
         for sid in stuck {
             self.client.request_keyframe(sid);
             self.is_stirred = true;

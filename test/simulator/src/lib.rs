@@ -36,10 +36,10 @@ mod trace;
 mod world;
 
 pub use frames::Frames;
+pub use guest::Guest;
 pub use plan::Plan;
 pub use run::{Outcome, identity, run, run_aloud};
 pub use shrink::{judge, shrink};
-pub use guest::Guest;
 pub use source::SourceKind;
 pub use trace::{Direction, Entry, Kind, Trace};
 pub use world::{Invitation, World};

@@ -225,7 +225,10 @@ impl Run {
                 let Some(state) = shard.peer_state(peer).filter(|state| state.is_limited) else {
                     continue;
                 };
-                println!("    peer {}: {}, {} bytes wait", peer.0, state.estimator, state.queued_bytes);
+                println!(
+                    "    peer {}: {}, {} bytes wait",
+                    peer.0, state.estimator, state.queued_bytes
+                );
             }
             for id in (0..PEERS_MAX).map(SubscriptionId) {
                 if let Some(allocation) = shard.allocation(id) {
@@ -432,7 +435,10 @@ impl Run {
 }
 
 /// The tracks of others than this guest.
-fn others(tracks: &[(Seat, String, String)], but: Seat) -> impl Iterator<Item = &(Seat, String, String)> {
+fn others(
+    tracks: &[(Seat, String, String)],
+    but: Seat,
+) -> impl Iterator<Item = &(Seat, String, String)> {
     tracks.iter().filter(move |(seat, ..)| *seat != but)
 }
 
@@ -441,4 +447,3 @@ fn interest(chair: &mut Chair, to: Seat, change: impl FnOnce(&mut Interest)) {
         change(chair.interests.entry(to).or_default());
     }
 }
-

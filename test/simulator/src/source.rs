@@ -276,7 +276,8 @@ impl Layer {
     ) -> Vec<SourcePacket> {
         let key = std::mem::take(&mut self.needs_keyframe);
         self.since_keyframe = if key { 0 } else { self.since_keyframe + 1 };
-        let temporal = if has_temporal { [0, 2, 1, 2][self.since_keyframe as usize % 4] } else { 0 };
+        let temporal =
+            if has_temporal { [0, 2, 1, 2][self.since_keyframe as usize % 4] } else { 0 };
         let share = if key { KEYFRAME_FACTOR } else { 1 };
         let size = (self.bitrate_bps * share / 8 / frames_a_second).max(50) as usize;
         self.picture_id = (self.picture_id + 1) & 0x7FFF;

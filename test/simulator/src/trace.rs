@@ -113,13 +113,15 @@ impl Trace {
 
 /// Two numbers as one, by a multiplication whose halves are folded.
 pub(crate) fn mix(one: u64, other: u64) -> u64 {
-    let product = u128::from(one ^ 0x9E37_79B9_7F4A_7C15) * u128::from(other ^ 0xD1B5_4A32_D192_ED03);
+    let product =
+        u128::from(one ^ 0x9E37_79B9_7F4A_7C15) * u128::from(other ^ 0xD1B5_4A32_D192_ED03);
     (product as u64) ^ ((product >> 64) as u64).rotate_left(17) ^ one.rotate_left(31)
 }
 
 fn ordered(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
-    let hash = words.iter().fold(bytes.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let hash =
+        words.iter().fold(bytes.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
     rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte)))
 }
 

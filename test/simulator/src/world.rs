@@ -1,10 +1,6 @@
 //! Everything on one thread: the server, its guests, the network, and time.
 
-use crate::{
-    clock::Clock,
-    guest::Guest,
-    trace::Trace,
-};
+use crate::{clock::Clock, guest::Guest, trace::Trace};
 use parlor_checker::Checker;
 use parlor_client::{Client, ClientConfig, Model};
 use parlor_model::{Codec, Now, Path, ShardId, TransportAddress};

@@ -36,6 +36,13 @@ const BANNED_IN_CORE: &[(&[&str], &str, bool)] = &[
     (&["dbg!"], "core/ prints nothing", false),
 ];
 
+/// Methods that `core/` may not call: the same number comes out on every machine only of `libm`.
+const BANNED_METHODS_IN_CORE: &[&str] = &[
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "exp",
+    "exp2", "exp_m1", "hypot", "ln", "ln_1p", "log", "log10", "log2", "powf", "powi", "sin",
+    "sin_cos", "sinh", "tan", "tanh",
+];
+
 /// A Rust source of ours.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
@@ -61,6 +68,9 @@ pub fn check(sources: &[SourceFile], crate_roots: &[String]) -> Vec<Violation> {
         if source.path.starts_with("core/") {
             let is_test = is_test_path(&source.path) || test_files.contains(&source.path);
             violations.extend(banned_calls(source, &blanked, &mentions, is_test));
+            if !is_test {
+                violations.extend(banned_methods(source, &blanked));
+            }
         }
     }
     violations
@@ -121,6 +131,20 @@ fn banned_calls(
         {
             let message = format!("{written}: a renamed Instant hides the clock");
             violations.push(Violation::new("banned-call", place(source, mention.offset), message));
+        }
+    }
+    violations
+}
+
+fn banned_methods(source: &SourceFile, blanked: &str) -> Vec<Violation> {
+    let (test_ranges, _) = tests(blanked);
+    let mut violations = Vec::new();
+    for name in BANNED_METHODS_IN_CORE {
+        for (offset, found) in blanked.match_indices(&format!(".{name}(")) {
+            if !test_ranges.iter().any(|range| range.contains(&offset)) {
+                let message = format!("{found}): differs from machine to machine: take `libm`");
+                violations.push(Violation::new("banned-call", place(source, offset), message));
+            }
         }
     }
     violations
@@ -240,6 +264,15 @@ mod unit {
             );
             assert!(broken("io/workers/src/a.rs", &code).is_empty(), "{snippet}");
         }
+    }
+
+    #[test]
+    fn what_the_platform_computes_in_its_own_way_is_found_in_core() {
+        let code = "fn a(b: f64) { b.ln(); b.powf(2.0); libm::log(b); b.sqrt(); c.explain(); }";
+        let found = broken("core/sfu/src/a.rs", code);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(broken("io/net/src/a.rs", code).is_empty());
+        assert!(broken("core/sfu/tests/a.rs", code).is_empty());
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl LevelMeter {
 
     fn close_window(&mut self, window: u64) {
         self.smoothed = if self.active * 100 >= window * u64::from(MIN_PERCENTILE) {
-            let weight = 20.0 * (self.active as f64 / window as f64).log10();
+            let weight = 20.0 * libm::log10(self.active as f64 / window as f64);
             let level = linear(f64::from(self.loudest) - weight);
             self.smoothed + (level - self.smoothed) * SMOOTH_FACTOR
         } else {
@@ -107,7 +107,7 @@ impl LevelMeter {
 }
 
 fn linear(minus_db: f64) -> f64 {
-    10f64.powf(-minus_db / 20.0)
+    libm::pow(10.0, -minus_db / 20.0)
 }
 
 #[cfg(test)]

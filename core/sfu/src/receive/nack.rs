@@ -80,7 +80,7 @@ impl MissingPackets {
             if missing.tries < MAX_TRIES {
                 out.push(SequenceNumber(missing.number as u16));
             }
-            let factor = 1.25f64.powi(i32::from(missing.tries));
+            let factor = libm::pow(1.25, f64::from(missing.tries));
             missing.due = now + round_trip.mul_f64(factor).clamp(MIN_INTERVAL, MAX_INTERVAL);
             missing.tries += 1;
         }

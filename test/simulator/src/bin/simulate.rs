@@ -44,7 +44,8 @@ impl Options {
                 "--jobs" => options.jobs = number(value()?)?.max(1) as usize,
                 "--no-shrink" => options.shrinks = false,
                 "--plan" => {
-                    let plan = serde_json::from_str(&value()?).map_err(|error| error.to_string())?;
+                    let plan =
+                        serde_json::from_str(&value()?).map_err(|error| error.to_string())?;
                     options.plan = Some(plan);
                 }
                 other => return Err(format!("unknown option {other:?}")),
@@ -155,7 +156,8 @@ fn work(options: &Options, next: &AtomicU64, sum: &Mutex<Sum>, started: Instant)
 
 fn add(sum: &Mutex<Sum>, outcome: &Outcome, started: Instant, with_news: bool) {
     let Ok(mut sum) = sum.lock() else { return };
-    let news = |sum: &Sum| started.elapsed().as_secs() / NEWS_INTERVAL.as_secs() * sum.worlds.min(1);
+    let news =
+        |sum: &Sum| started.elapsed().as_secs() / NEWS_INTERVAL.as_secs() * sum.worlds.min(1);
     let before = NEWS.load(Ordering::Relaxed);
     sum.add(outcome);
     if with_news && news(&sum) > before {

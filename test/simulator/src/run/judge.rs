@@ -180,7 +180,8 @@ impl Run {
             .into_iter()
             .map(|snapshot| (snapshot.room.name.clone(), snapshot.participants))
             .collect();
-        let names: std::collections::BTreeSet<_> = self.chairs.values().map(|it| &it.room).collect();
+        let names: std::collections::BTreeSet<_> =
+            self.chairs.values().map(|it| &it.room).collect();
         for name in names {
             let infos: Vec<_> =
                 rooms.get(name).into_iter().flatten().map(|it| it.info.clone()).collect();
@@ -203,9 +204,9 @@ impl Run {
             let Some(place) = chair.place else { continue };
             let others = self.world.guests[place].participants.values();
             let others = others.filter(|info| info.identity != chair.identity);
-            let seen = describe(others.filter(|it| {
-                it.state() != proto::participant_info::State::Disconnected
-            }));
+            let seen = describe(
+                others.filter(|it| it.state() != proto::participant_info::State::Disconnected),
+            );
             let expected = self.room(&chair.room, Some(chair.seat));
             if seen != expected {
                 found.push(format!("guest {} sees {seen:?}, not {expected:?}", chair.seat));
@@ -220,9 +221,8 @@ impl Run {
         let of = |chair: &Chair| {
             let published = chair.place.map(|place| &self.world.guests[place].published);
             let tracks = published.into_iter().flatten();
-            let wanted = tracks.filter_map(|(cid, sid)| {
-                Some((sid.clone(), chair.tracks.get(cid)?.is_muted))
-            });
+            let wanted = tracks
+                .filter_map(|(cid, sid)| Some((sid.clone(), chair.tracks.get(cid)?.is_muted)));
             (chair.identity.clone(), wanted.collect())
         };
         chairs.filter(|chair| Some(chair.seat) != but).map(of).collect()
