@@ -25,7 +25,9 @@ usage: cargo xtask tidy
        cargo xtask simulate [--seeds N] [--from S] [--jobs J] [--no-shrink]
            runs generated worlds; of those that fail it prints a smaller one and how to repeat it
        cargo xtask simulate --seed S | --plan JSON
-           runs one world; of a plan it prints what the server knows of each link";
+           runs one world; of a plan it prints what the server knows of each link
+       cargo xtask simulate --rfc8867
+           writes docs/congestion-rfc8867.md";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -334,12 +334,13 @@ impl Client {
         self.subscriber.as_ref().map_or(&self.own, |(connection, _)| connection)
     }
 
-    /// Whether every connection has a path to the server now.
-    pub fn has_path(&self) -> bool {
-        let has_path = |connection: &Connection| {
-            connection.transport.ice_state() == parlor_transport::IceState::Connected
+    /// Whether every connection has its keys and, now, a path to the server.
+    pub fn is_whole(&self) -> bool {
+        let is_whole = |connection: &Connection| {
+            connection.is_connected
+                && connection.transport.ice_state() == parlor_transport::IceState::Connected
         };
-        has_path(&self.own) && self.subscriber.as_ref().is_none_or(|(it, _)| has_path(it))
+        is_whole(&self.own) && self.subscriber.as_ref().is_none_or(|(it, _)| is_whole(it))
     }
 
     /// What was received, repaired and thrown away.

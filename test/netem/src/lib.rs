@@ -139,6 +139,11 @@ impl<T: Clone> Link<T> {
         self.counters
     }
 
+    /// How long a datagram that came now would wait before the bottleneck.
+    pub fn backlog(&self, now: Instant) -> Duration {
+        self.free_at.map_or(Duration::ZERO, |free_at| free_at.saturating_duration_since(now))
+    }
+
     /// Takes a datagram of this size at the near end.
     pub fn send(&mut self, now: Instant, datagram: T, len_bytes: usize) {
         self.counters.sent += 1;

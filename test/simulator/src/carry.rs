@@ -25,7 +25,8 @@ impl World {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let guests = self.guests.iter().filter_map(|guest| guest.due).min();
         let shards = self.shards.iter().filter_map(|shard| shard.poll_timeout()).min();
-        [self.node.poll_timeout(), shards, guests].into_iter().flatten().min()
+        let shared = self.bottleneck.as_ref().and_then(|it| it.poll_timeout());
+        [self.node.poll_timeout(), shards, guests, shared].into_iter().flatten().min()
     }
 
     /// Does everything that can be done at the present time.
@@ -39,6 +40,7 @@ impl World {
                 shard.handle_timeout(instant);
             }
         }
+        self.pass_bottleneck();
         for index in 0..self.guests.len() {
             if self.guests[index].due.is_some_and(|due| due <= instant) {
                 self.wake(index);
@@ -50,6 +52,17 @@ impl World {
             }
         }
         panic!("the world does not come to rest at {:?}", self.elapsed());
+    }
+
+    fn pass_bottleneck(&mut self) {
+        let (now, Some(shared)) = (self.now.instant, &mut self.bottleneck) else { return };
+        while let Some((index, datagram)) = shared.poll(now) {
+            if let Some(guest) = self.guests.get_mut(index) {
+                let len = charged(&datagram.bytes);
+                guest.down.send(now, datagram, len);
+                guest.is_stirred = true;
+            }
+        }
     }
 
     fn wake(&mut self, index: usize) {
@@ -102,6 +115,7 @@ impl World {
                 }
                 moved = true;
                 self.send_batch();
+                self.pass_bottleneck();
                 self.batch.clear();
             }
         }
@@ -131,7 +145,13 @@ impl World {
                 }
                 let bytes = datagram.to_vec();
                 let len = charged(&bytes);
-                guest.down.send(now, Datagram { from: run.path.local, to, bytes }, len);
+                let datagram = Datagram { from: run.path.local, to, bytes };
+                match &mut self.bottleneck {
+                    Some(shared) if guest.is_behind_bottleneck => {
+                        shared.send(now, index, datagram, len);
+                    }
+                    _ => guest.down.send(now, datagram, len),
+                }
             }
         }
     }

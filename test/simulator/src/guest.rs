@@ -44,6 +44,8 @@ pub struct Guest {
     pub(crate) is_closed: bool,
     /// It is cut off: nothing of its signal socket passes.
     pub(crate) is_cut: bool,
+    /// Whether what it is sent passes the link that guests share.
+    pub(crate) is_behind_bottleneck: bool,
     /// It has crashed: it does nothing any more.
     pub(crate) is_dead: bool,
     /// Sessions that it has begun.
@@ -56,6 +58,10 @@ pub struct Guest {
     pub events: Vec<ClientEvent>,
     /// Messages that came, by channel.
     pub data: Vec<(DataChannel, proto::DataPacket)>,
+    /// Bytes of media packets that came.
+    pub bytes: u64,
+    /// Those of them that came for their size only: padding, and what had come before.
+    pub padding_bytes: u64,
     /// What it received, by track sid.
     pub frames: BTreeMap<String, Frames>,
     /// The participants as it was told last, by identity.
@@ -86,12 +92,15 @@ impl Guest {
             checker: Checker::default(),
             is_closed: false,
             is_cut: false,
+            is_behind_bottleneck: false,
             is_dead: false,
             generation: 0,
             due: None,
             is_stirred: true,
             events: Vec::new(),
             data: Vec::new(),
+            bytes: 0,
+            padding_bytes: 0,
             frames: BTreeMap::new(),
             participants: BTreeMap::new(),
             sections: BTreeMap::new(),
@@ -274,6 +283,11 @@ impl Guest {
 
     /// Counts a media packet.
     pub(crate) fn count(&mut self, now: Instant, received: &parlor_client::ReceivedRtp<'_>) {
+        let len = received.packet.bytes().len() as u64;
+        self.bytes += len;
+        if received.payload.is_empty() || !received.is_new {
+            self.padding_bytes += len;
+        }
         let Some((sid, codecs)) = self.sections.get(&received.mid) else { return };
         let payload_type = received.packet.payload_type();
         let is_of = |it: &&parlor_model::CodecBinding| {

@@ -6,6 +6,11 @@
 //! the checker; everything that passes is written down in a [`Trace`], so that a run can be held
 //! against another run of the same seed.
 //!
+//! A [`Plan`] is a world written down: who comes, over which links, and what happens to them. One is
+//! drawn from a seed ([`Plan::generate`]), [`run`] runs it and judges it, [`shrink()`] makes one that
+//! fails smaller. `cargo xtask simulate` does that by the thousand. [`rfc8867`] has the cases of that
+//! RFC.
+//!
 //! ```
 //! use parlor_client::Model;
 //! use parlor_simulator::{Invitation, SourceKind, World};
@@ -23,11 +28,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bottleneck;
 mod carry;
 mod clock;
 mod frames;
 mod guest;
 pub mod plan;
+pub mod rfc8867;
 mod run;
 mod seat;
 mod shrink;

@@ -258,13 +258,11 @@ impl Run {
                 let model = if planned.pair { Model::Pair } else { Model::Single };
                 let [up, down] = self.links[&seat].map(|link| link.config());
                 let place = self.world.invite(Invitation {
-                    identity: chair.identity.clone(),
                     room: chair.room.clone(),
-                    model,
-                    auto_subscribe: true,
                     up,
                     down,
                     drift_ppm: planned.drift_ppm,
+                    ..Invitation::new(&chair.identity, model)
                 });
                 chair.place = Some(place);
             }

@@ -66,6 +66,8 @@ pub(crate) struct Chair {
     resumes: u32,
     step_began: Duration,
     path_lost: Option<Duration>,
+    /// All of its connections have been up in this session.
+    was_whole: bool,
     /// The server has ended its session for good, with what it said.
     pub was_removed: bool,
     pub said: u32,
@@ -95,6 +97,7 @@ impl Chair {
             resumes: 0,
             step_began: Duration::ZERO,
             path_lost: None,
+            was_whole: false,
             was_removed: false,
             said: 0,
         }
@@ -121,7 +124,7 @@ impl Chair {
         self.must_begin_anew = false;
         self.resumes = 0;
         self.step_began = at;
-        self.path_lost = None;
+        (self.path_lost, self.was_whole) = (None, false);
         self.was_removed = false;
         // What the server knew of its permissions went with the session.
         (self.may_publish, self.may_subscribe) = (true, true);
@@ -175,16 +178,16 @@ impl Chair {
             return self.come_soon(world);
         }
         let has_joined = guest.joined_as().is_some();
-        let is_up = has_joined && guest.is_connected() && guest.client.has_path();
+        let is_up = has_joined && guest.is_connected() && guest.client.is_whole();
         if is_up {
-            (self.path_lost, self.resumes) = (None, 0);
+            (self.path_lost, self.resumes, self.was_whole) = (None, 0, true);
             return;
         }
         let lost = *self.path_lost.get_or_insert(now);
-        let was_up = has_joined && guest.is_connected();
-        let patience = if was_up && self.resumes == 0 { PATH_PATIENCE } else { STEP_PATIENCE };
+        let patience =
+            if self.was_whole && self.resumes == 0 { PATH_PATIENCE } else { STEP_PATIENCE };
         if now >= lost + patience && now >= self.step_began + patience {
-            self.must_begin_anew |= !was_up || self.resumes >= RESUMES_MAX;
+            self.must_begin_anew |= !self.was_whole || self.resumes >= RESUMES_MAX;
             self.come_soon(world);
         }
     }

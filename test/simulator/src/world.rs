@@ -1,6 +1,11 @@
 //! Everything on one thread: the server, its guests, the network, and time.
 
-use crate::{clock::Clock, guest::Guest, trace::Trace};
+use crate::{
+    bottleneck::{Bottleneck, Tcp},
+    clock::Clock,
+    guest::Guest,
+    trace::Trace,
+};
 use parlor_checker::Checker;
 use parlor_client::{Client, ClientConfig, Model};
 use parlor_model::{Codec, Now, Path, ShardId, TransportAddress};
@@ -44,6 +49,8 @@ pub struct Invitation {
     pub down: LinkConfig,
     /// Microseconds that its clock gains in each second.
     pub drift_ppm: i32,
+    /// Whether what it is sent passes the link that guests share ([`World::share_link`]) first.
+    pub shares_link: bool,
 }
 
 impl Invitation {
@@ -58,6 +65,7 @@ impl Invitation {
             up: link.clone(),
             down: link,
             drift_ppm: 0,
+            shares_link: false,
         }
     }
 }
@@ -72,6 +80,7 @@ pub struct World {
     pub(crate) shards: Vec<Shard>,
     pub(crate) batch: SendBatch,
     pub(crate) guests: Vec<Guest>,
+    pub(crate) bottleneck: Option<Bottleneck>,
     invitations: Vec<Invitation>,
     pub(crate) trace: Trace,
     pub(crate) replies: VecDeque<(CallId, Result<ApiResponse, ApiError>)>,
@@ -107,6 +116,7 @@ impl World {
             shards,
             batch: SendBatch::new(SEND_BATCH_DATAGRAMS),
             guests: Vec::new(),
+            bottleneck: None,
             invitations: Vec::new(),
             trace: Trace::default(),
             replies: VecDeque::new(),
@@ -168,7 +178,8 @@ impl World {
         let client = self.client(index, 0, clock, &invitation);
         let links = [invitation.up.clone(), invitation.down.clone()]
             .map(|config| Link::new(config, self.rng.next_u64()));
-        let guest = Guest::new(client, clock, links, addresses(index, 0));
+        let mut guest = Guest::new(client, clock, links, addresses(index, 0));
+        guest.is_behind_bottleneck = invitation.shares_link;
         self.guests.push(guest);
         self.invitations.push(invitation);
         self.connect(index);
@@ -322,6 +333,38 @@ impl World {
     pub fn set_links(&mut self, guest: usize, up: LinkConfig, down: LinkConfig) {
         self.guests[guest].up.set_config(up);
         self.guests[guest].down.set_config(down);
+    }
+
+    /// Makes or changes the link that guests share.
+    pub fn share_link(&mut self, config: LinkConfig) {
+        match &mut self.bottleneck {
+            Some(shared) => shared.set_config(config),
+            None => {
+                let seed = self.rng.next_u64();
+                self.bottleneck = Some(Bottleneck::new(self.now.instant, config, seed));
+            }
+        }
+    }
+
+    /// How long what comes to the link that guests share would wait now.
+    pub fn backlog(&self) -> Duration {
+        self.bottleneck.as_ref().map_or(Duration::ZERO, |shared| shared.backlog(self.now.instant))
+    }
+
+    /// Lets a TCP flow share the link with guests after a while: with so many bytes to send, or
+    /// without end.
+    pub fn add_tcp(&mut self, round_trip: Duration, after: Duration, bytes: Option<u64>) {
+        let starts = self.now.instant + after;
+        let segments = bytes.map(|bytes| bytes.div_ceil(1500));
+        if let Some(shared) = &mut self.bottleneck {
+            shared.tcp.push(Tcp::new(round_trip, starts, segments));
+        }
+    }
+
+    /// Bytes that TCP has brought over the link that guests share.
+    pub fn tcp_bytes(&self) -> u64 {
+        let flows = self.bottleneck.iter().flat_map(|shared| &shared.tcp);
+        flows.map(|flow| flow.delivered_bytes).sum()
     }
 
     /// Cuts a guest's signal socket off, so that what is said waits, or lets it go on.

@@ -1,7 +1,7 @@
 //! Runs worlds by the thousand: `cargo xtask simulate`.
 #![forbid(unsafe_code)]
 
-use parlor_simulator::{Outcome, Plan, judge, run_aloud, shrink};
+use parlor_simulator::{Outcome, Plan, judge, rfc8867, run_aloud, shrink};
 use std::{
     process::ExitCode,
     sync::{
@@ -14,6 +14,7 @@ use std::{
 const USAGE: &str = "\
 usage: simulate [--seeds N] [--from S] [--jobs J] [--no-shrink]
        simulate --seed S
+       simulate --rfc8867 DOCS
        simulate --plan JSON
            prints each second what the server knows of each link";
 /// How often a long run says how far it is.
@@ -28,12 +29,14 @@ struct Options {
     jobs: usize,
     shrinks: bool,
     plan: Option<Plan>,
+    /// Where the page on RFC 8867 goes.
+    docs: Option<std::path::PathBuf>,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut options = Self { from: 0, seeds: 100, jobs, shrinks: true, plan: None };
+        let mut options = Self { from: 0, seeds: 100, jobs, shrinks: true, plan: None, docs: None };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text:?}"));
@@ -48,6 +51,7 @@ impl Options {
                         serde_json::from_str(&value()?).map_err(|error| error.to_string())?;
                     options.plan = Some(plan);
                 }
+                "--rfc8867" => options.docs = Some(value()?.into()),
                 other => return Err(format!("unknown option {other:?}")),
             }
         }
@@ -118,6 +122,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(docs) = &options.docs {
+        return rfc8867(docs);
+    }
     let started = Instant::now();
     let sum = Mutex::new(Sum::default());
     if let Some(plan) = &options.plan {
@@ -137,6 +144,25 @@ fn main() -> ExitCode {
     let Ok(sum) = sum.into_inner() else { return ExitCode::FAILURE };
     sum.show(started.elapsed());
     if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the cases of RFC 8867 and writes their page and plots.
+fn rfc8867(docs: &std::path::Path) -> ExitCode {
+    let all = rfc8867::cases().into_iter().map(|case| {
+        println!("{} {}", case.section, case.title);
+        let measured = rfc8867::measure(&case);
+        (case, measured)
+    });
+    let (page, plots) = rfc8867::page(&all.collect::<Vec<_>>());
+    let images = plots.iter().map(|(name, svg)| (docs.join("images").join(name), svg));
+    for (path, text) in images.chain([(docs.join("congestion-rfc8867.md"), &page)]) {
+        if let Err(error) = std::fs::write(&path, text) {
+            eprintln!("error: {}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("{page}");
+    ExitCode::SUCCESS
 }
 
 fn work(options: &Options, next: &AtomicU64, sum: &Mutex<Sum>, started: Instant) {
