@@ -1,7 +1,7 @@
 //! Which frames of a received track are whole, which of them can be decoded, and how it goes on.
 
 use parlor_client::ReceivedRtp;
-use parlor_model::{Codec, SequenceNumber};
+use parlor_model::{Codec, SequenceNumber, Ssrc};
 use parlor_rtp::{is_keyframe, starts_frame, vp9};
 use std::{
     collections::BTreeMap,
@@ -29,6 +29,8 @@ pub struct Frames {
     pub decoded: u64,
     /// Bytes of payload that came.
     pub bytes: u64,
+    /// The stream that it comes in; another begins after the track was unsubscribed.
+    ssrc: Option<Ssrc>,
     /// The number after the last packet that was decoded or was empty.
     next: Option<SequenceNumber>,
     /// Empty packets ahead, which take numbers only.
@@ -50,6 +52,12 @@ impl Frames {
     pub(crate) fn handle(&mut self, codec: Codec, now: Instant, received: &ReceivedRtp<'_>) {
         if !received.is_new {
             return;
+        }
+        let ssrc = Some(received.packet.ssrc());
+        if !received.is_retransmission && self.ssrc != ssrc {
+            (self.ssrc, self.next, self.stuck_since) = (ssrc, None, None);
+            self.pending.clear();
+            self.empty.clear();
         }
         if received.payload.is_empty() {
             self.empty.push(received.sequence_number);
