@@ -5,6 +5,7 @@
 mod bench;
 mod fuzz;
 mod prerequisites;
+mod property;
 mod simulate;
 mod test;
 mod tidy;
@@ -20,6 +21,9 @@ usage: cargo xtask tidy
            steps: fmt tidy clippy test bench build interop
        cargo xtask bench [--check]
            counts what a forwarded packet costs; --check only holds it to its budgets
+       cargo xtask property [CASES] [FIRST]
+           so many random courses of events through the packet path (a million unless told), each
+           of one number, from FIRST on
        cargo xtask fuzz TARGET [SECONDS]
            runs a target of test/fuzz under libFuzzer, for a minute unless told
        cargo xtask simulate [--seeds N] [--from S] [--jobs J] [--no-shrink]
@@ -40,6 +44,9 @@ fn main() -> ExitCode {
         },
         Some(("bench", [])) => bench::run(&root, false),
         Some(("bench", [check])) if check == "--check" => bench::run(&root, true),
+        Some(("property", [])) => property::run(&root, "1000000", "0"),
+        Some(("property", [cases])) => property::run(&root, cases, "0"),
+        Some(("property", [cases, first])) => property::run(&root, cases, first),
         Some(("simulate", rest)) => simulate::run(&root, rest),
         Some(("fuzz", [target])) => fuzz::run(&root, target, "60"),
         Some(("fuzz", [target, seconds])) => fuzz::run(&root, target, seconds),

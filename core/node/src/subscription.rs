@@ -105,7 +105,7 @@ impl Host {
         let Some(subscription) = member.subscriptions.remove(track) else { return };
         member.carried.remove(&subscription);
         member.told_unsupported.remove(&subscription);
-        cx.command(self.shard, MediaCommand::StopSubscription { subscription });
+        cx.command(self.shard, MediaCommand::StopSubscription { subscription, blank: true });
         member.connection.remove_send(subscription);
         tracing::info!(room = %self.room.name(), participant = %subscriber, %track, "unsubscribed");
         self.unsettled.insert(subscriber.clone());

@@ -75,10 +75,13 @@ pub enum MediaCommand {
         /// Its settings.
         settings: SubscriptionSettings,
     },
-    /// Not one packet more of this subscription, whatever sections exist.
+    /// Not one packet more of this subscription's track, whatever sections exist.
     StopSubscription {
         /// The subscription.
         subscription: SubscriptionId,
+        /// Whether a video ends with black pictures of our own, so that the decoder is left with a
+        /// clean one. They leave at once, and go on for 200 ms unless the section ends before.
+        blank: bool,
     },
     /// One message to many peers.
     SendData {

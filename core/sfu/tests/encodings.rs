@@ -3,9 +3,15 @@
 
 mod common;
 
-use common::{World, media::*, ms};
-use parlor_model::{SequenceNumber, Ssrc};
+use common::{
+    World,
+    layered::{Coding, DESCRIPTOR_ID, LayeredSource},
+    media::*,
+    ms,
+};
+use parlor_model::{Codec, SequenceNumber, Ssrc, SubscriptionId};
 use parlor_rtp::rtcp::{self, Rtcp};
+use parlor_sfu::command::{MediaCommand, SubscriptionSettings};
 
 /// Whether the publisher was asked for a keyframe of an SSRC since it looked last.
 fn asked(world: &World, client: usize, seen: &mut usize, ssrc: u32) -> bool {
@@ -62,4 +68,50 @@ fn numbers_and_time_go_on_in_another_encoding() {
     let first = packets[0].sequence_number();
     let last = packets.last().unwrap().sequence_number();
     assert_eq!(last, SequenceNumber(first.0.wrapping_add(packets.len() as u16 - 1)));
+}
+
+/// libwebrtc tells of the temporal layers of VP8 in the dependency descriptor alone, where that is
+/// agreed on.
+#[test]
+fn fewer_frames_of_vp8_come_by_its_payload_or_by_its_dependency_descriptor() {
+    for descriptor in [false, true] {
+        let mut world = World::new();
+        let (alice, bob) = (world.connect(1), world.connect(2));
+        let mut section = video_section("1", 11, &["q", "h"]);
+        section.extensions.dependency_descriptor = Some(DESCRIPTOR_ID);
+        world.publish(alice, vec![section]);
+        let mut subscription = video_subscription("1", 21, 11, 2000);
+        subscription.extensions.dependency_descriptor = Some(DESCRIPTOR_ID);
+        world.subscribe(bob, vec![subscription]);
+        let coding = Coding { temporal: 3, descriptor, ..Coding::plain(Codec::Vp8) };
+        let mut sources =
+            [("q", 50), ("h", 51)].map(|(rid, ssrc)| LayeredSource::new(coding, ssrc, Some(rid)));
+        let mut transport = 0;
+        let mut frames_in_two_seconds = |world: &mut World, max_fps: Option<u32>| {
+            let settings = SubscriptionSettings { max_fps, ..SubscriptionSettings::default() };
+            let subscription = SubscriptionId(21);
+            world.command(MediaCommand::SetSubscription { subscription, settings });
+            let before = world.clients[bob].checker.complete_frames(Ssrc(2000));
+            for _ in 0..60 {
+                for source in &mut sources {
+                    for packet in source.next(false, &mut transport) {
+                        world.clients[alice].send_rtp(&packet);
+                    }
+                }
+                world.run(ms(33));
+            }
+            world.clients[bob].checker.complete_frames(Ssrc(2000)) - before
+        };
+        frames_in_two_seconds(&mut world, None);
+        let all = frames_in_two_seconds(&mut world, None);
+        let half = frames_in_two_seconds(&mut world, Some(15));
+        let quarter = frames_in_two_seconds(&mut world, Some(7));
+        let again = frames_in_two_seconds(&mut world, None);
+        // The payloads of this source tell of one layer only where it may be taken up.
+        let back = if descriptor { 55 } else { 29 };
+        assert!((58..=60).contains(&all) && again >= back, "{all} {again}");
+        assert!((29..=32).contains(&half), "{half} with descriptors: {descriptor}");
+        assert!((14..=17).contains(&quarter), "{quarter} with descriptors: {descriptor}");
+        world.assert_clean();
+    }
 }

@@ -289,7 +289,10 @@ fn what_is_told_ahead_is_bounded_and_the_newest_counts() {
         world.command(MediaCommand::SetSubscription { subscription, settings });
     }
     for id in 100_000..=100_000 + MAX_AHEAD {
-        world.command(MediaCommand::StopSubscription { subscription: SubscriptionId(id) });
+        world.command(MediaCommand::StopSubscription {
+            subscription: SubscriptionId(id),
+            blank: false,
+        });
     }
     let mut received = Vec::new();
     for id in [1000, 1001, 100_000, 100_001] {

@@ -1,10 +1,11 @@
-//! Silence of our own after the last packet of a muted or disabled track, so that nothing of it
-//! lingers at the listener.
+//! Frames of our own: silence after the last packet of a muted or disabled sound, so that nothing
+//! of it lingers at the listener, silence in place of a sound that was muted all along, so that a
+//! client comes to know of it, and black pictures at the end of a video.
 
 use std::time::{Duration, Instant};
 
 use parlor_model::{Codec, RtpTimestamp, SequenceNumber};
-use parlor_rtp::{HeaderFields, write_header};
+use parlor_rtp::{HeaderFields, vp8, write_header};
 
 use super::{
     OutgoingCodec, Subscription, munger::Munger, red::Redundancy, sent::SentPacket, write::Written,
@@ -14,6 +15,13 @@ use super::{
 pub const FRAME: Duration = Duration::from_millis(20);
 /// Silent frames after a mute: one second, as in LiveKit.
 pub const FRAMES: u8 = 50;
+/// How long a sound that was muted when it was subscribed to is waited for, as in LiveKit.
+const INTRODUCTION_DELAY: Duration = Duration::from_millis(100);
+/// Silent frames in its place: five seconds.
+pub const INTRODUCTION_FRAMES: u8 = 250;
+/// How long one black picture lasts, and how many end a video, as in LiveKit.
+const PICTURE: Duration = Duration::from_micros(33_333);
+pub const PICTURES: u8 = 6;
 /// RFC 6464: nothing to be heard.
 const NO_SOUND: u8 = 127;
 
@@ -26,38 +34,64 @@ const OPUS: [u8; 80] = {
 const PCMU: [u8; 160] = [0xff; 160];
 const PCMA: [u8; 160] = [0xd5; 160];
 
-/// Silence that is being sent.
+/// A black VP8 keyframe of 16x16 pixels, as libvpx codes it.
+const VP8: [u8; 31] = [
+    0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x10, 0x00, 0x10, 0x00, 0x00, 0x07, 0x08, 0x85, 0x85, 0x88,
+    0x99, 0x84, 0x88, 0x01, 0x24, 0x10, 0x00, 0x60, 0x6b, 0x00, 0xfe, 0xff, 0xab, 0x50, 0x80,
+];
+/// The same in H264 constrained baseline, as OpenH264 codes it: SPS, PPS and IDR in one STAP-A
+/// (RFC 6184 section 5.7.1).
+const H264: [u8; 43] = [
+    0x78, 0x00, 0x10, 0x67, 0x42, 0xc0, 0x0a, 0x8c, 0x8d, 0x4e, 0x4d, 0x40, 0x40, 0x40, 0x41, 0xe1,
+    0x10, 0x8d, 0x40, 0x00, 0x04, 0x68, 0xce, 0x3c, 0x80, 0x00, 0x10, 0x65, 0xb8, 0x00, 0x04, 0x00,
+    0x00, 0x09, 0xff, 0xff, 0xf8, 0x7a, 0x28, 0x00, 0x08, 0x27, 0xfc,
+];
+
+/// Frames of our own that are being sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
     pub due: Instant,
     left: u8,
+    frame: Duration,
 }
 
 impl Silence {
+    /// After the last packet of a sound.
     pub fn new(now: Instant) -> Self {
-        Self { due: now, left: FRAMES }
+        Self { due: now, left: FRAMES, frame: FRAME }
+    }
+
+    /// In place of a sound that was muted all along.
+    pub fn introduction(now: Instant) -> Self {
+        Self { due: now + INTRODUCTION_DELAY, left: INTRODUCTION_FRAMES, frame: FRAME }
+    }
+
+    /// After the last packet of a video.
+    pub fn pictures(now: Instant) -> Self {
+        Self { due: now, left: PICTURES, frame: PICTURE }
     }
 }
 
 impl Subscription {
-    /// The number of the next silent frame, if one is due. It has no source; its codec is that of the packet
-    /// before.
+    /// The number of the next frame of our own, if one is due. It has no source; its codec is that
+    /// of the packet before.
     pub fn next_silence(&mut self, now: Instant, now_ms: u32) -> Option<u64> {
         let silence = self.silence.as_mut().filter(|silence| silence.due <= now)?;
-        silence.due += FRAME;
+        let frame = silence.frame;
+        silence.due += frame;
         silence.left -= 1;
         if silence.left == 0 {
             self.silence = None;
         }
         let codec_index = self.last_codec;
         self.codec(codec_index)?;
-        let (number, timestamp) = Munger::insert(&mut self.munger, now, FRAME)?;
-        let sent = SentPacket::blank(number, timestamp, codec_index, now_ms);
-        self.sent.insert(number, sent, now_ms).then_some(number)
+        let munged = Munger::insert(&mut self.munger, now, frame);
+        let sent = SentPacket::blank(&munged, codec_index, now_ms);
+        self.sent.insert(munged.number, sent, now_ms).then_some(munged.number)
     }
 }
 
-/// Writes a silent frame as plaintext; `None` for a codec that has none.
+/// Writes a frame of our own as plaintext; `None` for a codec that has none.
 pub fn write_silence(
     out: &mut [u8],
     subscription: &Subscription,
@@ -75,7 +109,16 @@ pub fn write_silence(
         Codec::Red if outgoing.redundancy != Redundancy::Untouched => &OPUS[..],
         Codec::Pcmu => &PCMU[..],
         Codec::Pcma => &PCMA[..],
+        Codec::Vp8 => &VP8[..],
+        Codec::H264 => &H264[..],
         _ => return None,
+    };
+    let mut descriptor = [0; MAX_DESCRIPTOR];
+    let descriptor = match codec {
+        // Beside a dependency descriptor the payload of VP8 says nothing of itself.
+        Codec::Vp8 if subscription.section.extensions.dependency_descriptor.is_some() => &[0x10],
+        Codec::Vp8 => write_descriptor(&mut descriptor, sent)?,
+        _ => &[],
     };
     let ids = &subscription.section.extensions;
     let transport_sequence = sent.transport_sequence.to_be_bytes();
@@ -105,10 +148,40 @@ pub fn write_silence(
     let mut at = header_bytes;
     // A RED payload of one frame begins with its payload type.
     let label = inner.map(|opus| [opus.0 & 0x7f]);
-    for part in [label.as_ref().map_or(&[][..], |label| &label[..]), frame, trailer] {
+    let label = label.as_ref().map_or(&[][..], |label| &label[..]);
+    for part in [label, descriptor, frame, trailer] {
         out.get_mut(at..at + part.len())?.copy_from_slice(part);
         at += part.len();
     }
     let (ssrc, index) = (subscription.section.ssrc, number);
     Some(Written { header_bytes, bytes: at, rest: &[], ssrc, index })
+}
+
+/// Longest VP8 payload descriptor that is written here.
+const MAX_DESCRIPTOR: usize = 16;
+
+/// The VP8 payload descriptor of a keyframe that goes on with the indices of the stream.
+fn write_descriptor<'a>(out: &'a mut [u8; MAX_DESCRIPTOR], sent: &SentPacket) -> Option<&'a [u8]> {
+    let picture_id = vp8::PictureId { value: sent.indices.picture_id, wide: true };
+    let descriptor = vp8::Descriptor {
+        start_of_partition: true,
+        picture_id: Some(picture_id),
+        tl0_picture_index: Some(sent.indices.tl0_picture_index),
+        temporal: Some(vp8::TemporalLayer { id: 0, sync: false }),
+        ..vp8::Descriptor::default()
+    };
+    let len = descriptor.write(out)?;
+    out.get(..len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parlor_rtp::is_keyframe;
+
+    #[test]
+    fn pictures_are_keyframes() {
+        assert!(is_keyframe(Codec::H264, &H264));
+        assert_eq!(VP8[0] & 1, 0, "the P bit of the frame header");
+    }
 }

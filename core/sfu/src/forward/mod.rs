@@ -90,6 +90,8 @@ pub struct Subscription {
     pub reported: Reported,
     /// Silence that is sent in place of the track.
     pub silence: Option<Silence>,
+    /// It was muted when it began, and silence was sent in its place.
+    pub is_introduced: bool,
     /// Position of the codec that was forwarded last.
     pub last_codec: u8,
 }
@@ -134,6 +136,7 @@ impl Subscription {
             fraction_lost: 0,
             reported: Reported::default(),
             silence: None,
+            is_introduced: false,
             last_codec: 0,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use parlor_model::RtpTimestamp;
+use parlor_model::{Codec, RtpTimestamp};
 
 use super::select::{Selection, Selector, Wanted};
 use crate::{
@@ -24,6 +24,8 @@ pub const MAX_SEGMENTS: usize = 32;
 /// What a stream without layers keeps of them at first.
 const FEW_SEGMENTS: usize = 4;
 const VIDEO_CLOCK_RATE: u32 = 90_000;
+/// From one frame to the next.
+const ONE: Indices = Indices { picture_id: 1, tl0_picture_index: 1, key_index: 1, frame_number: 1 };
 
 /// How the numbers of a run of packets of one source become those that leave.
 #[derive(Clone, Copy, Debug)]
@@ -159,10 +161,8 @@ impl Munger {
             None => (facts.timestamp, source),
             Some(last) => {
                 let candidate = in_last_clock.map(|timestamp| timestamp.wrapping_add(last_offset));
-                let one =
-                    Indices { picture_id: 1, tl0_picture_index: 1, key_index: 1, frame_number: 1 };
                 let timestamp = self.continue_from(now, &last, candidate, is_resume);
-                (timestamp, last.indices.plus(one))
+                (timestamp, last.indices.plus(ONE))
             }
         };
         self.close(self.next);
@@ -188,18 +188,30 @@ impl Munger {
 
     /// Takes the next number for a frame of our own that lasts so long. Nothing of the source goes
     /// on before another [`Self::start`].
-    pub fn insert(&mut self, now: Instant, frame: Duration) -> Option<(u64, u32)> {
-        let last = self.last?;
+    pub fn insert(&mut self, now: Instant, frame: Duration) -> Munged {
+        let is_video = self.clock_rate == VIDEO_CLOCK_RATE;
+        if is_video && self.last.is_some_and(|last| !last.marker) {
+            // The frame before was cut: a number left out shows it.
+            self.next += 1;
+        }
         let number = self.next;
         if let Some(open) = self.segment.as_mut() {
             open.end_out = open.end_out.min(number);
         }
-        let elapsed = now.saturating_duration_since(last.at) + frame / 2;
-        let frames = (elapsed.as_micros() / frame.as_micros().max(1)).max(1) as u64;
-        let timestamp = last.timestamp.wrapping_add((frames * self.ticks(frame)) as u32);
+        let (timestamp, indices) = match self.last {
+            // A stream that has not begun: any time will do.
+            None => (number as u32, Indices::default()),
+            Some(last) => {
+                let elapsed = now.saturating_duration_since(last.at) + frame / 2;
+                let frames = (elapsed.as_micros() / frame.as_micros().max(1)).max(1) as u64;
+                let timestamp = last.timestamp.wrapping_add((frames * self.ticks(frame)) as u32);
+                (timestamp, last.indices.plus(ONE))
+            }
+        };
         self.next += 1;
-        self.last = Some(Last { timestamp, marker: true, at: now, ..last });
-        Some((number, timestamp))
+        let source_timestamp = self.last.map_or(0, |last| last.source_timestamp);
+        self.last = Some(Last { timestamp, source_timestamp, marker: true, at: now, indices });
+        Munged { number, timestamp, marker: true, indices, active: 0 }
     }
 
     fn continue_from(
@@ -361,7 +373,7 @@ impl Munger {
 
     /// The newest packet is not forwarded: those after it follow without a hole.
     fn leave_out(&mut self, now: Instant, facts: &PacketFacts, selection: Selection) {
-        let is_vp8 = facts.frame.layering == Layering::Vp8;
+        let is_vp8 = facts.codec == Codec::Vp8;
         let is_new = self.left_out != Some(facts.timestamp);
         self.left_out = Some(facts.timestamp);
         self.split(facts.number, facts.number + 1, selection, is_vp8 && is_new);

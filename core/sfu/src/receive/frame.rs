@@ -184,7 +184,8 @@ impl Scalability {
 }
 
 /// Reads the frame of a packet by its payload and its dependency descriptor, and keeps the
-/// structure that comes with it. Only VP9 and AV1 are read by the descriptor.
+/// structure that comes with it. VP8, VP9 and AV1 are read by the descriptor: where there is one,
+/// libwebrtc says nothing of layers in the payload of VP8.
 #[inline]
 pub fn read_frame(
     held: &mut Option<Scalability>,
@@ -194,10 +195,13 @@ pub fn read_frame(
     number: u64,
 ) -> FrameFacts {
     let mut frame = FrameFacts::of_payload(codec, payload);
-    if !matches!(codec, Codec::Vp9 | Codec::Av1) {
+    if !matches!(codec, Codec::Vp8 | Codec::Vp9 | Codec::Av1) {
         return frame;
     }
     if descriptor.is_empty() {
+        if codec == Codec::Vp8 {
+            return frame;
+        }
         if is_keyframe(codec, payload) {
             *held = None;
         } else if held.is_some() {

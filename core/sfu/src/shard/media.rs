@@ -241,13 +241,17 @@ impl Shard {
     }
 
     /// Ends a subscription at once. What is queued of it finds no subscription and does not leave.
-    pub(super) fn stop(&mut self, id: SubscriptionId) {
+    pub(super) fn stop(&mut self, now: Instant, id: SubscriptionId, blank: bool) {
         self.settings_ahead.remove(&id);
         self.stopped.insert(id);
         if self.stopped.len() > MAX_AHEAD {
             self.stopped.pop_first();
         }
-        if let Some(&key) = self.subscription_keys.get(&id) {
+        let Some(key) = self.subscription_keys.get(&id).copied() else { return };
+        if blank && self.fade_out(now, key) {
+            // What comes from now on is ours; it ends with its section.
+            self.subscription_keys.remove(&id);
+        } else {
             self.end_subscription(key);
         }
     }
@@ -317,6 +321,7 @@ impl Shard {
         let Some(peer) = self.peers.get(key) else { return };
         for subscription in peer.subscriptions.clone() {
             self.refresh_route(subscription);
+            self.introduce(now, subscription);
             if let Some(track) = self.subscriptions.get(subscription).map(|known| known.track) {
                 self.choose_layers(now, track);
             }

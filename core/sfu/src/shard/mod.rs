@@ -201,7 +201,9 @@ impl Shard {
             MediaCommand::SetSubscription { subscription, settings } => {
                 self.set_subscription(now, subscription, settings);
             }
-            MediaCommand::StopSubscription { subscription } => self.stop(subscription),
+            MediaCommand::StopSubscription { subscription, blank } => {
+                self.stop(now, subscription, blank);
+            }
             MediaCommand::SendData { channel, data, peers } => {
                 for peer in peers {
                     self.send_data(now, peer, channel, &data);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use parlor_congestion::Priority;
-use parlor_model::{TrackId, TrackKind};
+use parlor_model::{Codec, TrackId, TrackKind};
 
 use super::{MAX_AHEAD, Shard};
 use crate::{
@@ -35,6 +35,55 @@ impl Shard {
         if is_audio {
             subscription.silence = Some(Silence::new(now));
             bring_forward(&mut peer.deadlines.silence, now);
+            self.timers.set(subscription.peer.index(), peer.next_deadline());
+        }
+    }
+
+    /// Ends a video in black pictures. Returns whether there are any of its codec.
+    pub(super) fn fade_out(&mut self, now: Instant, key: Key<Subscription>) -> bool {
+        let Some(subscription) = self.subscriptions.get_mut(key).filter(|known| known.started)
+        else {
+            return false;
+        };
+        let Some(track) = self.tracks.get_mut(subscription.track) else { return false };
+        let codec = track.codecs.get(usize::from(subscription.last_codec));
+        if !codec.is_some_and(|binding| matches!(binding.codec, Codec::Vp8 | Codec::H264)) {
+            return false;
+        }
+        let Some(peer) = self.peers.get_mut(subscription.peer).filter(|peer| peer.can_send())
+        else {
+            return false;
+        };
+        if let Some(route) = track.route_mut(key) {
+            (route.active, route.current, route.target) = (false, None, None);
+        }
+        // Nothing that has left is repeated, and nothing is reported of what ends.
+        subscription.settings.enabled = false;
+        subscription.started = false;
+        subscription.silence = Some(Silence::pictures(now));
+        bring_forward(&mut peer.deadlines.silence, now);
+        self.timers.set(subscription.peer.index(), peer.next_deadline());
+        true
+    }
+
+    /// Lets a subscriber hear silence of a sound that was muted before it came, once: some clients
+    /// know a track by its first packet.
+    pub(super) fn introduce(&mut self, now: Instant, key: Key<Subscription>) {
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        if subscription.is_introduced || subscription.started {
+            return;
+        }
+        let is_silent = self.tracks.get(subscription.track).is_some_and(|track| {
+            track.kind == TrackKind::Audio && track.muted && track.publisher.is_some()
+        });
+        let Some(peer) = self.peers.get_mut(subscription.peer).filter(|peer| peer.can_send())
+        else {
+            return;
+        };
+        if is_silent && subscription.settings.enabled {
+            let silence = Silence::introduction(now);
+            (subscription.is_introduced, subscription.silence) = (true, Some(silence));
+            bring_forward(&mut peer.deadlines.silence, silence.due);
             self.timers.set(subscription.peer.index(), peer.next_deadline());
         }
     }

@@ -284,6 +284,10 @@ impl LayeredSource {
     ) -> Vec<u8> {
         let key_start = keyframe && starts && spatial == 0;
         match self.coding.codec {
+            // As libwebrtc sends it beside a dependency descriptor.
+            Codec::Vp8 if self.coding.descriptor => {
+                vec![u8::from(starts) << 4, u8::from(!key_start)]
+            }
             Codec::Vp8 => {
                 let descriptor = vp8::Descriptor {
                     start_of_partition: starts,

@@ -3,6 +3,7 @@
 
 pub mod layered;
 pub mod media;
+pub mod plan;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -299,6 +300,17 @@ impl World {
         }
     }
 
+    /// As [`Self::run`], from one thing that is due at the shard to the next, at least a
+    /// millisecond at a time.
+    pub fn run_events(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            let due = self.shard.poll_timeout().unwrap_or(end);
+            self.now = due.clamp(self.now + ms(1), end.max(self.now + ms(1)));
+            self.exchange();
+        }
+    }
+
     /// Carries all datagrams until nobody has any more to say at this time.
     pub fn exchange(&mut self) {
         let server: SocketAddr = SERVER.parse().unwrap();
@@ -378,7 +390,8 @@ impl World {
     }
 
     pub fn stop(&mut self, client: usize, subscription: u32, ssrc: Ssrc) {
-        self.command(MediaCommand::StopSubscription { subscription: SubscriptionId(subscription) });
+        let subscription = SubscriptionId(subscription);
+        self.command(MediaCommand::StopSubscription { subscription, blank: false });
         self.clients[client].checker.revoke(ssrc);
     }
 
