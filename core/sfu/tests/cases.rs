@@ -28,9 +28,10 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 fn coding(rng: &mut ChaCha8Rng) -> (Coding, usize) {
-    let codecs = [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1];
+    let codecs = [Codec::Vp8, Codec::H264, Codec::H265, Codec::Vp9, Codec::Av1];
     let codec = codecs[rng.random_range(0..codecs.len())];
-    let descriptor = codec == Codec::Av1 || (codec != Codec::H264 && rng.random());
+    let descriptor =
+        codec == Codec::Av1 || (matches!(codec, Codec::Vp8 | Codec::Vp9) && rng.random());
     let temporal = rng.random_range(1..=3);
     let is_svc = matches!(codec, Codec::Vp9 | Codec::Av1) && rng.random();
     let (spatial, streams) = match is_svc {

@@ -36,6 +36,7 @@ fn coding() -> impl Strategy<Value = (Coding, usize)> {
             Coding::plain(Codec::Vp8),
             Coding { descriptor: true, ..Coding::plain(Codec::Vp8) },
             Coding::plain(Codec::H264),
+            Coding::plain(Codec::H265),
             vp9,
             av1,
             Coding { descriptor: true, ..vp9 },

@@ -325,9 +325,12 @@ impl Munger {
         }
     }
 
-    /// Whether nothing of the packet's picture was forwarded.
+    /// Whether nothing of the packet's picture was forwarded; of H265, nor left out.
     #[inline]
     fn is_new_picture(&self, facts: &PacketFacts) -> bool {
+        if facts.codec == Codec::H265 && self.left_out == Some(facts.timestamp) {
+            return false;
+        }
         self.last.is_none_or(|last| last.source_timestamp != facts.timestamp)
     }
 

@@ -1,5 +1,6 @@
 //! Which frames of a stream with layers inside a subscription gets, and where it may change.
 
+use parlor_model::Codec;
 use parlor_rtp::dependency_descriptor::DecodeTargetIndication::{NotPresent, Switch};
 
 use crate::receive::{
@@ -39,7 +40,7 @@ impl Selection {
     pub fn takes(&self, frame: &FrameFacts) -> Option<bool> {
         match &frame.layering {
             Layering::None => Some(true),
-            Layering::Vp8 => Some(frame.temporal <= self.temporal),
+            Layering::Temporal => Some(frame.temporal <= self.temporal),
             Layering::Vp9 => Some(frame.spatial <= self.spatial && frame.temporal <= self.temporal),
             Layering::Unknown => None,
             Layering::Targets(known) => {
@@ -121,7 +122,11 @@ impl Selector {
         }
         let frame = &facts.frame;
         match (&frame.layering, scalability) {
-            (Layering::Vp8, _) => {
+            // That a picture of H265 begins here is known only if nothing before it is missing.
+            (Layering::Temporal, _) if facts.codec == Codec::H265 && !follows => {
+                Selection { temporal: current.temporal.min(wanted.temporal), ..current }
+            }
+            (Layering::Temporal, _) => {
                 Selection { temporal: temporal(current, frame, wanted), ..current }
             }
             (Layering::Vp9, _) if frame.spatial == 0 => {

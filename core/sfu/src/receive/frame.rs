@@ -47,8 +47,8 @@ pub enum Layering {
     /// They can not: all of the stream is one layer.
     #[default]
     None,
-    /// Temporal layers of the VP8 payload descriptor.
-    Vp8,
+    /// Temporal layers alone: of the VP8 payload descriptor or the H265 NAL unit header.
+    Temporal,
     /// Spatial and temporal layers of the VP9 payload descriptor.
     Vp9,
     /// A dependency descriptor whose structure has not come.
@@ -88,6 +88,7 @@ impl FrameFacts {
         match codec {
             Codec::Vp8 => vp8::Descriptor::parse(payload).map(|it| Self::of_vp8(&it)),
             Codec::Vp9 => vp9::Descriptor::parse(payload).map(|it| Self::of_vp9(&it)),
+            Codec::H265 => Self::of_h265(payload),
             _ => None,
         }
         .unwrap_or_default()
@@ -107,7 +108,7 @@ impl FrameFacts {
                 key_index: descriptor.key_index.unwrap_or(0),
                 frame_number: 0,
             },
-            layering: Layering::Vp8,
+            layering: Layering::Temporal,
         }
     }
 
@@ -125,6 +126,15 @@ impl FrameFacts {
             },
             layering: Layering::Vp9,
         }
+    }
+
+    /// By nuh_temporal_id_plus1 (RFC 7798 section 1.1.4). Where pictures begin is told by their
+    /// timestamps; encoders for calls refer to lower layers only, so any picture may take its layer
+    /// up.
+    fn of_h265(payload: &[u8]) -> Option<Self> {
+        let temporal = (payload.get(1)? & 0x07).checked_sub(1)?;
+        let layering = Layering::Temporal;
+        Some(Self { starts: true, temporal, switches_up: true, layering, ..Self::default() })
     }
 
     fn set_descriptor(&mut self, descriptor: &Descriptor, target_count: u8) {
@@ -149,7 +159,7 @@ impl FrameFacts {
                 Some(known.brings_structure && self.starts && alone)
             }
             Layering::Unknown => Some(false),
-            Layering::None | Layering::Vp8 | Layering::Vp9 => None,
+            Layering::None | Layering::Temporal | Layering::Vp9 => None,
         }
     }
 }

@@ -37,6 +37,7 @@ impl Coding {
             Codec::Vp8 => 96,
             Codec::H264 => 102,
             Codec::Vp9 => 98,
+            Codec::H265 => 116,
             _ => 45,
         }
     }
@@ -312,6 +313,9 @@ impl LayeredSource {
             }
             Codec::Av1 if key_start => vec![0x18, 0x08],
             Codec::Av1 => vec![0x10, 0x30],
+            // A VPS, else a slice.
+            Codec::H265 if key_start => vec![0x40, 0x01],
+            Codec::H265 => vec![0x02, temporal + 1],
             _ if key_start => vec![0x67],
             _ => vec![0x41],
         }

@@ -138,7 +138,8 @@ impl Plan {
                 })
                 .collect();
         }
-        let codecs = [(Codec::Vp9, 98, Some(99)), (Codec::Av1, 45, Some(46))];
+        let codecs =
+            [(Codec::Vp9, 98, Some(99)), (Codec::Av1, 45, Some(46)), (Codec::H265, 116, Some(117))];
         let others = codecs.map(|(codec, payload_type, rtx)| binding(codec, payload_type, rtx));
         section.codecs.extend(others);
         section.extensions.dependency_descriptor = Some(DESCRIPTOR_ID);
