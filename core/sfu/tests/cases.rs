@@ -20,8 +20,8 @@ const CASES_A_WORLD: u64 = 64;
 /// In a plain run of the tests.
 const CASES: u64 = 256;
 const STEPS_MAX: usize = 30;
-/// Frames in which a stream has to come back.
-const CALM_FRAMES: u32 = 40;
+/// Frames in which a stream has to come back, at 30 a second.
+const CALM_FRAMES: u32 = 90;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
