@@ -86,7 +86,8 @@ impl Subscription {
         let codec_index = self.last_codec;
         self.codec(codec_index)?;
         let munged = Munger::insert(&mut self.munger, now, frame);
-        let sent = SentPacket::blank(&munged, codec_index, now_ms);
+        let mut sent = SentPacket::blank(munged.number, munged.timestamp, codec_index, now_ms);
+        sent.indices = munged.indices;
         self.sent.insert(munged.number, sent, now_ms).then_some(munged.number)
     }
 }

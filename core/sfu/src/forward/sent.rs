@@ -68,10 +68,12 @@ impl SentPacket {
         }
     }
 
-    /// A frame of our own, in the codec at this position of the source's list.
-    pub fn blank(munged: &Munged, codec_index: u8, now_ms: u32) -> Self {
+    /// A silent frame, in the codec at this position of the source's list.
+    pub fn blank(number: u64, timestamp: u32, codec_index: u8, now_ms: u32) -> Self {
+        let indices = Indices::default();
+        let munged = Munged { number, timestamp, marker: true, indices, active: 0 };
         let source = Source { stream: 0, number: 0, added: codec_index };
-        let sent = Self::new(munged, source, now_ms);
+        let sent = Self::new(&munged, source, now_ms);
         Self { flags: sent.flags | BLANK, ..sent }
     }
 
