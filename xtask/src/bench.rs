@@ -133,7 +133,25 @@ fn within_budget(cells: &[Cell]) -> bool {
         );
         good &= is_within && !allocates;
     }
+    for media in ["audio", "video"] {
+        let of_media = || cells.iter().filter(|cell| cell.media == media);
+        if let (Some(one), Some(many)) = (of_media().next(), of_media().next_back()) {
+            let (receive, forward) = parts(one, many);
+            println!(
+                "{media}: {receive} for each that is received, {forward} for each that leaves"
+            );
+        }
+    }
     good
+}
+
+/// Instructions without cipher for each received packet alone, and for each that leaves alone: by
+/// what the same packets take with few subscribers and with many.
+fn parts(few: &Cell, many: &Cell) -> (u64, u64) {
+    let of_received = |cell: &Cell| cell.own() * cell.subscribers;
+    let more = many.subscribers.saturating_sub(few.subscribers).max(1);
+    let forward = of_received(many).saturating_sub(of_received(few)) / more;
+    (of_received(few).saturating_sub(forward * few.subscribers), forward)
 }
 
 /// Where the instructions go, and what only a quiet machine can tell: time and memory.
@@ -166,4 +184,18 @@ fn build(root: &Path, binary: &str, options: &[&str]) -> Result<std::path::PathB
 
 fn target(root: &Path) -> std::path::PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_received_is_told_from_what_leaves() {
+        let cell = |subscribers| {
+            let profile = Profile { total: 3000 + 500 * subscribers, ..Profile::default() };
+            Cell { media: "audio".into(), subscribers, sent: subscribers, profile }
+        };
+        assert_eq!(parts(&cell(1), &cell(10)), (3000, 500));
+    }
 }

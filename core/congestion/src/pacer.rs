@@ -60,17 +60,13 @@ struct Waiting<T> {
     pushed: Instant,
 }
 
-impl<T> Waiting<T> {
-    fn is_useless(&self, now: Instant, priority: Priority) -> bool {
-        now.saturating_duration_since(self.pushed) > priority.useless_after()
-    }
-}
-
 /// Paces the packets of one peer.
 #[derive(Debug)]
 pub struct Pacer<T> {
     queues: [VecDeque<Waiting<T>>; 4],
     queued: usize,
+    /// Nothing has waited for longer than since then.
+    waits_since: Instant,
     queued_bytes: u64,
     rate_bps: f64,
     /// What was sent ahead of the rate, in bytes.
@@ -85,6 +81,7 @@ impl<T: Copy> Pacer<T> {
         Self {
             queues: std::array::from_fn(|_| VecDeque::new()),
             queued: 0,
+            waits_since: now,
             queued_bytes: 0,
             rate_bps: rate_bps.max(1) as f64,
             debt_bytes: 0.0,
@@ -114,6 +111,9 @@ impl<T: Copy> Pacer<T> {
         }
         let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX);
         queue.push_back(Waiting { item, size_bytes, pushed: now });
+        if self.queued == 0 {
+            self.waits_since = now;
+        }
         self.queued += 1;
         self.queued_bytes += u64::from(size_bytes);
         Ok(())
@@ -126,16 +126,13 @@ impl<T: Copy> Pacer<T> {
             return None;
         }
         self.pay(now);
-        let mut first = None;
-        for priority in Priority::ALL {
-            let Some(waiting) = self.queues[priority as usize].front() else { continue };
-            if waiting.pushed != now && waiting.is_useless(now, priority) {
-                let waiting = self.take(priority)?;
-                return Some(Paced::Drop(waiting.item, priority));
-            }
-            first = first.or(Some(priority));
+        if self.waits_since != now
+            && let Some(useless) = self.take_useless(now)
+        {
+            return Some(useless);
         }
-        let priority = first?;
+        let waits = |priority: &Priority| !self.queues[*priority as usize].is_empty();
+        let priority = Priority::ALL.into_iter().find(waits)?;
         if priority != Priority::Audio && !self.may_send() {
             return None;
         }
@@ -144,6 +141,19 @@ impl<T: Copy> Pacer<T> {
         Some(Paced::Send(waiting.item))
     }
 
+    fn take_useless(&mut self, now: Instant) -> Option<Paced<T>> {
+        let is_useless = |priority: &Priority| {
+            let waiting = self.queues[*priority as usize].front();
+            waiting.is_some_and(|waiting| {
+                now.saturating_duration_since(waiting.pushed) > priority.useless_after()
+            })
+        };
+        let priority = Priority::ALL.into_iter().find(is_useless)?;
+        let waiting = self.take(priority)?;
+        Some(Paced::Drop(waiting.item, priority))
+    }
+
+    #[inline]
     fn take(&mut self, priority: Priority) -> Option<Waiting<T>> {
         let waiting = self.queues[priority as usize].pop_front()?;
         self.queued -= 1;

@@ -126,30 +126,31 @@ impl SentHistory {
         true
     }
 
+    /// Where the ring is full the oldest is forgotten, unless it is so young that the ring grows.
     #[inline]
     fn append(&mut self, sent: Sent, now_us: i64) {
-        if (self.next - self.first) as usize == self.ring.len() {
-            self.make_room(now_us);
-        }
+        let is_full = (self.next - self.first) as usize == self.ring.len();
         let index = self.index(self.next);
+        if is_full && let Some(oldest) = self.ring.get(index) {
+            let is_young =
+                oldest.fate != Fate::NotSent && now_us - oldest.sent_us < HISTORY_TIME_US;
+            if is_young && self.ring.len() < HISTORY_MAX {
+                self.grow();
+                return self.append(sent, now_us);
+            }
+            if self.acknowledged == self.first {
+                self.in_flight_bytes -= u64::from(oldest.size_bytes);
+                self.acknowledged += 1;
+            }
+            self.first += 1;
+        }
         if let Some(place) = self.ring.get_mut(index) {
             *place = sent;
         }
         self.next += 1;
     }
 
-    /// Forgets the oldest, or grows where that is too young.
-    fn make_room(&mut self, now_us: i64) {
-        let oldest = self.ring[self.index(self.first)];
-        let is_young = oldest.fate != Fate::NotSent && now_us - oldest.sent_us < HISTORY_TIME_US;
-        if is_young && self.ring.len() < HISTORY_MAX {
-            self.grow();
-        } else {
-            self.settle_until(self.first + 1);
-            self.first += 1;
-        }
-    }
-
+    #[cold]
     fn grow(&mut self) {
         let mut larger = vec![NOT_SENT; self.ring.len() * 2];
         for number in self.first..self.next {

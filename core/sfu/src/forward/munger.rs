@@ -281,14 +281,16 @@ impl Munger {
             self.select(facts, scalability, wanted, facts.number == next);
         }
         let Some(segment) = self.segment.as_ref() else { return Err(Held::Late) };
-        match segment.selection.takes(&facts.frame) {
-            None => return Err(Held::Late),
-            Some(false) => {
-                let selection = segment.selection;
-                self.leave_out(now, facts, selection);
-                return Err(Held::Unwanted);
+        if is_layered {
+            let selection = segment.selection;
+            match selection.takes(&facts.frame) {
+                None => return Err(Held::Late),
+                Some(false) => {
+                    self.leave_out(now, facts, selection);
+                    return Err(Held::Unwanted);
+                }
+                Some(true) => {}
             }
-            Some(true) => {}
         }
         let munged = segment.apply(facts, facts.number - segment.first_source);
         self.next = munged.number + 1;
@@ -296,17 +298,18 @@ impl Munger {
             *next = facts.number + 1;
         }
         self.selector.note(&facts.frame);
-        self.last = Some(Last {
+        let last = Last {
             timestamp: munged.timestamp,
             source_timestamp: facts.timestamp,
             marker: munged.marker,
             at: now,
+            indices: munged.indices,
+        };
+        match &mut self.last {
             // Where the codec has no indices, those of another before it go on.
-            indices: match (is_layered, self.last) {
-                (false, Some(last)) => last.indices,
-                _ => munged.indices,
-            },
-        });
+            Some(before) if !is_layered => *before = Last { indices: before.indices, ..last },
+            before => *before = Some(last),
+        }
         Ok(munged)
     }
 

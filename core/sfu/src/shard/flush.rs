@@ -65,13 +65,14 @@ impl Shard {
     }
 
     fn flush_peer(&mut self, moment: &Moment, key: Key<Peer>, out: &mut SendBatch) -> Room {
-        let has_transmits = |peer: &Peer| peer.transport.has_transmits();
-        if self.peers.get(key).is_some_and(has_transmits)
-            && self.flush_transport(key, out) == Room::Full
-        {
-            return Room::Full;
+        let Some(mut peer) = self.peers.get_mut(key) else { return Room::Left };
+        if peer.transport.has_transmits() {
+            if self.flush_transport(key, out) == Room::Full {
+                return Room::Full;
+            }
+            let Some(after) = self.peers.get_mut(key) else { return Room::Left };
+            peer = after;
         }
-        let Some(peer) = self.peers.get_mut(key) else { return Room::Left };
         let Peer { srtp, path, rtcp, downlink, next_transport_sequence, failed, .. } = peer;
         let (Some(srtp), Some(path), false) = (srtp, path.as_ref(), *failed) else {
             self.counters.unsent_revoked += downlink.pacer.clear() as u64;
