@@ -110,7 +110,7 @@ impl GcmKey {
     }
 
     /// As [`Self::seal`] of a payload in two parts: `first` is sealed in place, `rest` into `out`,
-    /// which takes the tag too.
+    /// which takes the tag too. Cheapest where one of them is empty: the cipher is slow at a seam.
     #[inline]
     pub fn seal_parts(
         &self,
@@ -120,10 +120,14 @@ impl GcmKey {
         (first, rest): (&mut [u8], &[u8]),
         out: &mut [u8],
     ) -> Result<(), SrtpError> {
-        let nonce = self.nonce(ssrc, index);
-        self.cipher
-            .seal_in_place_scatter(nonce, Aad::from(associated), first, rest, out)
-            .map_err(|_| SrtpError::Malformed)
+        let (nonce, associated) = (self.nonce(ssrc, index), Aad::from(associated));
+        let sealed = if first.is_empty() {
+            let (sealed, tag) = out.split_at_mut_checked(rest.len()).ok_or(SrtpError::NoRoom)?;
+            self.cipher.seal_out_of_place_scatter(nonce, associated, rest, sealed, &[], tag)
+        } else {
+            self.cipher.seal_in_place_scatter(nonce, associated, first, rest, out)
+        };
+        sealed.map_err(|_| SrtpError::Malformed)
     }
 
     /// `in_out` ends with the tag. Its content is lost when the packet is not authentic.

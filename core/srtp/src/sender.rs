@@ -77,7 +77,8 @@ impl SrtpSender {
     }
 
     /// As [`SrtpSender::seal_rtp_indexed`], where the payload goes on with `rest` after
-    /// `slot[..len]`: the cipher takes it from where it lies, and nobody has to copy it.
+    /// `slot[..len]`: the cipher takes it from where it lies, and nobody has to copy it. A seam
+    /// within the payload costs the cipher more than a copy.
     ///
     /// # Errors
     /// As [`SrtpSender::seal_rtp_indexed`].

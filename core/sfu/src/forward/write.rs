@@ -53,9 +53,6 @@ impl<'a> ExtensionList<'a> {
     }
 }
 
-/// A codec's own descriptor ends before, and the cipher likes whole blocks.
-const REWRITTEN_BYTES: usize = 16;
-
 /// Writes the packet as plaintext; `None` when it does not fit or the subscriber has no payload
 /// type for it.
 #[inline(always)]
@@ -100,19 +97,15 @@ pub fn write_packet<'a>(
         rest = &[];
     } else if matches!(facts.codec, Codec::Vp8 | Codec::Vp9) {
         let place = out.get_mut(bytes..)?;
-        let begin;
-        (begin, rest) = parts.payload.split_at(parts.payload.len().min(REWRITTEN_BYTES));
-        let place = place.get_mut(..begin.len())?;
-        match begin.first_chunk::<REWRITTEN_BYTES>() {
-            Some(begin) => *place.first_chunk_mut()? = *begin,
-            None => place.copy_from_slice(begin),
-        }
+        let place = place.get_mut(..rest.len())?;
+        place.copy_from_slice(rest);
         if facts.codec == Codec::Vp8 {
             vp8::rewrite(place, ids.picture_id, ids.tl0_picture_index, ids.key_index);
         } else {
             vp9::rewrite(place, ids.picture_id, ids.tl0_picture_index);
         }
-        bytes += begin.len();
+        bytes += rest.len();
+        rest = &[];
     }
     Some(Written { header_bytes, bytes, rest, ssrc, index })
 }
