@@ -19,6 +19,9 @@ use super::{
     ms,
 };
 
+/// Frames after which a viewer that sees nothing asks again.
+const VIEWER_ASKS_EVERY: u32 = 15;
+
 /// What happens to one packet on its way to the server.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
@@ -198,9 +201,15 @@ impl Plan {
         self.calm = true;
         let before = self.decode()?;
         self.apply(Step::Frame { seed: 1, wait_ms: 33 });
-        // The viewer asks for what it has missed for good.
-        self.apply(Step::Pli);
-        for _ in 0..frames {
+        let mut seen = before;
+        for frame in 0..frames {
+            // A viewer asks for what it has missed for good until it has come.
+            if frame % VIEWER_ASKS_EVERY == 0 {
+                let decoded = self.decode()?;
+                if decoded == std::mem::replace(&mut seen, decoded) {
+                    self.apply(Step::Pli);
+                }
+            }
             self.apply(Step::Frame { seed: 1, wait_ms: 33 });
         }
         self.check()?;
