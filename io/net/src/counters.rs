@@ -3,15 +3,14 @@
 use std::ops::AddAssign;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// Totals of a socket since it was bound. Each datagram that is lost on our side of the
-        /// wire is in exactly one of the `receive_*` or `send_*` counters.
+    ($(#[$about:meta])* $counters:ident { $($(#[$doc:meta])* $name:ident),* $(,)? }) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-        pub struct NetCounters {
+        pub struct $counters {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        impl NetCounters {
+        impl $counters {
             /// How many counters there are.
             pub const LEN: usize = [$(stringify!($name)),*].len();
 
@@ -20,14 +19,14 @@ macro_rules! counters {
                 [$((stringify!($name), self.$name)),*]
             }
 
-            /// From the values of [`NetCounters::entries`].
+            /// From the values of [`Self::entries`].
             pub fn from_values(values: [u64; Self::LEN]) -> Self {
                 let [$($name),*] = values;
                 Self { $($name),* }
             }
         }
 
-        impl AddAssign for NetCounters {
+        impl AddAssign for $counters {
             fn add_assign(&mut self, other: Self) {
                 $(self.$name += other.$name;)*
             }
@@ -36,36 +35,60 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Datagrams handed to the caller.
-    received_datagrams,
-    /// Their payload in bytes.
-    received_bytes,
-    /// System calls that returned datagrams.
-    receive_calls,
-    /// Dropped by the kernel because we did not read in time (`SO_RXQ_OVFL`).
-    receive_overflow,
-    /// Longer than a datagram can be.
-    receive_truncated,
-    /// Without an address that we understand.
-    receive_unaddressed,
-    /// Datagrams that the kernel took.
-    sent_datagrams,
-    /// Their payload in bytes.
-    sent_bytes,
-    /// Messages that they left in; less than `sent_datagrams` where segmentation works.
-    sent_messages,
-    /// System calls for that.
-    send_calls,
-    /// Times that a run had to be cut up by us because the kernel refused to.
-    segmentation_refused,
-    /// Dropped: the send buffer stayed full (`EAGAIN`).
-    send_would_block,
-    /// Dropped: the device queue or kernel memory is full (`ENOBUFS`, `ENOMEM`).
-    send_no_buffers,
-    /// Dropped: longer than the path carries (`EMSGSIZE`).
-    send_too_big,
-    /// Dropped: no route, no such source address, or forbidden by a filter.
-    send_unreachable,
-    /// Dropped for another reason.
-    send_failed,
+    /// Totals of a socket since it was bound. Each datagram that is lost on our side of the
+    /// wire is in exactly one of the `receive_*` or `send_*` counters.
+    NetCounters {
+        /// Datagrams handed to the caller.
+        received_datagrams,
+        /// Their payload in bytes.
+        received_bytes,
+        /// System calls that returned datagrams.
+        receive_calls,
+        /// Dropped by the kernel because we did not read in time (`SO_RXQ_OVFL`).
+        receive_overflow,
+        /// Longer than a datagram can be.
+        receive_truncated,
+        /// Without an address that we understand.
+        receive_unaddressed,
+        /// Datagrams that the kernel took.
+        sent_datagrams,
+        /// Their payload in bytes.
+        sent_bytes,
+        /// Messages that they left in; less than `sent_datagrams` where segmentation works.
+        sent_messages,
+        /// System calls for that.
+        send_calls,
+        /// Times that a run had to be cut up by us because the kernel refused to.
+        segmentation_refused,
+        /// Dropped: the send buffer stayed full (`EAGAIN`).
+        send_would_block,
+        /// Dropped: the device queue or kernel memory is full (`ENOBUFS`, `ENOMEM`).
+        send_no_buffers,
+        /// Dropped: longer than the path carries (`EMSGSIZE`).
+        send_too_big,
+        /// Dropped: no route, no such source address, or forbidden by a filter.
+        send_unreachable,
+        /// Dropped for another reason.
+        send_failed,
+    }
+}
+
+counters! {
+    /// What went through TCP connections, and what did not.
+    TcpCounters {
+        /// Datagrams handed to the caller.
+        received_datagrams,
+        /// All bytes, those of the lengths too.
+        received_bytes,
+        /// Datagrams taken, by the kernel or into the queue.
+        sent_datagrams,
+        /// All their bytes, those of the lengths too.
+        sent_bytes,
+        /// System calls for that.
+        send_calls,
+        /// Dropped: the reader is slow and as much as may wait is waiting.
+        send_queue_full,
+        /// Dropped: there is no such connection any more.
+        send_unconnected,
+    }
 }

@@ -1,4 +1,5 @@
-//! UDP as the media threads need it: many datagrams per system call, and nothing lost silently.
+//! UDP and TCP as the media threads need it: many datagrams per system call, and nothing lost
+//! silently.
 //!
 //! * [`UdpSocket`] is bound to one address and port and never blocks. It reads in batches
 //!   ([`RecvBatch`]), lets the kernel hand over runs of datagrams in one piece (UDP GRO), and
@@ -8,7 +9,10 @@
 //!   (UDP GSO) where kernel and device can, and one by one where they cannot. A datagram is
 //!   2 to 3 us of kernel time, a system call 0.1 us, so runs are what makes sending cheap.
 //! * [`Poll`] sleeps until a socket or a wake-up descriptor is ready, or until a deadline.
-//! * [`NetCounters`] counts what went through and what did not, by cause.
+//! * [`TcpConnection`] carries datagrams in frames (RFC 4571) for peers that UDP does not reach.
+//!   What a slow reader does not take waits up to a bound and is then dropped, as UDP would.
+//!   [`TcpListener`] accepts them, [`Readiness`] tells which of many have something to do.
+//! * [`NetCounters`] and [`TcpCounters`] count what went through and what did not, by cause.
 //!
 //! What it never does: look into a datagram, decide what is sent when, allocate per packet, or
 //! log. It is for Linux. This is one of the two crates that may hold `unsafe`: only around
@@ -42,11 +46,16 @@ mod poll;
 mod receive;
 mod send;
 mod socket;
+mod tcp;
 mod wire;
 
-pub use counters::NetCounters;
+pub use counters::{NetCounters, TcpCounters};
 pub use interfaces::local_addresses;
 pub use poll::Poll;
 pub use receive::RecvBatch;
 pub use send::{Run, Sent};
 pub use socket::UdpSocket;
+pub use tcp::{
+    FrameTooLong, Gone, MAX_FIRST_FRAME_BYTES, MAX_FRAME_BYTES, MAX_QUEUED_BYTES, Readiness, Ready,
+    TcpBuffer, TcpConnection, TcpListener, split_frame,
+};

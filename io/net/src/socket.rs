@@ -32,16 +32,7 @@ impl UdpSocket {
     /// As `bind(2)`: above all `AddrInUse`, `AddrNotAvailable`, and `Unsupported` or `EAFNOSUPPORT`
     /// where the family is missing.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: `socket` takes integers only.
-        let descriptor = check(unsafe { libc::socket(family, kind, 0) })?;
-        // SAFETY: the kernel has just opened this descriptor for us; nobody else knows it.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-
-        if address.is_ipv6() {
-            set(&descriptor, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
-        }
+        let descriptor = open(address, libc::SOCK_DGRAM)?;
         if address.ip().is_unspecified() {
             match address {
                 SocketAddr::V4(_) => set(&descriptor, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?,
@@ -114,11 +105,26 @@ impl AsFd for UdpSocket {
     }
 }
 
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+/// A socket of this kind that never blocks, for one family only.
+pub(crate) fn open(address: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: `socket` takes integers only.
+    let descriptor = check(unsafe { libc::socket(family, kind, 0) })?;
+    // SAFETY: the kernel has just opened this descriptor for us; nobody else knows it.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    if address.is_ipv6() {
+        set(&descriptor, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    Ok(descriptor)
+}
+
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn set(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+pub(crate) fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    let socket = socket.as_fd();
     let len = size_of::<i32>() as libc::socklen_t;
     let value = (&raw const value).cast();
     // SAFETY: `value` points to an integer of `len` bytes on our stack, which outlives the call.
