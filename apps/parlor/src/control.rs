@@ -8,7 +8,9 @@ use parlor_node::{
     io::{Input, Output},
 };
 use parlor_signal::ApiKeys;
-use parlor_workers::{SendCommandError, WorkerCounters, WorkerGone, WorkerPanicked, Workers};
+use parlor_workers::{
+    HalfOpenCounters, SendCommandError, WorkerCounters, WorkerGone, WorkerPanicked, Workers,
+};
 use std::{
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -51,6 +53,7 @@ pub struct Totals {
     pub counts: Counts,
     pub counters: Counters,
     pub workers: Vec<WorkerCounters>,
+    pub half_open: Option<HalfOpenCounters>,
 }
 
 /// All that the control thread holds.
@@ -119,6 +122,7 @@ impl Control {
                     node_id: self.node.id().to_owned(),
                     counts: self.node.counts(),
                     counters: self.node.counters(),
+                    half_open: self.workers.half_open_counters(),
                     workers: self.workers.iter().map(|worker| *worker.counters()).collect(),
                 };
                 let _ = answer.send(state);

@@ -5,6 +5,7 @@ use parlor_gateway::{Gateway, RoomsQuestion};
 use parlor_metrics::{Kind, Page};
 use parlor_node::{ParticipantSnapshot, RoomSnapshot};
 use parlor_webhook::Webhooks;
+use parlor_workers::TcpPeerCounters;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,6 +29,7 @@ impl Metrics {
         let mut page = Page::new(&[("node_id", &totals.node_id), ("node_type", "SERVER")]);
         self.write_node(&mut page, &totals);
         write_media(&mut page, &totals);
+        write_tcp(&mut page, &totals);
         self.write_edges(&mut page);
         page.finish()
     }
@@ -95,14 +97,18 @@ impl Metrics {
 fn write_media(page: &mut Page, totals: &Totals) {
     let sum = |of: fn(&parlor_workers::WorkerCounters) -> u64| totals.workers.iter().map(of).sum();
     let directions: [(&str, u64, u64); 2] = [
-        ("incoming", sum(|w| w.shard.rtp_received), sum(|w| w.net.received_bytes)),
-        ("outgoing", sum(|w| w.shard.rtp_sent), sum(|w| w.net.sent_bytes)),
+        (
+            "incoming",
+            sum(|w| w.shard.rtp_received),
+            sum(|w| w.net.received_bytes + w.tcp.net.received_bytes),
+        ),
+        ("outgoing", sum(|w| w.shard.rtp_sent), sum(|w| w.net.sent_bytes + w.tcp.net.sent_bytes)),
     ];
     page.family("livekit_packet_total", Kind::Counter, "Media packets, authenticated.");
     for (direction, packets, _) in directions {
         page.value(&[("direction", direction)], packets);
     }
-    page.family("livekit_packet_bytes", Kind::Counter, "Payload of UDP datagrams.");
+    page.family("livekit_packet_bytes", Kind::Counter, "Payload of UDP datagrams and TCP frames.");
     for (direction, _, bytes) in directions {
         page.value(&[("direction", direction)], bytes);
     }
@@ -118,6 +124,37 @@ fn write_media(page: &mut Page, totals: &Totals) {
     for (index, worker) in totals.workers.iter().enumerate() {
         let worker_label = index.to_string();
         for (kind, value) in worker.net.entries() {
+            page.value(&[("worker", &worker_label), ("kind", kind)], value);
+        }
+    }
+}
+
+/// Peers over TCP: what went through their connections, and what became of these.
+fn write_tcp(page: &mut Page, totals: &Totals) {
+    let Some(half_open) = totals.half_open else { return };
+    let open = totals.workers.iter().map(|worker| worker.tcp.open).sum::<u64>();
+    page.single("parlor_tcp_connections", Kind::Gauge, "Open TCP connections of peers.", open);
+    let name = "parlor_tcp_connections_total";
+    page.family(name, Kind::Counter, "What became of TCP connections of peers.");
+    for (kind, value) in half_open.entries() {
+        page.value(&[("kind", kind)], value);
+    }
+    let sum = |of: fn(&TcpPeerCounters) -> u64| totals.workers.iter().map(|w| of(&w.tcp)).sum();
+    for (kind, value) in [
+        ("peer_opened", sum(|tcp| tcp.opened)),
+        ("peer_closed", sum(|tcp| tcp.closed)),
+        ("peer_malformed", sum(|tcp| tcp.malformed)),
+        ("peer_idle", sum(|tcp| tcp.idle)),
+        ("peer_unknown", sum(|tcp| tcp.unknown)),
+        ("peer_refused", sum(|tcp| tcp.refused)),
+    ] {
+        page.value(&[("kind", kind)], value);
+    }
+    let help = "What went through the TCP connections of peers, and not.";
+    page.family("parlor_tcp_total", Kind::Counter, help);
+    for (index, worker) in totals.workers.iter().enumerate() {
+        let worker_label = index.to_string();
+        for (kind, value) in worker.tcp.net.entries() {
             page.value(&[("worker", &worker_label), ("kind", kind)], value);
         }
     }

@@ -10,13 +10,13 @@ use crate::{
     settings,
 };
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use parlor_config::{Config, DEFAULT_UDP_PORT, PortRange};
+use parlor_config::{Config, DEFAULT_TCP_PORT, DEFAULT_UDP_PORT, PortRange};
 use parlor_gateway::Gateway;
-use parlor_node::{Node, NodeConfig, io::Input};
+use parlor_node::{Node, NodeConfig, TcpPolicy, io::Input};
 use parlor_storage::Storage;
 use parlor_transport::DtlsIdentity;
 use parlor_webhook::{WebhookConfig, Webhooks};
-use parlor_workers::{Workers, WorkersConfig};
+use parlor_workers::{StartError, TcpConfig, TcpLimits, Workers, WorkersConfig};
 use std::{
     io::{self, IsTerminal},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -380,9 +380,14 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
     let identity = DtlsIdentity::generate()?;
     let fingerprint = identity.fingerprint().clone();
     let seeds = (0..ports.count()).map(|_| seed()).collect::<Result<_, _>>()?;
-    let workers = WorkersConfig { first_port: ports.first(), listen, announced, identity, seeds };
-    let workers = Workers::start(workers, move || media.notify_one())
-        .map_err(|error| format!("{error} (choose other ports with --udp-port)"))?;
+    let tcp = tcp_port(config).map(|port| TcpConfig { port, limits: tcp_limits(config) });
+    let first_port = ports.first();
+    let workers = WorkersConfig { first_port, listen, announced, tcp, identity, seeds };
+    let workers = start_workers(workers, config, media)?;
+    let has_tcp = workers.half_open_counters().is_some();
+    if config.rtc.force_tcp && !has_tcp {
+        return Err("rtc.force_tcp leaves no way for media without rtc.tcp_port".into());
+    }
     let node = NodeConfig {
         api_keys: settings::api_keys(config),
         region: config.region.clone(),
@@ -392,11 +397,54 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
         shards: workers.iter().map(|worker| (worker.id(), worker.candidates().to_vec())).collect(),
         fingerprint,
         ice_lite: config.rtc.use_ice_lite,
+        tcp: TcpPolicy {
+            only: config.rtc.force_tcp,
+            fallback: config.rtc.allow_tcp_fallback && has_tcp,
+            fallback_rtt_threshold_ms: config.rtc.tcp_fallback_rtt_threshold,
+        },
         enable_remote_unmute: config.room.enable_remote_unmute,
         room_rules: settings::room_rules(config),
         limits: settings::node_limits(config),
     };
     Ok((workers, Node::new(node, seed()?)))
+}
+
+/// Where peers come over TCP, unless that is switched off.
+fn tcp_port(config: &Config) -> Option<u16> {
+    Some(config.rtc.tcp_port.unwrap_or(DEFAULT_TCP_PORT)).filter(|port| *port != 0)
+}
+
+fn tcp_limits(config: &Config) -> TcpLimits {
+    TcpLimits {
+        connections_per_address: config.limit.connections_per_address,
+        half_open_per_address: config.limit.half_open_per_address,
+    }
+}
+
+/// Starts the media threads. A TCP port that nobody chose and that is taken is done without.
+fn start_workers(
+    workers: WorkersConfig,
+    config: &Config,
+    media: Arc<Notify>,
+) -> Result<Workers, Failure> {
+    let start = |workers: WorkersConfig| {
+        let media = media.clone();
+        Workers::start(workers, move || media.notify_one())
+    };
+    let started = match start(workers.clone()) {
+        Err(error @ StartError::Listen { .. }) if config.rtc.tcp_port.is_none() => {
+            tracing::warn!("{error}; media goes over UDP only (choose a port with rtc.tcp_port)");
+            start(WorkersConfig { tcp: None, ..workers })
+        }
+        started => started,
+    };
+    started.map_err(|error| {
+        let key = match error {
+            StartError::Listen { .. } => "another port with --rtc.tcp_port",
+            _ => "other ports with --udp-port",
+        };
+        format!("{error} (choose {key})").into()
+    })
 }
 
 /// Randomness of the operating system: what `core` must not draw itself.

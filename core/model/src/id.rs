@@ -84,3 +84,40 @@ dense_id! {
     /// One media thread of this server.
     ShardId,
 }
+
+/// Letters at the start of a ufrag that name its shard.
+const UFRAG_SHARD_LETTERS: usize = 3;
+
+/// The ufrag of each peer begins with three letters for its shard: who sees a check that reached
+/// the server anywhere (over TCP, all shards have one port) knows where it belongs.
+impl ShardId {
+    /// The letters of this shard; the same for shards 17576 apart.
+    pub fn ufrag_prefix(self) -> String {
+        let letter = |n: u32| char::from(b'a' + (n % 26) as u8);
+        [self.0 / 676, self.0 / 26, self.0].map(letter).iter().collect()
+    }
+
+    /// The shard that a ufrag names.
+    pub fn of_ufrag(ufrag: &str) -> Option<Self> {
+        let letters = ufrag.as_bytes().get(..UFRAG_SHARD_LETTERS)?;
+        let value = |letter: &u8| letter.is_ascii_lowercase().then(|| u32::from(letter - b'a'));
+        letters.iter().try_fold(0, |shard, letter| Some(26 * shard + value(letter)?)).map(ShardId)
+    }
+}
+
+#[cfg(test)]
+mod shard_tests {
+    use super::*;
+
+    #[test]
+    fn a_ufrag_names_its_shard() {
+        for shard in [0, 1, 25, 26, 675, 676, 17_575].map(ShardId) {
+            let ufrag = shard.ufrag_prefix() + "QWERTY";
+            assert_eq!(ShardId::of_ufrag(&ufrag), Some(shard));
+        }
+        assert_eq!(ShardId(0).ufrag_prefix(), "aaa");
+        for foreign in ["", "ab", "abC", "ab1x", "äöü"] {
+            assert_eq!(ShardId::of_ufrag(foreign), None);
+        }
+    }
+}

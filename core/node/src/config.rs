@@ -25,6 +25,8 @@ pub struct NodeConfig {
     pub fingerprint: Fingerprint,
     /// Be an ICE-lite agent towards clients that can have it.
     pub ice_lite: bool,
+    /// When connections go over TCP.
+    pub tcp: TcpPolicy,
     /// Whether `MutePublishedTrack` may unmute.
     pub enable_remote_unmute: bool,
     /// How rooms begin.
@@ -54,6 +56,23 @@ impl Default for RoomRules {
             data_tracks: true,
             full_room_in_webhooks: false,
         }
+    }
+}
+
+/// When connections go over TCP; LiveKit's defaults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TcpPolicy {
+    /// Always, and never over UDP.
+    pub only: bool,
+    /// When UDP has failed a participant.
+    pub fallback: bool,
+    /// But not when the round trip of its signalling is as long as this; 0 is any.
+    pub fallback_rtt_threshold_ms: u32,
+}
+
+impl Default for TcpPolicy {
+    fn default() -> Self {
+        Self { only: false, fallback: true, fallback_rtt_threshold_ms: 0 }
     }
 }
 

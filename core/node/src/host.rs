@@ -51,6 +51,7 @@ pub(crate) struct Host {
     pub(crate) announced: crate::webhook::Announced,
     pub(crate) speakers: crate::speakers::Speakers,
     pub(crate) qualities: crate::quality::Qualities,
+    pub(crate) preferences: crate::preference::Preferences,
     /// Whose connections have to come to carry something else.
     pub(crate) unsettled: BTreeSet<ParticipantSid>,
     /// The deadline under which the node looks after this room.
@@ -81,6 +82,7 @@ impl Host {
             rpcs: BTreeMap::new(),
             speakers: Default::default(),
             qualities: Default::default(),
+            preferences: Default::default(),
             unsettled: BTreeSet::new(),
             scheduled: None,
         };

@@ -39,11 +39,14 @@ impl Host {
         );
 
         let client = Client::from(&request.client_info);
+        let identity = request.claims.identity();
+        let tcp_only = self.preferences.prefers_tcp(now.instant, cx.config.tcp, identity);
         let settings = PeerSettings {
             address: self.address(&sid),
             shard: self.shard,
             ice_lite: cx.config.ice_lite && !request.disable_ice_lite && client.allows_ice_lite(),
             playout_delay: self.room.settings().playout_delay.is_some(),
+            tcp_only,
         };
         let connection = match request.connection {
             ConnectionModel::Single => Connection::single(cx, now, settings),
@@ -57,7 +60,7 @@ impl Host {
         member.syncs_streams = self.room.settings().sync_streams && client.knows_stream_names();
         cx.outputs.push_back(Output::Accept { session });
         cx.sessions.insert(session, self.address(&sid));
-        self.send_join(cx, &sid, member);
+        self.send_join(cx, &sid, member, tcp_only && !cx.config.tcp.only);
         self.send_token(cx, now, &sid);
         self.apply(now, Command::SetJoined(sid.clone()));
         self.tell_agents_of_join(cx, now, &sid);
@@ -73,10 +76,16 @@ impl Host {
         Ok(())
     }
 
-    fn send_join(&mut self, cx: &mut Outside, sid: &ParticipantSid, member: Member) {
+    fn send_join(
+        &mut self,
+        cx: &mut Outside,
+        sid: &ParticipantSid,
+        member: Member,
+        is_fallback: bool,
+    ) {
         let Some(this) = self.room.participant(sid) else { return };
         let join = cx.server.join(&self.room, this, &self.secrets());
-        let message = join.message(member.connection.is_subscriber_primary());
+        let message = join.message(member.connection.is_subscriber_primary(), is_fallback);
         self.members.insert(sid.clone(), member);
         self.send(cx, sid, message);
     }

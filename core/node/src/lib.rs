@@ -29,6 +29,7 @@
 //!     shards: vec![(ShardId(0), vec![TransportAddress::udp("192.0.2.1:7882".parse().unwrap())])],
 //!     fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![0; 32] },
 //!     ice_lite: true,
+//!     tcp: Default::default(),
 //!     enable_remote_unmute: false,
 //!     room_rules: Default::default(),
 //!     limits: Default::default(),
@@ -71,6 +72,7 @@ mod operate;
 mod outside;
 mod participants;
 mod peer;
+mod preference;
 mod quality;
 mod reliable;
 mod requests;
@@ -85,7 +87,7 @@ mod webhook;
 
 pub use agents::WORKERS_MAX;
 pub use calls::NONCE_BYTES;
-pub use config::{Limits, NodeConfig, RoomRules};
+pub use config::{Limits, NodeConfig, RoomRules, TcpPolicy};
 pub use connection::CANDIDATES_BEFORE_OFFER_MAX;
 pub use host::{NONCES_MAX, UPDATE_BYTES_MAX};
 pub use join::JOIN_TRACKS_MAX;
@@ -98,6 +100,7 @@ pub use operate::{ParticipantSnapshot, RoomSnapshot};
 pub use outside::Counters;
 pub use participants::REVOKED_MAX;
 pub use peer::{CANDIDATE_BYTES_MAX, REMOTE_CANDIDATES_MAX};
+pub use preference::{PREFERENCE_TTL, PREFERENCES_MAX};
 pub use reliable::{SENT_DATA_BYTES_MAX, SENT_DATA_TTL};
 pub use resume::{CLOSED_TIMEOUT, RESUME_TIMEOUT, SIMULATED_DROP_TTL};
 pub use rpc::{RPC_PAYLOAD_BYTES_MAX, RPC_TIMEOUT, RPC_TIMEOUT_MAX, RPCS_MAX};

@@ -25,6 +25,9 @@ impl Host {
         self.peer_returned(sid, id);
         let Some(member) = self.members.get_mut(sid) else { return };
         let is_primary = member.connection.primary().is_some_and(|primary| primary.id == id);
+        if is_primary {
+            member.active_since = Some(now.instant);
+        }
         if is_primary && !member.active {
             member.active = true;
             tracing::info!(room = %self.room.name(), participant = %sid, "active");

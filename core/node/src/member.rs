@@ -38,6 +38,12 @@ pub(crate) struct Member {
     pub(crate) connection: Connection,
     pub(crate) joined: Instant,
     pub(crate) active: bool,
+    /// Since when it is, or was when it was last.
+    pub(crate) active_since: Option<Instant>,
+    /// When one of its peers last lost its path.
+    pub(crate) path_lost_at: Option<Instant>,
+    /// The round trip of its signalling, as it says.
+    pub(crate) signal_rtt_ms: u32,
     pub(crate) last_signal: Instant,
     /// Whether the client has ever pinged; one that never does is not expected to.
     pub(crate) pings: bool,
@@ -103,6 +109,9 @@ impl Member {
             connection,
             joined: now.instant,
             active: false,
+            active_since: None,
+            path_lost_at: None,
+            signal_rtt_ms: 0,
             last_signal: now.instant,
             pings: false,
             refresh_at: now.instant + TOKEN_REFRESH_INTERVAL,

@@ -7,7 +7,7 @@ use crate::{
 use livekit_protocol::signal_response::Message;
 use parlor_model::{
     IceCredentials, ParticipantSid, PeerId, RoomName, ShardId, Ssrc, SubscriptionId, TrackId,
-    TrackSid, TransportProtocol,
+    TrackSid, TransportAddress, TransportProtocol,
 };
 use parlor_sfu::command::MediaCommand;
 use parlor_signal::{frame::Encoder, response::Server};
@@ -104,11 +104,10 @@ impl Outside {
         self.text(SID_ALPHABET, length)
     }
 
-    pub(crate) fn ice_credentials(&mut self) -> IceCredentials {
-        IceCredentials {
-            ufrag: self.text(LETTERS, UFRAG_LENGTH),
-            pwd: self.text(LETTERS, PWD_LENGTH),
-        }
+    pub(crate) fn ice_credentials(&mut self, shard: ShardId) -> IceCredentials {
+        let prefix = shard.ufrag_prefix();
+        let random = self.text(LETTERS, UFRAG_LENGTH - prefix.len());
+        IceCredentials { ufrag: prefix + &random, pwd: self.text(LETTERS, PWD_LENGTH) }
     }
 
     pub(crate) fn nonce(&mut self) -> Vec<u8> {
@@ -165,15 +164,17 @@ impl Outside {
     }
 
     /// The candidate lines of a shard's addresses, in their order.
-    pub(crate) fn candidates(&self, shard: ShardId, ufrag: &str) -> Vec<String> {
+    pub(crate) fn candidates(&self, shard: ShardId, ufrag: &str, tcp_only: bool) -> Vec<String> {
         /// RFC 8445 section 5.1.2.1, component 1.
         const UDP_HOST: u32 = (126 << 24) + 255;
         /// The same of TCP, as LiveKit's: below all of UDP (RFC 6544 section 4.2, passive).
         const TCP_HOST: u32 = (99 << 24) + 255;
         let addresses = self.config.shards.iter().find(|(id, _)| *id == shard);
         let addresses = addresses.map_or(&[][..], |(_, addresses)| addresses);
+        let is_chosen =
+            |local: &&TransportAddress| !tcp_only || local.protocol == TransportProtocol::Tcp;
         (0_u32..)
-            .zip(addresses)
+            .zip(addresses.iter().filter(is_chosen))
             .map(|(index, local)| {
                 let (protocol, base, preference, role) = match local.protocol {
                     TransportProtocol::Udp => ("udp", UDP_HOST, 65_535, ""),

@@ -23,6 +23,8 @@ pub(crate) struct Peer {
     media: MediaDescription,
     remote_candidates: BTreeSet<String>,
     trickled: bool,
+    /// From the next ICE restart on.
+    pub(crate) tcp_only: bool,
 }
 
 /// How a new peer is to be.
@@ -33,15 +35,17 @@ pub(crate) struct PeerSettings {
     pub(crate) ice_lite: bool,
     /// Whether video may say how long its receiver waits before it shows a frame.
     pub(crate) playout_delay: bool,
+    /// Neither offer UDP nor take it.
+    pub(crate) tcp_only: bool,
 }
 
 impl Peer {
     pub(crate) fn open(cx: &mut Outside, settings: &PeerSettings, opens_channels: bool) -> Self {
         let id = cx.peer_id();
-        let ice = cx.ice_credentials();
         let shard = settings.shard;
+        let ice = cx.ice_credentials(shard);
         let local = parlor_sdp::LocalTransport {
-            candidates: cx.candidates(shard, &ice.ufrag),
+            candidates: cx.candidates(shard, &ice.ufrag, settings.tcp_only),
             fingerprint: cx.config.fingerprint.clone(),
             ice_lite: settings.ice_lite,
             ice: ice.clone(),
@@ -59,13 +63,14 @@ impl Peer {
             media: MediaDescription::default(),
             remote_candidates: BTreeSet::new(),
             trickled: false,
+            tcp_only: settings.tcp_only,
         }
     }
 
     /// Takes new ICE credentials because the client restarts ICE.
     pub(crate) fn restart_ice(&mut self, cx: &mut Outside) {
-        self.local.ice = cx.ice_credentials();
-        self.local.candidates = cx.candidates(self.shard, &self.local.ice.ufrag);
+        self.local.ice = cx.ice_credentials(self.shard);
+        self.local.candidates = cx.candidates(self.shard, &self.local.ice.ufrag, self.tcp_only);
         self.trickled = false;
         let ice = self.local.ice.clone();
         cx.command(self.shard, MediaCommand::RestartIce { peer: self.id, ice });
@@ -93,7 +98,10 @@ impl Peer {
     }
 
     pub(crate) fn add_candidate(&mut self, cx: &mut Outside, candidate: String) {
+        let is_tcp =
+            |line: &str| line.split(' ').nth(2).is_some_and(|p| p.eq_ignore_ascii_case("tcp"));
         if candidate.len() > CANDIDATE_BYTES_MAX
+            || (self.tcp_only && !is_tcp(&candidate))
             || self.remote_candidates.len() >= REMOTE_CANDIDATES_MAX
             || !self.remote_candidates.insert(candidate.clone())
         {

@@ -63,6 +63,9 @@ impl Host {
                 let (last_ping_timestamp, timestamp) =
                     (ping.timestamp, now.unix.as_millis() as i64);
                 let pong = proto::Pong { last_ping_timestamp, timestamp };
+                if let Some(member) = self.members.get_mut(sid) {
+                    member.signal_rtt_ms = u32::try_from(ping.rtt).unwrap_or(0);
+                }
                 self.send(cx, sid, Message::PongResp(pong));
             }
             Request::UpdateMetadata(update) => self.handle_update_metadata(cx, now, sid, update),

@@ -184,6 +184,9 @@ impl Host {
         failure: PeerFailure,
     ) {
         tracing::info!(room = %self.room.name(), participant = %sid, ?failure, "connection failed");
+        if failure == PeerFailure::ConnectionTimeout {
+            self.note_lost_path(cx, now, sid);
+        }
         let Some(member) = self.members.get_mut(sid) else { return };
         let window = match failure {
             PeerFailure::ConnectionTimeout if member.active => RESUME_TIMEOUT,

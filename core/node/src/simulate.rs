@@ -40,9 +40,12 @@ impl Host {
                 member.speaks_until = Some(now.instant + seconds.min(SIMULATED_SPEECH_MAX));
                 return self.send_simulated_speaker(cx, sid, SIMULATED_LEVEL);
             }
-            // The estimate belongs to the packet path; candidates of TCP are not offered yet.
-            Some(Scenario::SubscriberBandwidth(_) | Scenario::SwitchCandidateProtocol(_))
-            | None => return,
+            Some(Scenario::SwitchCandidateProtocol(protocol)) => {
+                let protocol = proto::CandidateProtocol::try_from(protocol);
+                return self.switch_protocol(cx, now, sid, protocol.unwrap_or_default());
+            }
+            // The estimate belongs to the packet path.
+            Some(Scenario::SubscriberBandwidth(_)) | None => return,
         };
         member.leaves_silently = silently;
         self.apply(now, Command::Leave(sid.clone(), reason));

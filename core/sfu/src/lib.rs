@@ -77,5 +77,5 @@ pub use counters::Counters;
 #[doc(hidden)]
 pub use forward::bare::forward_bytes;
 /// The certificate that a [`ShardConfig`] asks for.
-pub use parlor_transport::DtlsIdentity;
+pub use parlor_transport::{DtlsIdentity, stun_username_ufrag};
 pub use shard::{PeerState, Shard, ShardConfig};

@@ -60,6 +60,11 @@ impl Client {
         self.protocol >= 6 && !self.firefox
     }
 
+    /// Whether it connects to candidates of TCP: all but LiveKit's Go SDK.
+    pub fn takes_tcp(&self) -> bool {
+        self.sdk != Sdk::Go
+    }
+
     /// Whether it overlooks a track that comes again in the section that it left: the clients on
     /// LiveKit's Rust SDK, where the server offers (`dispatched_streams` in its `rtc_session.rs`).
     pub fn overlooks_returns(&self) -> bool {
@@ -249,9 +254,14 @@ pub struct RoomSecrets<'a> {
 pub struct Join(proto::JoinResponse);
 
 impl Join {
-    /// The message; `subscriber_primary` when the server offers the connection that counts.
-    pub fn message(mut self, subscriber_primary: bool) -> Message {
+    /// The message; `subscriber_primary` when the server offers the connection that counts,
+    /// `is_fallback` when the participant is to use another protocol than UDP.
+    pub fn message(mut self, subscriber_primary: bool, is_fallback: bool) -> Message {
         self.0.subscriber_primary = subscriber_primary;
+        if is_fallback {
+            self.0.fast_publish = false;
+            self.0.client_configuration = Some(proto::ClientConfiguration::default());
+        }
         Message::Join(self.0)
     }
 }

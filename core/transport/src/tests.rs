@@ -2,3 +2,4 @@ mod attack;
 mod pair;
 mod path;
 mod session;
+mod tcp;

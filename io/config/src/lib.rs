@@ -44,6 +44,8 @@ use std::{
 pub const DEFAULT_PORT: u16 = 7880;
 /// First UDP port of media when none is configured.
 pub const DEFAULT_UDP_PORT: u16 = 7882;
+/// TCP port of media when none is configured.
+pub const DEFAULT_TCP_PORT: u16 = 7881;
 /// Key and secret of the development mode when no key is configured.
 pub const DEV_KEY: (&str, &str) = ("devkey", "secret");
 

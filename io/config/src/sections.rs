@@ -10,6 +10,15 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Rtc {
     /// One media thread per port. Unset: from [`DEFAULT_UDP_PORT`] on, one per processor.
     pub udp_port: Option<PortRange>,
+    /// TCP port of media for peers that UDP does not reach; 0 for none. Unset:
+    /// [`DEFAULT_TCP_PORT`](crate::DEFAULT_TCP_PORT), if it is free.
+    pub tcp_port: Option<u16>,
+    /// TCP is the only way.
+    pub force_tcp: bool,
+    /// Who has lost a connection over UDP gets the next one over TCP.
+    pub allow_tcp_fallback: bool,
+    /// But not if its signalling has a round trip of so many milliseconds; 0 for any.
+    pub tcp_fallback_rtt_threshold: u32,
     /// The address that clients are told, one per family, separated by a comma; unset: those of
     /// the network interfaces.
     pub node_ip: String,
@@ -27,6 +36,10 @@ impl Default for Rtc {
             ["global.stun.twilio.com:3478", "stun.l.google.com:19302", "stun1.l.google.com:19302"];
         Self {
             udp_port: None,
+            tcp_port: None,
+            force_tcp: false,
+            allow_tcp_fallback: true,
+            tcp_fallback_rtt_threshold: 0,
             node_ip: String::new(),
             use_ice_lite: false,
             enable_loopback_candidate: false,

@@ -4,7 +4,7 @@
 //! address to this machine, the kernel never sees that one: datagrams come to another address and
 //! must leave from it.
 
-use parlor_model::TransportAddress;
+use parlor_model::{TransportAddress, TransportProtocol};
 use std::net::{IpAddr, SocketAddr};
 
 /// An address that clients are told to send to.
@@ -62,9 +62,10 @@ impl Addresses {
         Ok(Self { entries, sockets })
     }
 
-    /// The candidates.
-    pub(crate) fn announced(&self) -> Vec<TransportAddress> {
-        self.entries.iter().map(|entry| TransportAddress::udp(entry.announced)).collect()
+    /// The candidates, of sockets of this protocol.
+    pub(crate) fn announced(&self, protocol: TransportProtocol) -> Vec<TransportAddress> {
+        let addresses = self.entries.iter().map(|entry| entry.announced);
+        addresses.map(|address| TransportAddress { protocol, address }).collect()
     }
 
     /// What the shard is to know a datagram's destination by.
@@ -124,7 +125,7 @@ mod tests {
         let announced = [Announced::new(ip("10.0.0.5")), Announced::new(ip("2001:db8::5"))];
         let addresses = Addresses::new(sockets, &announced).unwrap();
         let announced = [at("10.0.0.5:7882"), at("[2001:db8::5]:7882")].map(TransportAddress::udp);
-        assert_eq!(addresses.announced(), announced);
+        assert_eq!(addresses.announced(TransportProtocol::Udp), announced);
         assert_eq!(addresses.incoming(0, at("10.0.0.5:7882")), at("10.0.0.5:7882"));
         assert_eq!(addresses.outgoing(at("10.0.0.5:7882")), Some((0, Some(ip("10.0.0.5")))));
         assert_eq!(

@@ -1,7 +1,8 @@
 //! What the workers are started with, and why they may not start.
 
 use crate::addresses::{Addresses, Announced};
-use parlor_net::UdpSocket;
+use crate::tcp::TcpLimits;
+use parlor_net::{TcpListener, UdpSocket};
 use parlor_sfu::DtlsIdentity;
 use std::{
     io,
@@ -17,10 +18,21 @@ pub struct WorkersConfig {
     pub listen: Vec<IpAddr>,
     /// The addresses that become candidates.
     pub announced: Vec<Announced>,
+    /// Where peers may come over TCP, if they may.
+    pub tcp: Option<TcpConfig>,
     /// The certificate of all peers.
     pub identity: DtlsIdentity,
     /// The randomness of each shard; as many workers as there are seeds.
     pub seeds: Vec<[u8; 32]>,
+}
+
+/// Where peers may come over TCP.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpConfig {
+    /// The port of all workers; 0 draws a free one.
+    pub port: u16,
+    /// What one address may take.
+    pub limits: TcpLimits,
 }
 
 /// Why the workers could not start.
@@ -29,6 +41,14 @@ pub enum StartError {
     /// A port is taken, or an address is not ours.
     #[error("cannot receive media on UDP {address}: {source}")]
     Bind {
+        /// Address and port.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A TCP port is taken, or an address is not ours.
+    #[error("cannot accept media on TCP {address}: {source}")]
+    Listen {
         /// Address and port.
         address: SocketAddr,
         /// What the kernel said.
@@ -51,6 +71,22 @@ pub enum StartError {
 }
 
 impl WorkersConfig {
+    /// The listeners of TCP, and what their candidates are.
+    pub(crate) fn listen(
+        &self,
+        tcp: TcpConfig,
+    ) -> Result<(Vec<TcpListener>, Addresses), StartError> {
+        let mut listeners = Vec::with_capacity(self.listen.len());
+        for ip in &self.listen {
+            let address = SocketAddr::new(*ip, tcp.port);
+            let listener = TcpListener::bind(address);
+            listeners.push(listener.map_err(|source| StartError::Listen { address, source })?);
+        }
+        let local = listeners.iter().map(TcpListener::local_address).collect();
+        let addresses = Addresses::new(local, &self.announced).map_err(StartError::NotListening)?;
+        Ok((listeners, addresses))
+    }
+
     /// The sockets of one worker, and what its candidates are.
     pub(crate) fn open(&self, worker: usize) -> Result<(Vec<UdpSocket>, Addresses), StartError> {
         let port = match self.first_port {

@@ -2,9 +2,10 @@
 
 use crate::{
     StartError, WorkersConfig,
+    tcp::{Acceptor, Connections, HANDOVER_RING, HalfOpenCounters, SharedCounters},
     worker::{FromWorker, ToWorker, Worker, WorkerCounters},
 };
-use parlor_model::{DataChannel, ShardId, TransportAddress};
+use parlor_model::{DataChannel, ShardId, TransportAddress, TransportProtocol};
 use parlor_ring::{Waker, ring, wakeup};
 use parlor_sfu::{
     Shard, ShardConfig,
@@ -30,6 +31,16 @@ pub const MAX_QUEUED_COMMANDS: usize = 65_536;
 pub struct Workers {
     workers: Vec<WorkerHandle>,
     threads: Vec<JoinHandle<WorkerCounters>>,
+    tcp: Option<AcceptorHandle>,
+}
+
+/// The thread that accepts TCP connections.
+#[derive(Debug)]
+struct AcceptorHandle {
+    stop: ring::Sender<()>,
+    waker: Waker,
+    thread: JoinHandle<()>,
+    counters: Arc<SharedCounters>,
 }
 
 /// One media thread, as the control thread sees it.
@@ -83,15 +94,25 @@ impl Workers {
     ) -> Result<Self, StartError> {
         let open = (0..config.seeds.len()).map(|worker| config.open(worker));
         let open = open.collect::<Result<Vec<_>, _>>()?;
+        let listen = config.tcp.map(|tcp| config.listen(tcp).map(|listen| (listen, tcp.limits)));
+        let listen = listen.transpose()?;
+        let mut takers = Vec::new();
         let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(notify);
-        let mut workers = Self { workers: Vec::new(), threads: Vec::new() };
+        let mut workers = Self { workers: Vec::new(), threads: Vec::new(), tcp: None };
         for (index, ((sockets, addresses), seed)) in open.into_iter().zip(config.seeds).enumerate()
         {
             let id = ShardId(index as u32);
             let (commands, commands_out) = ring::channel(COMMAND_RING);
             let (events_in, events) = ring::channel(EVENT_RING);
             let (waker, wakeup) = wakeup()?;
-            let candidates = addresses.announced();
+            let mut candidates = addresses.announced(TransportProtocol::Udp);
+            let mut tcp = None;
+            if let Some(((_, addresses), _)) = &listen {
+                candidates.extend(Acceptor::announced(addresses));
+                let (incoming, incoming_out) = ring::channel(HANDOVER_RING);
+                takers.push((incoming, waker.clone()));
+                tcp = Some(Connections::new(incoming_out)?);
+            }
             let shard_config = ShardConfig {
                 identity: config.identity.clone(),
                 local_addresses: candidates.clone(),
@@ -104,6 +125,7 @@ impl Workers {
                 let _farewell = Farewell(notify.clone());
                 let shard = Shard::new(shard_config);
                 Worker::new(shard, sockets, addresses, commands_out, events_in, notify, wakeup)
+                    .with_tcp(tcp)
                     .run()
             };
             // From here on an early return drops `workers`, which stops what already runs.
@@ -120,7 +142,29 @@ impl Workers {
                 counters: WorkerCounters::default(),
             });
         }
+        if let Some(((listeners, addresses), limits)) = listen {
+            let (waker, wakeup) = wakeup()?;
+            let (stop, stopped) = ring::channel(1);
+            let counters = Arc::<SharedCounters>::default();
+            let acceptor = Acceptor {
+                listeners,
+                addresses,
+                limits,
+                workers: takers,
+                wakeup,
+                stop: stopped,
+                counters: counters.clone(),
+            };
+            let thread = thread::Builder::new().name("accept-media".to_owned());
+            let thread = thread.spawn(move || acceptor.run())?;
+            workers.tcp = Some(AcceptorHandle { stop, waker, thread, counters });
+        }
         Ok(workers)
+    }
+
+    /// What became of TCP connections before a worker had them; `None` where none are accepted.
+    pub fn half_open_counters(&self) -> Option<HalfOpenCounters> {
+        self.tcp.as_ref().map(|tcp| tcp.counters.read())
     }
 
     /// The worker that owns a shard.
@@ -148,6 +192,13 @@ impl Workers {
     }
 
     fn join(&mut self) -> Vec<Result<WorkerCounters, WorkerPanicked>> {
+        if let Some(AcceptorHandle { stop, waker, thread, .. }) = self.tcp.take() {
+            drop(stop);
+            waker.wake();
+            if thread.join().is_err() {
+                tracing::error!("the thread that accepts TCP connections has panicked");
+            }
+        }
         for worker in self.workers.drain(..) {
             let WorkerHandle { commands, waker, .. } = worker;
             drop(commands); // which is how a worker learns that it is to end
@@ -309,6 +360,7 @@ mod tests {
             first_port: 0,
             listen: vec![localhost],
             announced: vec![Announced::new(localhost)],
+            tcp: None,
             identity: DtlsIdentity::generate().unwrap(),
             seeds: vec![[1; 32]],
         };

@@ -5,6 +5,10 @@
 //! has to send and to tell, and sleeps again. What it never does: decide anything about media,
 //! share state with another thread, lock, allocate for a packet, or log one.
 //!
+//! Peers that UDP does not reach come over TCP: one more thread accepts, waits for the first
+//! check of ICE, which names the worker, and hands the connection over. From then on it is the
+//! worker's, and a datagram over it is like any other to the shard.
+//!
 //! Control and workers talk over two rings each ([`parlor_ring`]):
 //!
 //! * [`WorkerHandle::send`] takes commands. When the ring is full they queue in the handle, in
@@ -25,6 +29,7 @@
 //!         first_port: 7882,
 //!         listen: vec!["0.0.0.0".parse()?],
 //!         announced: vec![Announced::new("192.0.2.7".parse()?)],
+//!         tcp: None,
 //!         identity: parlor_sfu::DtlsIdentity::generate()?,
 //!         seeds: vec![[1; 32], [2; 32]], // two workers
 //!     },
@@ -46,11 +51,16 @@
 mod addresses;
 mod config;
 mod handle;
+mod tcp;
 mod worker;
 
 pub use addresses::Announced;
-pub use config::{StartError, WorkersConfig};
+pub use config::{StartError, TcpConfig, WorkersConfig};
 pub use handle::{
     MAX_QUEUED_COMMANDS, SendCommandError, WorkerGone, WorkerHandle, WorkerPanicked, Workers,
+};
+pub use tcp::{
+    FIRST_CHECK_TIMEOUT, HANDOVER_RING, HalfOpenCounters, IDLE_TIMEOUT, MAX_CONNECTIONS,
+    MAX_HALF_OPEN, TcpLimits, TcpPeerCounters, UNKNOWN_TIMEOUT,
 };
 pub use worker::WorkerCounters;

@@ -1,7 +1,11 @@
 //! The media thread's side.
 
-use crate::{addresses::Addresses, handle::COMMAND_RING};
-use parlor_model::Path;
+use crate::{
+    addresses::Addresses,
+    handle::COMMAND_RING,
+    tcp::{Connections, TcpPeerCounters},
+};
+use parlor_model::{Path, TransportProtocol};
 use parlor_net::{NetCounters, Poll, RecvBatch, Run, UdpSocket};
 use parlor_ring::{Wakeup, ring};
 use parlor_sfu::{
@@ -58,6 +62,8 @@ pub(crate) enum FromWorker {
 pub struct WorkerCounters {
     /// Its sockets together.
     pub net: NetCounters,
+    /// Its TCP connections.
+    pub tcp: TcpPeerCounters,
     /// Its shard.
     pub shard: Counters,
     /// Times that it woke and looked at everything.
@@ -74,6 +80,7 @@ pub(crate) struct Worker {
     shard: Shard,
     sockets: Vec<UdpSocket>,
     addresses: Addresses,
+    tcp: Option<Connections>,
     commands: ring::Receiver<ToWorker>,
     events: ring::Sender<FromWorker>,
     notify: Arc<dyn Fn() + Send + Sync>,
@@ -110,6 +117,7 @@ impl Worker {
             shard,
             sockets,
             addresses,
+            tcp: None,
             commands,
             events,
             notify,
@@ -121,6 +129,11 @@ impl Worker {
             behind: false,
             report_due: false,
         }
+    }
+
+    /// Takes peers that come over TCP too.
+    pub(crate) fn with_tcp(self, tcp: Option<Connections>) -> Self {
+        Self { tcp, ..self }
     }
 
     /// Until the control thread drops its end of the command ring.
@@ -142,10 +155,14 @@ impl Worker {
         self.counters.turns += 1;
         let commands_left = self.take_commands(now);
         let receive_failed = self.receive(now);
+        self.receive_tcp(now);
         if self.shard.poll_timeout().is_some_and(|at| at <= now) {
             self.shard.handle_timeout(now);
         }
         let unsent = self.flush(now);
+        if let Some(tcp) = &mut self.tcp {
+            tcp.handle_timeout(now, &self.shard);
+        }
         let events_waiting = self.hand_over_events();
         Outlook { more: commands_left || unsent, events_waiting, receive_failed }
     }
@@ -177,10 +194,11 @@ impl Worker {
 
     /// Reads one batch of each socket that has something. Whether that failed.
     fn receive(&mut self, now: Instant) -> bool {
+        let first = self.first_socket();
         let Self { shard, sockets, addresses, poll, received, counters, .. } = self;
         let mut failed = false;
         for (index, socket) in sockets.iter_mut().enumerate() {
-            if !poll.is_ready(index + 1) {
+            if !poll.is_ready(first + index) {
                 continue;
             }
             let read = socket.recv(received, |local, remote, datagram| {
@@ -197,6 +215,19 @@ impl Worker {
             }
         }
         failed
+    }
+
+    /// The place of the first UDP socket in what we sleep on: after wake-up and TCP.
+    fn first_socket(&self) -> usize {
+        1 + usize::from(self.tcp.is_some())
+    }
+
+    fn receive_tcp(&mut self, now: Instant) {
+        let Some(tcp) = &mut self.tcp else { return };
+        tcp.take_incoming(now, &mut self.shard);
+        if self.poll.is_ready(1) {
+            tcp.carry(now, &mut self.shard);
+        }
     }
 
     /// Sends what the shard has. Whether there may be more.
@@ -216,9 +247,10 @@ impl Worker {
         if self.to_send.is_empty() {
             return;
         }
-        let Self { sockets, addresses, to_send, counters, .. } = self;
+        let Self { sockets, addresses, to_send, counters, tcp, .. } = self;
+        let udp = || to_send.runs().filter(|run| run.path.protocol == TransportProtocol::Udp);
         for (index, socket) in sockets.iter_mut().enumerate() {
-            let own = to_send.runs().filter_map(|run| match addresses.outgoing(run.path.local) {
+            let own = udp().filter_map(|run| match addresses.outgoing(run.path.local) {
                 Some((socket, local)) if socket == index => Some(Run {
                     local,
                     remote: run.path.remote,
@@ -229,9 +261,12 @@ impl Worker {
             });
             socket.send(own, SEND_PATIENCE);
         }
-        let unroutable = to_send.runs().filter(|run| addresses.outgoing(run.path.local).is_none());
+        let unroutable = udp().filter(|run| addresses.outgoing(run.path.local).is_none());
         counters.send_unroutable +=
             unroutable.map(|run| run.datagrams().count() as u64).sum::<u64>();
+        if let Some(tcp) = tcp {
+            tcp.send(to_send.runs());
+        }
     }
 
     /// Whether some had no room.
@@ -259,17 +294,21 @@ impl Worker {
     fn sleep(&mut self, outlook: Outlook) {
         self.wakeup.park();
         // The look after parking: what was pushed before the waker saw us parked.
-        let timeout = if outlook.more || !self.commands.is_empty() || self.commands.is_closed() {
+        let tcp = self.tcp.as_ref();
+        let has_more = outlook.more || tcp.is_some_and(Connections::has_incoming);
+        let timeout = if has_more || !self.commands.is_empty() || self.commands.is_closed() {
             Some(Duration::ZERO)
         } else {
             let now = Instant::now();
-            let due = self.shard.poll_timeout().map(|at| at.saturating_duration_since(now));
+            let due = [self.shard.poll_timeout(), tcp.and_then(Connections::poll_timeout)];
+            let due = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
             let events = outlook.events_waiting.then_some(EVENT_RETRY);
             let sockets = outlook.receive_failed.then_some(RECEIVE_RETRY);
             [due, events, sockets].into_iter().flatten().min()
         };
         let sockets = self.sockets.iter().map(AsFd::as_fd).filter(|_| !outlook.receive_failed);
-        let waiting = self.poll.wait(iter::once(self.wakeup.as_fd()).chain(sockets), timeout);
+        let sources = iter::once(self.wakeup.as_fd()).chain(tcp.map(Connections::source));
+        let waiting = self.poll.wait(sources.chain(sockets), timeout);
         self.wakeup.unpark();
         if self.poll.is_ready(0) {
             self.wakeup.clear();
@@ -284,6 +323,7 @@ impl Worker {
     fn totals(&self) -> WorkerCounters {
         let mut totals = self.counters;
         self.sockets.iter().for_each(|socket| totals.net += socket.counters());
+        totals.tcp = self.tcp.as_ref().map(Connections::counters).unwrap_or_default();
         totals.shard = *self.shard.counters();
         totals
     }
@@ -311,7 +351,7 @@ mod tests {
         let addresses = Addresses::new(local, &[Announced::new(localhost)]).unwrap();
         let shard = Shard::new(ShardConfig {
             identity: DtlsIdentity::generate().unwrap(),
-            local_addresses: addresses.announced(),
+            local_addresses: addresses.announced(TransportProtocol::Udp),
             seed: [1; 32],
         });
         let (mut commands, commands_out) = ring::channel(16);

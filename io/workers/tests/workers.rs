@@ -22,6 +22,7 @@ fn config(workers: usize) -> WorkersConfig {
         first_port: 0,
         listen: vec![LOCALHOST],
         announced: vec![Announced::new(LOCALHOST)],
+        tcp: None,
         identity: DtlsIdentity::generate().unwrap(),
         seeds: (0..workers).map(|worker| [worker as u8; 32]).collect(),
     }

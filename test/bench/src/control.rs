@@ -44,6 +44,7 @@ impl ControlRoom {
             )],
             fingerprint: identity.fingerprint().clone(),
             ice_lite: true,
+            tcp: Default::default(),
             enable_remote_unmute: false,
             room_rules: Default::default(),
             limits: Default::default(),

@@ -28,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("sdp", targets::sdp),
     ("offer", targets::offer),
     ("datagram", targets::datagram),
+    ("tcp_frames", targets::tcp_frames),
     ("dcep", targets::dcep),
     ("signal", targets::signal),
     ("join_request", targets::join_request),

@@ -31,6 +31,34 @@ pub fn forwarder(data: &[u8]) {
     black_box(parlor_sfu::forward_bytes(Instant::now(), data));
 }
 
+/// The frames of a stream together are the stream, and its second half is split as the whole was.
+pub fn tcp_frames(data: &[u8]) {
+    let (mut rest, mut ends) = (data, vec![0]);
+    let mut bytes = 0;
+    let whole = loop {
+        match parlor_net::split_frame(rest) {
+            Ok((Some(frame), after)) => {
+                bytes += 2 + frame.len();
+                rest = after;
+                ends.push(bytes);
+            }
+            other => break other,
+        }
+    };
+    assert_eq!(bytes + rest.len(), data.len());
+    let begin = ends.get(ends.len() / 2).copied().unwrap_or(0);
+    let mut tail = data.get(begin..).unwrap_or_default();
+    for _ in ends.len() / 2 + 1..ends.len() {
+        let split = parlor_net::split_frame(tail);
+        assert!(matches!(split, Ok((Some(_), _))));
+        tail = split.map_or(tail, |(_, after)| after);
+    }
+    assert_eq!(parlor_net::split_frame(tail), whole);
+    if let Some((_, after)) = whole.ok().filter(|(frame, _)| frame.is_none()) {
+        black_box(stun_username_ufrag(after.get(2..).unwrap_or_default()));
+    }
+}
+
 pub fn rtp(data: &[u8]) {
     black_box(classify(data));
     for packet in [RtpPacket::parse(data), RtpPacket::parse_protected(data)].into_iter().flatten() {

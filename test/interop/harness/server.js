@@ -53,7 +53,8 @@ export class Server {
     mkdirSync(folder, { recursive: true });
     const port = await freeTcpPort();
     const udpPort = await freeUdpPorts();
-    const args = ["serve", ...(dev ? ["--dev"] : []), "--port", String(port), "--udp-port", String(udpPort)];
+    const tcpPort = await freeTcpPort();
+    const args = ["serve", ...(dev ? ["--dev"] : []), "--port", String(port), "--udp-port", String(udpPort), "--rtc.tcp_port", String(tcpPort)];
     if (config) {
       writeFileSync(join(folder, "config.yaml"), config);
       args.push("--config", join(folder, "config.yaml"));

@@ -258,7 +258,10 @@ globalThis.participant = {
     const { publisher, subscriber } = room.engine.pcManager;
     const paths = [publisher, subscriber].filter(Boolean).map(async (transport) => {
       const lite = transport.getRemoteDescription()?.sdp.includes("a=ice-lite") ?? false;
-      return { lite, address: (await transport.getConnectedAddress()) ?? null };
+      const report = await transport.getStats();
+      const pair = [...report.values()].find((entry) => entry.type === "candidate-pair" && entry.nominated && entry.state === "succeeded");
+      const protocol = report.get(pair?.remoteCandidateId)?.protocol ?? null;
+      return { lite, protocol, address: (await transport.getConnectedAddress()) ?? null };
     });
     return Promise.all(paths);
   },

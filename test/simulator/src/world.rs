@@ -549,6 +549,7 @@ fn node_config(identity: &DtlsIdentity, shards: u16) -> NodeConfig {
             .collect(),
         fingerprint: identity.fingerprint().clone(),
         ice_lite: true,
+        tcp: Default::default(),
         enable_remote_unmute: false,
         room_rules: Default::default(),
         limits: Default::default(),

@@ -177,6 +177,18 @@ impl Connection {
         }
     }
 
+    /// Whether TCP is to be the only way from the next ICE restart on.
+    pub(crate) fn prefer_tcp(&mut self, tcp_only: bool) {
+        let (offered, subscriber) = match self {
+            Self::Single(single) => (&mut single.offered, None),
+            Self::Pair(pair) => (&mut pair.publisher, Some(&mut pair.subscriber.peer)),
+        };
+        offered.settings.tcp_only = tcp_only;
+        for peer in offered.peer.iter_mut().chain(subscriber) {
+            peer.tcp_only = tcp_only;
+        }
+    }
+
     /// Whatever must be said now so that the connection comes to carry what it should.
     pub(crate) fn negotiate(&mut self, now: Now) -> Vec<Message> {
         match self {

@@ -20,7 +20,7 @@ pub(crate) struct Offered {
     pub(crate) answerer: Answerer,
     /// Opened by the first offer.
     pub(crate) peer: Option<Peer>,
-    settings: PeerSettings,
+    pub(super) settings: PeerSettings,
     early_candidates: Vec<String>,
 }
 

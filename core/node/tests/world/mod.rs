@@ -94,6 +94,7 @@ impl World {
             )],
             fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
             ice_lite: true,
+            tcp: Default::default(),
             enable_remote_unmute: false,
             room_rules: Default::default(),
             limits: Default::default(),

@@ -70,6 +70,11 @@ impl Shard {
         self.after_transport(now, key);
     }
 
+    /// Whether a peer has proven to be at the other end of this path.
+    pub fn knows(&self, path: Path) -> bool {
+        self.addresses.contains_key(&path)
+    }
+
     /// Media and DTLS from this address are the peer's from now on: a check has proven it.
     pub(super) fn learn_address(&mut self, key: Key<Peer>, address: Path) {
         if self.addresses.get(&address) == Some(&key) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parlor_model::{
     DataChannel, DtlsRole, Fingerprint, IceCredentials, Path, RemoteTransport, SctpParameters,
-    SrtpKeys, TransportAddress,
+    SrtpKeys, TransportAddress, TransportProtocol,
 };
 
 use crate::*;
@@ -70,7 +70,9 @@ impl End {
                 ice_controlling: options.controlling,
                 seed: [name.len() as u8; 32],
                 open_channels: options.open,
-                local_addresses: vec![TransportAddress::udp(address(at))],
+                local_addresses: std::iter::once(TransportAddress::udp(address(at)))
+                    .chain(options.tcp.map(|at| TransportAddress::tcp(address(at))))
+                    .collect(),
             },
         );
         End {
@@ -113,6 +115,7 @@ pub struct Options {
     pub controlling: bool,
     pub open: Vec<ChannelConfig>,
     pub identity: Option<DtlsIdentity>,
+    pub tcp: Option<&'static str>,
 }
 
 pub fn livekit_channels() -> Vec<ChannelConfig> {
@@ -125,8 +128,8 @@ pub struct Pair {
     pub start: Instant,
     pub client: End,
     pub server: End,
-    /// Under way: by arrival and order of sending; (from, to, bytes).
-    pub flying: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Under way: by arrival and order of sending; to the server or not, the path as seen there.
+    pub flying: BTreeMap<(Instant, u64), (bool, Path, Vec<u8>)>,
     pub sent: u64,
     pub loss_percent: u64,
     pub random: u64,
@@ -134,6 +137,8 @@ pub struct Pair {
     pub client_seen_at: SocketAddr,
     /// Nothing passes.
     pub cut: bool,
+    /// What went over TCP, from the client or not.
+    pub tcp_trace: Vec<(Instant, bool)>,
     /// (since the start, from the client, length) of each datagram sent.
     pub trace: Vec<(Duration, bool, usize)>,
 }
@@ -158,6 +163,7 @@ impl Pair {
             random: 1,
             client_seen_at: address(CLIENT),
             cut: false,
+            tcp_trace: vec![],
             trace: vec![],
         }
     }
@@ -197,6 +203,14 @@ impl Pair {
                     break;
                 };
                 let (local, remote) = (path.local, path.remote);
+                if path.protocol == TransportProtocol::Tcp {
+                    let seen = Path::tcp(remote, local);
+                    self.tcp_trace.push((self.now, from_client));
+                    self.sent += 1;
+                    let key = (self.now + Duration::from_millis(10), self.sent);
+                    self.flying.insert(key, (from_client, seen, buffer[..len].to_vec()));
+                    continue;
+                }
                 assert_eq!(local, end.address);
                 self.trace.push((self.now - self.start, from_client, len));
                 let lost = self.draw(100) < self.loss_percent;
@@ -210,7 +224,10 @@ impl Pair {
                 }
                 self.sent += 1;
                 let key = (self.now + Duration::from_millis(10), self.sent);
-                self.flying.insert(key, (from, remote, buffer[..len].to_vec()));
+                let seen = Path::udp(remote, from);
+                let seen =
+                    if from_client { seen } else { Path { local: self.client.address, ..seen } };
+                self.flying.insert(key, (from_client, seen, buffer[..len].to_vec()));
             }
         }
     }
@@ -225,11 +242,10 @@ impl Pair {
         while let Some(entry) = self.flying.first_entry()
             && entry.key().0 <= self.now
         {
-            let (from, to, datagram) = entry.remove();
-            if to == self.server.address {
-                self.server.transport.handle_datagram(self.now, at_server(from), &datagram);
+            let (to_server, path, datagram) = entry.remove();
+            if to_server {
+                self.server.transport.handle_datagram(self.now, path, &datagram);
             } else {
-                let path = Path::udp(self.client.address, from);
                 self.client.transport.handle_datagram(self.now, path, &datagram);
             }
         }
