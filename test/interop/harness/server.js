@@ -25,6 +25,23 @@ async function freeTcpPort() {
   return port;
 }
 
+// Below the ports that the system draws: the server takes it on every address.
+async function freeMediaTcpPort() {
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const port = 10_000 + Math.floor(Math.random() * 10_000);
+    const probe = createServer();
+    const free = await new Promise((resolve) => {
+      probe.once("error", () => resolve(false));
+      probe.listen(port, () => resolve(true));
+    });
+    if (!free) continue;
+    probe.close();
+    await once(probe, "close");
+    return port;
+  }
+  throw new Error("no free TCP port was found");
+}
+
 async function bindUdp(port) {
   const socket = createSocket("udp4");
   return new Promise((resolve) => {
@@ -53,7 +70,7 @@ export class Server {
     mkdirSync(folder, { recursive: true });
     const port = await freeTcpPort();
     const udpPort = await freeUdpPorts();
-    const tcpPort = await freeTcpPort();
+    const tcpPort = await freeMediaTcpPort();
     const args = ["serve", ...(dev ? ["--dev"] : []), "--port", String(port), "--udp-port", String(udpPort), "--rtc.tcp_port", String(tcpPort)];
     if (config) {
       writeFileSync(join(folder, "config.yaml"), config);
