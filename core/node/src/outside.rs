@@ -106,7 +106,8 @@ impl Outside {
 
     pub(crate) fn ice_credentials(&mut self, shard: ShardId) -> IceCredentials {
         let prefix = shard.ufrag_prefix();
-        let random = self.text(LETTERS, UFRAG_LENGTH - prefix.len());
+        let mut ufrag = self.text(LETTERS, UFRAG_LENGTH);
+        ufrag.replace_range(..prefix.len(), &prefix);
         IceCredentials { ufrag: prefix + &random, pwd: self.text(LETTERS, PWD_LENGTH) }
     }
 
