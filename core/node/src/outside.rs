@@ -108,7 +108,7 @@ impl Outside {
         let prefix = shard.ufrag_prefix();
         let mut ufrag = self.text(LETTERS, UFRAG_LENGTH);
         ufrag.replace_range(..prefix.len(), &prefix);
-        IceCredentials { ufrag: prefix + &random, pwd: self.text(LETTERS, PWD_LENGTH) }
+        IceCredentials { ufrag, pwd: self.text(LETTERS, PWD_LENGTH) }
     }
 
     pub(crate) fn nonce(&mut self) -> Vec<u8> {
