@@ -6,6 +6,9 @@
 //! its functions cannot be entered with the instrumentation off.
 
 mod callgrind;
+mod namespaces;
+pub mod net;
+mod page;
 
 use std::fs;
 use std::path::Path;
@@ -81,7 +84,7 @@ pub fn check(root: &Path) -> Result<bool, String> {
 
 fn instructions(root: &Path) -> Result<Vec<Cell>, String> {
     prerequisites::valgrind()?;
-    let packets = build(root, "packets", &["--no-default-features"])?;
+    let packets = build(root, "parlor-bench", "packets", &["--no-default-features"])?;
     let folder = target(root).join("bench");
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
     // Parts of an older run would be taken for this one's.
@@ -165,17 +168,22 @@ fn more(root: &Path, cells: Vec<Cell>) -> Result<Vec<Cell>, String> {
         }
         println!();
     }
-    let limits = build(root, "limits", &[])?;
+    let limits = build(root, "parlor-bench", "limits", &[])?;
     match Command::new(limits).status() {
         Ok(status) if status.success() => Ok(cells),
         other => Err(format!("limits: {other:?}")),
     }
 }
 
-/// Builds a binary of `test/bench` for release and returns its path.
-fn build(root: &Path, binary: &str, options: &[&str]) -> Result<std::path::PathBuf, String> {
+/// Builds a binary for release and returns its path.
+fn build(
+    root: &Path,
+    package: &str,
+    binary: &str,
+    options: &[&str],
+) -> Result<std::path::PathBuf, String> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--release", "--package", "parlor-bench", "--bin", binary]).args(options);
+    cargo.args(["build", "--release", "--package", package, "--bin", binary]).args(options);
     match cargo.current_dir(root).status() {
         Ok(status) if status.success() => Ok(target(root).join("release").join(binary)),
         other => Err(format!("cargo build {binary}: {other:?}")),

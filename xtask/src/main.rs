@@ -18,12 +18,16 @@ usage: cargo xtask tidy
            checks the rules of docs/ARCHITECTURE.md that a machine can check
        cargo xtask test [--full] [--only STEP]... [FILTER]
            runs what CI runs; FILTER selects tests by a part of their name
-           steps: fmt tidy clippy test bench build interop
+           steps: fmt tidy clippy test loom bench build interop; loom only with --full
        cargo xtask bench [--check]
            counts what a forwarded packet costs; --check only holds it to its budgets
        cargo xtask property [CASES] [FIRST]
            so many random courses of events through the packet path (a million unless told), each
            of one number, from FIRST on
+       cargo xtask bench --net [--seconds N] [--soak-seconds N] [--dry] [--built FOLDER]
+                               [ROW]...
+           measures a whole server between two network namespaces, as root, and writes
+           docs/performance/net.json, net.svg and the tables of docs/performance.md
        cargo xtask fuzz TARGET [SECONDS]
            runs a target of test/fuzz under libFuzzer, for a minute unless told
        cargo xtask simulate [--seeds N] [--from S] [--jobs J] [--no-shrink]
@@ -48,6 +52,12 @@ fn main() -> ExitCode {
         Some(("property", [cases])) => property::run(&root, cases, "0"),
         Some(("property", [cases, first])) => property::run(&root, cases, first),
         Some(("simulate", rest)) => simulate::run(&root, rest),
+        Some(("bench", [net, rest @ ..])) if net == "--net" => {
+            match bench::net::Plan::parse(rest) {
+                Ok(plan) => bench::net::run(&root, &plan),
+                Err(error) => usage(&error),
+            }
+        }
         Some(("fuzz", [target])) => fuzz::run(&root, target, "60"),
         Some(("fuzz", [target, seconds])) => fuzz::run(&root, target, seconds),
         Some((other, _)) => usage(&format!("unknown command {other:?}")),

@@ -58,6 +58,19 @@ pub fn valgrind() -> Result<(), String> {
     apt_get("valgrind")
 }
 
+/// Makes sure that `bench --net` can make namespaces and switch offloads.
+pub fn network() -> Result<(), String> {
+    if !is_root() {
+        return Err("network namespaces need root: run it with sudo".to_string());
+    }
+    for (program, package) in [("ip", "iproute2"), ("ethtool", "ethtool"), ("curl", "curl")] {
+        if Command::new(program).arg("--version").output().is_err() {
+            apt_get(package)?;
+        }
+    }
+    Ok(())
+}
+
 fn apt_get(package: &str) -> Result<(), String> {
     println!("installing {package} from Debian's packages (apt-get install {package})");
     command(Command::new("apt-get").args(["update", "--quiet"]))?;

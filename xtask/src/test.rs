@@ -9,7 +9,9 @@ use crate::bench;
 use crate::prerequisites;
 use crate::tidy;
 
-const STEPS: &[&str] = &["fmt", "tidy", "clippy", "test", "bench", "build", "interop"];
+const STEPS: &[&str] = &["fmt", "tidy", "clippy", "test", "loom", "bench", "build", "interop"];
+/// Steps that only the long run has, unless they are named.
+const LONG_STEPS: &[&str] = &["loom"];
 
 /// Generated worlds of `test/simulator` in a full run.
 const WORLDS_FULL: &str = "1000";
@@ -59,6 +61,9 @@ impl Plan {
 
     fn runs(&self, step: &str) -> bool {
         if self.only.is_empty() {
+            if LONG_STEPS.contains(&step) && !self.full {
+                return false;
+            }
             // A filter asks for tests; the checks have no names to select.
             return self.filter.is_none() || matches!(step, "test" | "build" | "interop");
         }
@@ -114,6 +119,11 @@ fn run_step(root: &Path, plan: &Plan, step: &str) -> Count {
                 command.env("PARLOR_WORLDS", WORLDS_FULL);
             }
             at_least_status(counted(&mut command))
+        }
+        "loom" => {
+            let mut command = cargo(&["test", "--release", "--package", "parlor-ring"]);
+            command.args(["--test", "loom", "--target-dir", "target/loom"]);
+            at_least_status(counted(command.env("RUSTFLAGS", "--cfg loom")))
         }
         "bench" => match bench::check(root) {
             Ok(is_within_budget) => one(is_within_budget),
@@ -212,6 +222,8 @@ mod tests {
         assert_eq!(read, expected);
         assert!(read.runs("interop") && read.runs("build") && !read.runs("clippy"));
         assert!(plan(&[]).unwrap().runs("clippy"));
+        assert!(!plan(&[]).unwrap().runs("loom") && plan(&["--full"]).unwrap().runs("loom"));
+        assert!(plan(&["--only", "loom"]).unwrap().runs("loom"));
         assert!(plan(&["--only", "lunch"]).unwrap_err().contains("lunch"));
         assert!(
             plan(&["--only"]).is_err() && plan(&["--fast"]).is_err() && plan(&["a", "b"]).is_err()

@@ -29,7 +29,10 @@ pub struct Arguments {
     /// Rooms, each with all the participants below.
     #[arg(long, default_value_t = 1)]
     rooms: usize,
-    /// How long to measure once all have joined: 30s, 5m. Default: until Ctrl-C.
+    /// How long to wait after the last has joined before measuring: 1s, 1m.
+    #[arg(long, value_parser = token::duration, default_value = "1s")]
+    warm_up: Duration,
+    /// How long to measure then: 30s, 5m. Default: until Ctrl-C.
     #[arg(long, value_parser = token::duration)]
     duration: Option<Duration>,
     /// Participants with a camera.
@@ -62,6 +65,12 @@ pub struct Arguments {
     /// One speaks at a time, in turn, instead of all.
     #[arg(long)]
     simulate_speakers: bool,
+    /// Who does not speak sends as good as nothing (Opus DTX).
+    #[arg(long)]
+    dtx: bool,
+    /// Publishers receive what the others publish.
+    #[arg(long)]
+    publishers_receive: bool,
     /// Subscribers who leave and are replaced in a second.
     #[arg(long, value_name = "N", value_parser = rate, default_value_t = 0.0)]
     churn: f64,
@@ -149,6 +158,7 @@ impl Arguments {
             api_secret: api_secret.to_owned(),
             room: self.room.clone(),
             rooms: self.rooms,
+            warm_up: self.warm_up,
             duration: self.duration,
             video_publishers: self.video_publishers,
             audio_publishers: self.audio_publishers,
@@ -164,6 +174,8 @@ impl Arguments {
             layout: self.layout,
             simulcast: !self.no_simulcast,
             simulate_speakers: self.simulate_speakers,
+            dtx: self.dtx,
+            publishers_receive: self.publishers_receive,
             churn_per_second: self.churn,
             loss: self.loss / 100.0,
             model: if self.pair {

@@ -116,6 +116,15 @@ fn write_media(page: &mut Page, totals: &Totals) {
     page.single(name, Kind::Counter, "Packets sent again.", sum(|w| w.shard.retransmissions_sent));
     let nacks = sum(|w| w.shard.nacks_received);
     page.single("livekit_nack_total", Kind::Counter, "Packets asked for again.", nacks);
+    let mut delay = parlor_workers::AddedDelay::default();
+    totals.workers.iter().for_each(|worker| delay += worker.added_delay);
+    page.histogram(
+        "parlor_added_delay_seconds",
+        "From the kernel's receive stamp to the send, of media that no pacer held.",
+        &parlor_workers::DELAY_BOUNDS_US.map(|us| us as f64 / 1e6),
+        &delay.counts,
+        delay.sum_us as f64 / 1e6,
+    );
     page.family(
         "parlor_socket_total",
         Kind::Counter,

@@ -17,7 +17,9 @@ pub struct LoadConfig {
     pub room: String,
     /// Number of rooms, each with the participants below.
     pub rooms: usize,
-    /// How long to measure after the last has joined; `None` until stopped.
+    /// From the last media connection to the beginning of the measurement.
+    pub warm_up: Duration,
+    /// How long to measure after that; `None` until stopped.
     pub duration: Option<Duration>,
     /// Participants with a camera in each room.
     pub video_publishers: usize,
@@ -39,6 +41,10 @@ pub struct LoadConfig {
     pub simulcast: bool,
     /// Whether one speaks at a time, in turn; else all do.
     pub simulate_speakers: bool,
+    /// Whether those who do not speak send as good as nothing (Opus DTX).
+    pub dtx: bool,
+    /// Whether publishers receive what the others publish.
+    pub publishers_receive: bool,
     /// Subscribers who leave and are replaced in a second.
     pub churn_per_second: f64,
     /// Share of datagrams that is thrown away in each direction, 0 to 1.
@@ -112,6 +118,14 @@ impl LoadConfig {
     pub fn tracks_per_subscriber(&self) -> usize {
         let places = self.layout.places().map_or(usize::MAX, |places| places.len());
         self.video_publishers.min(places) + self.audio_publishers.min(places)
+    }
+
+    /// Tracks that all participants of a room receive together.
+    pub fn tracks_per_room(&self) -> usize {
+        let all = self.tracks_per_subscriber();
+        let publishers = if self.publishers_receive { self.publishers() } else { 0 };
+        let own = if publishers > 0 { self.video_publishers + self.audio_publishers } else { 0 };
+        (self.subscribers + publishers) * all - own.min(publishers * all)
     }
 
     /// The name of a room by its number.

@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     /// Where to bind.
     pub local_ip: IpAddr,
     pub audio: bool,
+    /// Whether it sends as good as nothing while it does not speak.
+    pub dtx: bool,
     /// Codec, number of layers, and whether they are sent at once.
     pub video: Option<(Codec, usize, bool)>,
     /// What to subscribe to; `None` for who only publishes.
@@ -67,6 +69,13 @@ pub(crate) struct Participant {
     /// When its timer fires.
     pub scheduled: Option<Instant>,
     view: Option<View>,
+}
+
+impl Plan {
+    /// Whether it only receives.
+    pub fn is_subscriber(&self) -> bool {
+        !self.audio && self.video.is_none()
+    }
 }
 
 impl Participant {
@@ -123,7 +132,8 @@ impl Participant {
         let [a, b, c, d, e, f, g, h, ..] = self.plan.seed;
         let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         if self.plan.audio {
-            self.announce("audio", TrackKind::Audio, None, Source::audio(now.instant, seed));
+            let source = Source::audio(now.instant, seed, self.plan.dtx);
+            self.announce("audio", TrackKind::Audio, None, source);
         }
         if let Some((codec, layers, simulcast)) = self.plan.video {
             let streams = video_streams(codec, layers, simulcast);

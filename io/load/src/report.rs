@@ -10,7 +10,8 @@ use parlor_client::Model;
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-/// What a load saw. Rates are of the time measured, which begins a second after all have joined.
+/// What a load saw. Rates are of the time measured, which begins some time after all have joined
+/// ([`LoadConfig::warm_up`]).
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Report {
@@ -116,7 +117,7 @@ pub struct Cpu {
 #[allow(missing_docs)]
 pub struct Server {
     pub cpu: Cpu,
-    /// From the first join to a second after the last, media included.
+    /// From the first join until measuring begins, media included.
     pub cpu_ms_per_join: f64,
     pub memory_before: Memory,
     pub memory_after: Memory,
@@ -226,7 +227,7 @@ fn streams(config: &LoadConfig, workers: &[WorkerReport]) -> Streams {
     let jitter_sum: Duration = workers.iter().map(|w| w.streams.jitter_sum).sum();
     let jitter_max = workers.iter().map(|w| w.streams.jitter_max).max().unwrap_or_default();
     Streams {
-        planned: (config.rooms * config.subscribers * config.tracks_per_subscriber()) as u64,
+        planned: (config.rooms * config.tracks_per_room()) as u64,
         received,
         packets_expected: expected,
         packets_lost: lost,

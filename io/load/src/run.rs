@@ -29,8 +29,6 @@ use std::{
 
 const TICK: Duration = Duration::from_millis(5);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
-/// From the last media connection to the beginning of the measurement.
-const SETTLE: Duration = Duration::from_secs(1);
 /// How long after the last join is begun those who are not yet connected are waited for.
 const JOINS_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -154,7 +152,7 @@ impl<F: FnMut(&Progress)> Course<'_, F> {
         let joined = self.join_all(stop);
         let joining = self.begun.elapsed();
         if joined {
-            self.wait(stop, Some(SETTLE), false);
+            self.wait(stop, Some(self.config.warm_up), false);
         }
         self.tell_all(|| Input::Mark);
         let (mark, own_mark) = (self.look_at_server()?, CpuTime::of(None)?);
@@ -318,7 +316,8 @@ impl<F: FnMut(&Progress)> Course<'_, F> {
             local_ip: self.local_ip,
             audio,
             video: video.then(|| (config.codec, config.resolution.layers(), config.simulcast)),
-            layout: publisher.is_none().then_some(config.layout),
+            layout: (publisher.is_none() || config.publishers_receive).then_some(config.layout),
+            dtx: config.dtx,
             speaker: speaker.map(|number| (number, config.audio_publishers)),
         }
     }

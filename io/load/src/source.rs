@@ -9,6 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use std::time::{Duration, Instant};
 
 const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
+/// How often Opus tells with DTX that there is still silence.
+const DTX_INTERVAL: Duration = Duration::from_millis(400);
 const VIDEO_INTERVAL: Duration = Duration::from_nanos(33_333_333);
 const FRAMES_PER_SECOND: u64 = 30;
 /// Largest video payload, as libwebrtc leaves room for header, extensions and RTX.
@@ -103,6 +105,7 @@ pub struct Source {
     next_frame: Instant,
     next_burst: Option<Instant>,
     is_speaking: bool,
+    dtx: bool,
     rng: ChaCha8Rng,
     payload: Vec<u8>,
 }
@@ -120,10 +123,10 @@ struct Stream {
 }
 
 impl Source {
-    /// Opus at 20 ms.
-    pub fn audio(now: Instant, seed: u64) -> Self {
+    /// Opus at 20 ms; with `dtx` that is while somebody speaks.
+    pub fn audio(now: Instant, seed: u64, dtx: bool) -> Self {
         let stream = VideoStream { rid: None, layer: 0, bitrates_bps: vec![32_000], size: (0, 0) };
-        Self::new(Codec::Opus, vec![stream], now, seed)
+        Self { dtx, ..Self::new(Codec::Opus, vec![stream], now, seed) }
     }
 
     /// Video at 30 frames a second.
@@ -141,6 +144,7 @@ impl Source {
             next_frame: started,
             next_burst: None,
             is_speaking: true,
+            dtx: false,
             rng,
             payload: Vec::with_capacity(PAYLOAD_BYTES_MAX + STAMP_BYTES),
         }
@@ -191,7 +195,11 @@ impl Source {
     }
 
     fn interval(&self) -> Duration {
-        if self.codec == Codec::Opus { AUDIO_INTERVAL } else { VIDEO_INTERVAL }
+        match self.codec {
+            Codec::Opus if self.dtx && !self.is_speaking => DTX_INTERVAL,
+            Codec::Opus => AUDIO_INTERVAL,
+            _ => VIDEO_INTERVAL,
+        }
     }
 
     fn burst(
@@ -349,10 +357,19 @@ mod tests {
 
     #[test]
     fn audio_is_fifty_packets_a_second_of_a_usual_size() {
-        let packets = ten_seconds(&mut Source::audio(Instant::now(), 1));
+        let packets = ten_seconds(&mut Source::audio(Instant::now(), 1, false));
         assert_eq!(packets.len(), 500);
         assert!(packets.iter().all(|packet| (60..=100).contains(&packet.bytes)));
         assert!(packets.windows(2).all(|pair| pair[1].timestamp.0 - pair[0].timestamp.0 == 960));
+    }
+
+    #[test]
+    fn who_does_not_speak_sends_little_with_dtx() {
+        let mut source = Source::audio(Instant::now(), 1, true);
+        source.set_speaking(false);
+        assert_eq!(ten_seconds(&mut source).len(), 25);
+        source.set_speaking(true);
+        assert_eq!(ten_seconds(&mut source).len(), 500);
     }
 
     #[test]

@@ -275,7 +275,7 @@ impl Worker {
             }
             Input::LeaveOldest => {
                 let oldest = self.participants.iter().position(|participant| {
-                    participant.as_ref().is_some_and(|p| p.plan.layout.is_some() && !p.is_leaving)
+                    participant.as_ref().is_some_and(|p| p.plan.is_subscriber() && !p.is_leaving)
                 });
                 if let Some(oldest) = oldest {
                     self.leave(oldest);

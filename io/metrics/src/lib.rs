@@ -31,6 +31,7 @@ use std::fmt::Write;
 pub enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// The text of one scrape.
@@ -56,6 +57,7 @@ impl Page {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         let help = help.replace('\\', r"\\").replace('\n', r"\n");
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
@@ -78,6 +80,29 @@ impl Page {
         self.value(&[], value);
     }
 
+    /// A histogram: for each of `bounds` the samples up to it and above the one before, then
+    /// those above all; and the sum of all samples.
+    pub fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        bounds: &[f64],
+        counts: &[u64],
+        sum: f64,
+    ) {
+        self.family(name, Kind::Histogram, help);
+        let comma = if self.labels.is_empty() { "" } else { "," };
+        let bounds = bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        let mut total = 0;
+        for (bound, count) in bounds.zip(counts) {
+            total += count;
+            let labels = &self.labels;
+            let _ = writeln!(self.text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}");
+        }
+        let labels = if comma.is_empty() { String::new() } else { format!("{{{}}}", self.labels) };
+        let _ = write!(self.text, "{name}_sum{labels} {sum}\n{name}_count{labels} {total}\n");
+    }
+
     /// The text.
     pub fn finish(self) -> String {
         self.text
@@ -94,6 +119,18 @@ fn written(labels: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn buckets_of_a_histogram_add_up() {
+        let mut page = Page::new(&[("n", "1")]);
+        page.histogram("h", "H.", &[0.5, 1.0], &[2, 0, 1], 4.25);
+        assert_eq!(
+            page.finish(),
+            "# HELP h H.\n# TYPE h histogram\nh_bucket{n=\"1\",le=\"0.5\"} 2\n\
+             h_bucket{n=\"1\",le=\"1\"} 2\nh_bucket{n=\"1\",le=\"+Inf\"} 3\n\
+             h_sum{n=\"1\"} 4.25\nh_count{n=\"1\"} 3\n"
+        );
+    }
 
     #[test]
     fn samples_stand_under_their_family_and_labels_are_escaped() {

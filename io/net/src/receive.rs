@@ -9,6 +9,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr,
+    time::Duration,
 };
 
 /// Messages per system call. With GRO each may be dozens of datagrams.
@@ -112,6 +113,19 @@ impl UdpSocket {
         batch: &mut RecvBatch,
         mut handle: impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
     ) -> io::Result<usize> {
+        self.recv_stamped(batch, |local, remote, _, datagram| handle(local, remote, datagram))
+    }
+
+    /// As [`UdpSocket::recv`], with the time since the Unix epoch at which the kernel received the
+    /// datagram, if it was told to stamp ([`UdpSocket::stamp_received`]).
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv`].
+    pub fn recv_stamped(
+        &mut self,
+        batch: &mut RecvBatch,
+        mut handle: impl FnMut(SocketAddr, SocketAddr, Option<Duration>, &mut [u8]),
+    ) -> io::Result<usize> {
         let count = match fill_despite_icmp(batch, self.descriptor.as_fd()) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
@@ -142,7 +156,7 @@ impl UdpSocket {
             let segment_len = control.segment_len.filter(|len| *len > 0).unwrap_or(len.max(1));
             for datagram in bytes.chunks_mut(segment_len) {
                 count_datagram(&mut self.counters, datagram.len());
-                handle(local, remote, datagram);
+                handle(local, remote, control.stamp, datagram);
             }
         }
         Ok(count)

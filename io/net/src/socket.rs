@@ -82,6 +82,14 @@ impl UdpSocket {
         self.segmentation = false;
     }
 
+    /// Lets the kernel stamp what arrives; [`UdpSocket::recv_stamped`] hands the stamps over.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn stamp_received(&mut self) -> io::Result<()> {
+        set(&self.descriptor, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
+    }
+
     /// How much the kernel holds for us, receiving and sending, in bytes of its own accounting
     /// (about twice the payload).
     ///

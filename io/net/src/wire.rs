@@ -1,6 +1,9 @@
 //! Addresses and control messages in the layout of Linux's socket calls, as plain bytes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    time::Duration,
+};
 
 /// `sockaddr_in` or `sockaddr_in6`.
 #[derive(Clone, Copy, Default, Debug)]
@@ -61,17 +64,17 @@ const fn align(len: usize) -> usize {
 }
 
 /// Room for the control messages of one message, sent or received. The largest set is
-/// `IPV6_PKTINFO` (40 bytes), `UDP_GRO` (24) and `SO_RXQ_OVFL` (24).
+/// `IPV6_PKTINFO` (40 bytes), `SO_TIMESTAMPNS` (32), `UDP_GRO` (24) and `SO_RXQ_OVFL` (24).
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub(crate) struct Control {
-    pub(crate) bytes: [u8; 128],
+    pub(crate) bytes: [u8; 160],
     pub(crate) len: usize,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { bytes: [0; 128], len: 0 }
+        Self { bytes: [0; 160], len: 0 }
     }
 }
 
@@ -124,11 +127,19 @@ impl Control {
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                     received.overflow = array(data, 0).map(u32::from_ne_bytes);
                 }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => received.stamp = stamp(data),
                 _ => {}
             }
         }
         received
     }
+}
+
+/// A `timespec`.
+fn stamp(data: &[u8]) -> Option<Duration> {
+    let seconds = i64::from_ne_bytes(array(data, 0)?);
+    let nanoseconds = i64::from_ne_bytes(array(data, 8)?);
+    Some(Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?))
 }
 
 fn next<'a>(rest: &mut &'a [u8]) -> Option<(i32, i32, &'a [u8])> {
@@ -149,6 +160,8 @@ pub(crate) struct Received {
     pub(crate) segment_len: Option<usize>,
     /// How many datagrams this socket has lost since it was bound; wraps.
     pub(crate) overflow: Option<u32>,
+    /// When the kernel received it, since the Unix epoch.
+    pub(crate) stamp: Option<Duration>,
 }
 
 #[cfg(test)]
@@ -186,11 +199,14 @@ mod tests {
         control.push(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &7u32.to_ne_bytes());
         control.push(99, 99, &[1, 2, 3]);
         control.push(libc::SOL_UDP, libc::UDP_GRO, &1200i32.to_ne_bytes());
+        let stamp: [u8; 16] = [3i64.to_ne_bytes(), 4i64.to_ne_bytes()].concat().try_into().unwrap();
+        control.push(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &stamp);
         control.push_source("2001:db8::1".parse().unwrap());
         let expected = Received {
             local: "2001:db8::1".parse().ok(),
             segment_len: Some(1200),
             overflow: Some(7),
+            stamp: Some(Duration::new(3, 4)),
         };
         assert_eq!(control.read(), expected);
     }

@@ -101,7 +101,10 @@ impl WorkersConfig {
         for ip in &self.listen {
             let address = SocketAddr::new(*ip, port);
             let socket = UdpSocket::bind(address);
-            sockets.push(socket.map_err(|source| StartError::Bind { address, source })?);
+            let mut socket = socket.map_err(|source| StartError::Bind { address, source })?;
+            // Without stamps only a metric is missing.
+            let _ = socket.stamp_received();
+            sockets.push(socket);
         }
         let local = sockets.iter().map(UdpSocket::local_address).collect();
         let addresses = Addresses::new(local, &self.announced).map_err(StartError::NotListening)?;

@@ -50,12 +50,14 @@
 
 mod addresses;
 mod config;
+mod delay;
 mod handle;
 mod tcp;
 mod worker;
 
 pub use addresses::Announced;
 pub use config::{StartError, TcpConfig, WorkersConfig};
+pub use delay::{AddedDelay, DELAY_BOUNDS_US};
 pub use handle::{
     MAX_QUEUED_COMMANDS, SendCommandError, WorkerGone, WorkerHandle, WorkerPanicked, Workers,
 };

@@ -2,6 +2,7 @@
 
 use crate::{
     addresses::Addresses,
+    delay::AddedDelay,
     handle::COMMAND_RING,
     tcp::{Connections, TcpPeerCounters},
 };
@@ -16,7 +17,7 @@ use std::{
     iter,
     os::fd::AsFd,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Commands carried out in one turn, so that a burst of them does not hold up media.
@@ -32,6 +33,9 @@ const _: () = assert!(COMMAND_RING >= 4 * COMMANDS_PER_TURN, "see `take_commands
 
 /// How long one flush waits when the send buffer is full, before it drops.
 const SEND_PATIENCE: Duration = Duration::from_millis(10);
+
+/// Media packets of a turn whose delay is measured.
+const ARRIVALS_MAX: usize = 256;
 
 /// How long events wait in the shard before we try again to hand them over.
 const EVENT_RETRY: Duration = Duration::from_millis(2);
@@ -74,6 +78,8 @@ pub struct WorkerCounters {
     pub receive_failures: u64,
     /// Datagrams from an address of ours that no socket serves.
     pub send_unroutable: u64,
+    /// How long media was in our hands.
+    pub added_delay: AddedDelay,
 }
 
 pub(crate) struct Worker {
@@ -92,6 +98,8 @@ pub(crate) struct Worker {
     /// The command ring has been half full and is not yet half empty.
     behind: bool,
     report_due: bool,
+    /// When the kernel received the media packets of this turn, since the Unix epoch.
+    arrivals: Vec<Duration>,
 }
 
 /// Why a turn is to be followed by the next.
@@ -128,6 +136,7 @@ impl Worker {
             counters: WorkerCounters::default(),
             behind: false,
             report_due: false,
+            arrivals: Vec::with_capacity(ARRIVALS_MAX),
         }
     }
 
@@ -159,7 +168,11 @@ impl Worker {
         if self.shard.poll_timeout().is_some_and(|at| at <= now) {
             self.shard.handle_timeout(now);
         }
+        let sent_before = self.sent_datagrams();
         let unsent = self.flush(now);
+        if self.sent_datagrams() != sent_before {
+            self.measure_delay();
+        }
         if let Some(tcp) = &mut self.tcp {
             tcp.handle_timeout(now, &self.shard);
         }
@@ -195,13 +208,19 @@ impl Worker {
     /// Reads one batch of each socket that has something. Whether that failed.
     fn receive(&mut self, now: Instant) -> bool {
         let first = self.first_socket();
-        let Self { shard, sockets, addresses, poll, received, counters, .. } = self;
+        let Self { shard, sockets, addresses, poll, received, counters, arrivals, .. } = self;
+        arrivals.clear();
         let mut failed = false;
         for (index, socket) in sockets.iter_mut().enumerate() {
             if !poll.is_ready(first + index) {
                 continue;
             }
-            let read = socket.recv(received, |local, remote, datagram| {
+            let read = socket.recv_stamped(received, |local, remote, stamp, datagram| {
+                if let Some(stamp) =
+                    stamp.filter(|_| arrivals.len() < ARRIVALS_MAX && is_rtp(datagram))
+                {
+                    arrivals.push(stamp);
+                }
                 let path = Path::udp(addresses.incoming(index, local), remote);
                 shard.handle_datagram(now, path, datagram);
             });
@@ -269,6 +288,20 @@ impl Worker {
         }
     }
 
+    fn sent_datagrams(&self) -> u64 {
+        self.sockets.iter().map(|socket| socket.counters().sent_datagrams).sum()
+    }
+
+    fn measure_delay(&mut self) {
+        if self.arrivals.is_empty() {
+            return;
+        }
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for arrival in self.arrivals.drain(..) {
+            self.counters.added_delay.record(unix.saturating_sub(arrival));
+        }
+    }
+
     /// Whether some had no room.
     fn hand_over_events(&mut self) -> bool {
         let mut pushed = false;
@@ -327,6 +360,11 @@ impl Worker {
         totals.shard = *self.shard.counters();
         totals
     }
+}
+
+/// RTP, and not RTCP (RFC 5761 section 4) or what is no media (RFC 7983).
+fn is_rtp(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..=191, kind, ..] if !(64..=95).contains(&(kind & 0x7F)))
 }
 
 #[cfg(test)]
