@@ -15,6 +15,8 @@ pub const QUEUE_MAX: usize = 1024;
 pub const BURST: Duration = Duration::from_millis(5);
 /// The queue is emptied within this time, at up to [`RATE_FACTOR_MAX`] times the rate.
 const DRAIN: Duration = Duration::from_millis(250);
+/// Packets that [`Pacer::longest`] looks at.
+const MOST_COMPARED: usize = 32;
 const RATE_FACTOR_MAX: f64 = 1.5;
 
 /// What leaves first.
@@ -224,6 +226,23 @@ impl<T: Copy> Pacer<T> {
         std::mem::take(&mut self.queued)
     }
 
+    /// When the packet that has waited longest was pushed, and whether audio waits.
+    #[inline]
+    pub fn oldest(&self) -> Option<(Instant, bool)> {
+        if self.queued == 0 {
+            return None;
+        }
+        let oldest = self.queues.iter().filter_map(|queue| queue.front()).map(|w| w.pushed).min();
+        oldest.map(|pushed| (pushed, !self.queues[Priority::Audio as usize].is_empty()))
+    }
+
+    /// The longest of the next packets of a priority, in bytes, where several wait.
+    pub fn longest(&self, priority: Priority) -> Option<usize> {
+        let queue = &self.queues[priority as usize];
+        let longest = queue.iter().take(MOST_COMPARED).map(|waiting| waiting.size_bytes).max();
+        longest.filter(|_| queue.len() > 1).map(|bytes| bytes as usize)
+    }
+
     /// Bytes that wait for the rate.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
@@ -295,6 +314,19 @@ mod tests {
         assert!(due <= now + 801 * MS);
         assert_eq!(pacer.poll(due), Some(Paced::Drop(2, Priority::Video)));
         assert_eq!((pacer.queued_bytes(), pacer.poll_timeout()), (0, None));
+    }
+
+    #[test]
+    fn what_waits_is_told() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(now, 8_000);
+        assert_eq!(pacer.oldest(), None);
+        pacer.push(now, 1, 500, Priority::Video).unwrap();
+        assert_eq!(pacer.oldest(), Some((now, false)));
+        pacer.push(now + MS, 2, 80, Priority::Audio).unwrap();
+        assert_eq!((pacer.oldest(), pacer.longest(Priority::Audio)), (Some((now, true)), None));
+        pacer.push(now + MS, 3, 90, Priority::Audio).unwrap();
+        assert_eq!(pacer.longest(Priority::Audio), Some(90));
     }
 
     #[test]

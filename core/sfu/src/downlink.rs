@@ -21,6 +21,8 @@ const CALM_QUEUE_MS: f64 = 10.0;
 const CALM_LOSS: f64 = 0.01;
 /// A receiver report limits a peer that gives no other feedback from this loss on, in 256ths.
 const REPORTED_LOSS: u8 = 26;
+/// How long the first packet of a frame waits for the others.
+const FRAME_WAIT: Duration = Duration::from_millis(1);
 /// Nothing is paused so soon after the first feedback: the estimate is still a guess.
 const GUESS: Duration = Duration::from_secs(2);
 
@@ -28,6 +30,8 @@ const GUESS: Duration = Duration::from_secs(2);
 pub struct Downlink {
     pub estimator: Estimator,
     pub pacer: Pacer<Queued>,
+    /// What waits leaves together, not before this.
+    next_burst: Option<Instant>,
     /// When it began, in microseconds since the shard did.
     started_us: i64,
     /// Since when what it says is known to the receiver's side: nothing is limited before.
@@ -46,6 +50,7 @@ pub fn micros(epoch: Instant, now: Instant) -> i64 {
 impl Downlink {
     pub fn new(epoch: Instant, now: Instant) -> Self {
         Self {
+            next_burst: None,
             started_us: micros(epoch, now),
             estimator: Estimator::new(now, START_BPS),
             pacer: Pacer::new(now, UNLIMITED_BPS),
@@ -95,6 +100,23 @@ impl Downlink {
     #[inline]
     pub fn estimator_us(&self, since_epoch_us: i64) -> i64 {
         since_epoch_us - self.started_us
+    }
+
+    /// Until when what waits is held, to leave together with what comes meanwhile: bursts begin
+    /// `gathering` apart, and video waits for the rest of its frame. `None`: it may leave now.
+    #[inline]
+    pub fn gathers_until(&self, now: Instant, gathering: Duration) -> Option<Instant> {
+        let (oldest, has_audio) = self.pacer.oldest()?;
+        let frame = if has_audio { oldest } else { oldest + gathering.min(FRAME_WAIT) };
+        // A burst in the future by more than that is of another gathering.
+        let next = self.next_burst.map_or(frame, |at| at.min(now + gathering).max(frame));
+        (next > now).then_some(next)
+    }
+
+    /// All that waited has left.
+    #[inline]
+    pub fn has_burst(&mut self, now: Instant, gathering: Duration) {
+        self.next_burst = Some(now + gathering);
     }
 
     /// Sets the pace by the estimate.

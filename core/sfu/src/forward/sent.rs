@@ -116,6 +116,18 @@ impl SentPacket {
         self.abs_send_time
     }
 
+    /// Padding behind the payload of an audio packet, in bytes. Audio has no descriptor whose
+    /// indices are rewritten: it stands in their place.
+    #[inline]
+    pub fn audio_padding(&self) -> u8 {
+        self.indices.key_index
+    }
+
+    /// Sets [`Self::audio_padding`].
+    pub fn set_audio_padding(&mut self, padding: u8) {
+        self.indices.key_index = padding;
+    }
+
     /// It leaves once more.
     pub fn note_resend(&mut self, now_ms: u32) {
         self.resends += 1;

@@ -112,6 +112,23 @@ pub fn write_packet<'a>(
 
 /// Longest padding (RFC 3550 section 5.1).
 const MAX_PADDING: usize = 255;
+const PADDING_BIT: u8 = 0x20;
+
+/// Puts padding behind the payload (RFC 3550 section 5.1).
+#[inline]
+pub fn pad(out: &mut [u8], written: &mut Written<'_>, padding: u8) -> Option<()> {
+    if padding > 0 {
+        let rest = std::mem::take(&mut written.rest);
+        out.get_mut(written.bytes..written.bytes + rest.len())?.copy_from_slice(rest);
+        written.bytes += rest.len();
+        let place = out.get_mut(written.bytes..written.bytes + usize::from(padding))?;
+        place.fill(0);
+        *place.last_mut()? = padding;
+        *out.first_mut()? |= PADDING_BIT;
+        written.bytes += usize::from(padding);
+    }
+    Some(())
+}
 
 /// Writes a packet without payload on the SSRC for retransmissions, about `size_bytes` long when
 /// it is sealed; `None` where there is no such SSRC.
@@ -145,7 +162,6 @@ pub fn write_padding(
     let place = out.get_mut(header_bytes..bytes)?;
     place.fill(0);
     *place.last_mut()? = padding as u8;
-    const PADDING_BIT: u8 = 0x20;
     *out.first_mut()? |= PADDING_BIT;
     Some(Written { header_bytes, bytes, rest: &[], ssrc: fields.ssrc, index: number })
 }

@@ -16,9 +16,10 @@ use crate::{
     forward::{
         Queued, Sending, Subscription,
         blank::write_silence,
-        write::{Written, write_packet, write_padding},
+        write::{Written, pad, write_packet, write_padding},
     },
-    peer::{Peer, Srtp},
+    peer::{Peer, Srtp, bring_forward},
+    receive::bitrate::OVERHEAD_BYTES,
     track::Track,
 };
 
@@ -26,6 +27,9 @@ use crate::{
 const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// Probe packets smaller than this are padding.
 const LEAST_REPEATED: usize = 250;
+
+/// Most padding of an audio packet: more would cost the link more than it saves the machine.
+const MAX_AUDIO_PADDING: usize = 32;
 
 /// Whether there was room.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,6 +97,16 @@ impl Shard {
             }
             rtcp.pop();
         }
+        let mut longest = None;
+        if !self.gathering.is_zero() {
+            if let Some(until) = downlink.gathers_until(moment.now, self.gathering) {
+                bring_forward(&mut peer.deadlines.pace, until);
+                self.schedule(key);
+                return Room::Left;
+            }
+            longest = downlink.pacer.longest(Priority::Audio);
+        }
+        let mut has_sent = false;
         let mut media = Media {
             tracks: &self.tracks,
             subscriptions: &mut self.subscriptions,
@@ -102,6 +116,7 @@ impl Shard {
             estimator_us: downlink.estimator_us(moment.since_epoch_us),
             next_transport_sequence,
             estimator: &mut downlink.estimator,
+            audio_bytes: longest.map_or(0, |bytes| bytes.saturating_sub(OVERHEAD_BYTES)),
         };
         let now = moment.now;
         let mut late = None;
@@ -111,6 +126,7 @@ impl Shard {
                 None => break,
                 Some(Paced::Send(queued)) => {
                     let len = media.send(&queued, slot);
+                    has_sent |= len > 0;
                     out.commit(path, len);
                 }
                 Some(Paced::Drop(queued, priority)) => {
@@ -125,6 +141,10 @@ impl Shard {
             let len = media.probe(&peer.subscriptions, probe.size_bytes, slot);
             let Some(len) = len else { break };
             out.commit(path, len);
+        }
+        // What the pacer keeps back leaves when it says so.
+        if has_sent && downlink.pacer.is_empty() {
+            downlink.has_burst(now, self.gathering);
         }
         // Mostly nothing waits, and what left moves no timeout.
         let waits = !downlink.pacer.is_empty() || peer.deadlines.pace.is_some();
@@ -168,6 +188,8 @@ struct Media<'a> {
     estimator_us: i64,
     next_transport_sequence: &'a mut u16,
     estimator: &'a mut Estimator,
+    /// Audio that leaves together is padded to payloads of this length, so that it can be one run.
+    audio_bytes: usize,
 }
 
 impl Media<'_> {
@@ -287,7 +309,24 @@ impl Media<'_> {
                 write_packet(slot, subscription, &sent, leaves, history, facts, &parts)
             }
         };
-        let written = written.ok_or(Unsent::Unsealed)?;
+        let mut written = written.ok_or(Unsent::Unsealed)?;
+        let payload_bytes = written.bytes + written.rest.len() - written.header_bytes;
+        if track.kind == TrackKind::Audio && blank_codec.is_none() {
+            let padding = match queued.sending {
+                Sending::First => {
+                    let missing = self.audio_bytes.saturating_sub(payload_bytes);
+                    let padding = if missing <= MAX_AUDIO_PADDING { missing as u8 } else { 0 };
+                    if let Some(sent) = subscription.sent.get_mut(queued.number) {
+                        sent.set_audio_padding(padding);
+                    }
+                    padding
+                }
+                // The same number must carry the same bytes.
+                Sending::Repeat => sent.audio_padding(),
+                Sending::Rtx { .. } => 0,
+            };
+            pad(slot, &mut written, padding).ok_or(Unsent::Unsealed)?;
+        }
         let len = seal_written(&self.srtp.sender, &written, slot).map_err(|_| Unsent::Unsealed)?;
         let kind = match (queued.sending, track.kind) {
             (Sending::First, TrackKind::Audio) => PacketKind::Audio,
@@ -298,8 +337,7 @@ impl Media<'_> {
         self.estimator.on_sent_at(transport_sequence, self.estimator_us, len, kind);
         if matches!(queued.sending, Sending::First) {
             subscription.packets = subscription.packets.wrapping_add(1);
-            let payload_bytes = (written.bytes + written.rest.len() - written.header_bytes) as u32;
-            subscription.octets = subscription.octets.wrapping_add(payload_bytes);
+            subscription.octets = subscription.octets.wrapping_add(payload_bytes as u32);
         }
         Ok(len)
     }

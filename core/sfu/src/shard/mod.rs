@@ -14,7 +14,7 @@ mod timer;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     hash::{BuildHasher, DefaultHasher, Hasher},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -110,6 +110,8 @@ pub struct Shard {
     /// When connections are judged next.
     quality_due: Option<Instant>,
     adds_redundancy: bool,
+    /// See [`Shard::set_gathering`].
+    gathering: Duration,
     ready: VecDeque<Key<Peer>>,
     farewells: VecDeque<Farewell>,
     events: VecDeque<MediaEvent>,
@@ -148,6 +150,7 @@ impl Shard {
             levels_due: None,
             quality_due: None,
             adds_redundancy: false,
+            gathering: Duration::ZERO,
             ready: VecDeque::new(),
             farewells: VecDeque::new(),
             events: VecDeque::new(),
@@ -163,6 +166,14 @@ impl Shard {
     /// LiveKit, off by default). Holds for what is negotiated from now on.
     pub fn set_active_red_encoding(&mut self, is_active: bool) {
         self.adds_redundancy = is_active;
+    }
+
+    /// What one peer is owed within this time leaves together, as one run where lengths allow:
+    /// media to it leaves in bursts that begin so far apart, a frame of video up to a millisecond
+    /// after its first packet, and audio of a burst is padded to one length. Nothing gathers
+    /// unless this is called.
+    pub fn set_gathering(&mut self, gathering: Duration) {
+        self.gathering = gathering;
     }
 
     /// Does what the control plane says.
