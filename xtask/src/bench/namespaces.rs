@@ -91,7 +91,9 @@ impl Side {
     /// A command that runs on this side, on its CPU.
     pub fn enter(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", self.name(), "taskset", "--cpu-list", self.cpu()]);
+        // Real-time priority: other work on the machine must not change how packets meet.
+        command.args(["netns", "exec", self.name(), "chrt", "--rr", "1"]);
+        command.args(["taskset", "--cpu-list", self.cpu()]);
         command.arg(program);
         command
     }
@@ -177,11 +179,17 @@ impl Server {
         self.process.id()
     }
 
-    /// Its metrics page.
+    /// Its metrics page. Asked for twice: the media threads' totals are those that they gave when
+    /// they were asked before.
     pub fn metrics(&self) -> Result<Metrics, String> {
         let page = format!("http://{SERVER_IP}:6789/metrics");
-        let mut curl = Side::Client.enter("curl");
-        output(curl.args(["--silent", "--show-error", "--fail", &page])).map(Metrics)
+        let ask = || {
+            let mut curl = Side::Client.enter("curl");
+            output(curl.args(["--silent", "--show-error", "--fail", &page]))
+        };
+        ask()?;
+        thread::sleep(Duration::from_millis(200));
+        ask().map(Metrics)
     }
 
     /// Time on a CPU and proportional memory until now.
