@@ -293,6 +293,10 @@ impl Media<'_> {
         if is_new {
             sent.set_abs_send_time(self.time);
         }
+        let is_audio = track.kind == TrackKind::Audio && blank_codec.is_none();
+        if is_audio && queued.sending == Sending::First {
+            sent.set_audio_padding(0);
+        }
         let sent = *sent;
         let written = match blank_codec {
             Some(index) => {
@@ -311,12 +315,14 @@ impl Media<'_> {
         };
         let mut written = written.ok_or(Unsent::Unsealed)?;
         let payload_bytes = written.bytes + written.rest.len() - written.header_bytes;
-        if track.kind == TrackKind::Audio && blank_codec.is_none() {
+        if is_audio {
             let padding = match queued.sending {
                 Sending::First => {
                     let missing = self.audio_bytes.saturating_sub(payload_bytes);
                     let padding = if missing <= MAX_AUDIO_PADDING { missing as u8 } else { 0 };
-                    if let Some(sent) = subscription.sent.get_mut(queued.number) {
+                    if padding > 0
+                        && let Some(sent) = subscription.sent.get_mut(queued.number)
+                    {
                         sent.set_audio_padding(padding);
                     }
                     padding
