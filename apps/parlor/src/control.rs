@@ -72,7 +72,8 @@ pub struct Control {
     pub media: Arc<Notify>,
 }
 
-fn now() -> Now {
+/// The time, for the node.
+pub fn now() -> Now {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { instant: Instant::now(), unix }
 }

@@ -4,7 +4,7 @@ use crate::{
     Failure,
     addresses::{self, MediaAddresses},
     arguments::Arguments,
-    control::{Control, MAILBOX, Order},
+    control::{self, Control, MAILBOX, Order},
     metrics::{self, Metrics},
     outbox::Outlet,
     settings,
@@ -12,7 +12,10 @@ use crate::{
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use parlor_config::{Config, DEFAULT_TCP_PORT, DEFAULT_UDP_PORT, PortRange};
 use parlor_gateway::Gateway;
-use parlor_node::{Node, NodeConfig, TcpPolicy, io::Input};
+use parlor_node::{
+    Node, NodeConfig, TcpPolicy,
+    io::{Input, Kept},
+};
 use parlor_storage::Storage;
 use parlor_transport::DtlsIdentity;
 use parlor_webhook::{WebhookConfig, Webhooks};
@@ -124,7 +127,7 @@ async fn serve(
     let signals = Signals::catch()?;
     let listeners = listen(config)?;
     let media = Arc::new(Notify::new());
-    let (workers, node) = start_media(config, media.clone())?;
+    let (workers, mut node) = start_media(config, media.clone())?;
     let candidates: Vec<String> =
         workers.iter().flat_map(|worker| worker.candidates()).map(ToString::to_string).collect();
 
@@ -132,8 +135,12 @@ async fn serve(
     let (order, orders) = mpsc::channel(ORDERS_MAX);
     let gateway = Gateway::new(settings::api_keys(config), sender.clone());
     gateway.set_limits(settings::gateway_limits(config));
-    let webhooks = start_webhooks(config)?;
-    let (outlet, outbox) = Outlet::new(gateway.clone(), webhooks.clone())?;
+    let storage = open_storage(config)?;
+    let webhooks = start_webhooks(config, storage.clone())?;
+    if let Some(storage) = &storage {
+        restore(&mut node, storage)?;
+    }
+    let (outlet, outbox) = Outlet::new(gateway.clone(), webhooks.clone(), storage)?;
     let control = Control { node, workers, outlet, inputs, orders, media };
     let (stop, stopped) = oneshot::channel();
     let (ended, mut end) = oneshot::channel();
@@ -249,12 +256,32 @@ async fn reload(arguments: &Arguments, edges: &Edges, set_level: &SetLevel) {
     tracing::info!("keys, limits and log level reloaded");
 }
 
-fn start_webhooks(config: &Config) -> Result<Option<Webhooks>, Failure> {
+fn open_storage(config: &Config) -> Result<Option<Arc<Storage>>, Failure> {
     let path = &config.storage.path;
-    let storage = match path.is_empty() {
+    Ok(match path.is_empty() {
         true => None,
         false => Some(Arc::new(Storage::open(Path::new(path))?)),
-    };
+    })
+}
+
+/// Gives the node what was kept when the server ran before.
+fn restore(node: &mut Node, storage: &Storage) -> Result<(), Failure> {
+    let mut objects = Vec::new();
+    for kind in parlor_node::kept_kinds() {
+        let of_kind = storage.list(kind)?.into_iter();
+        objects.extend(of_kind.map(|(id, value)| Kept { kind: kind.to_owned(), id, value }));
+    }
+    if !objects.is_empty() {
+        tracing::info!(objects = objects.len(), "restored");
+        node.handle(control::now(), Input::Restore(objects));
+    }
+    Ok(())
+}
+
+fn start_webhooks(
+    config: &Config,
+    storage: Option<Arc<Storage>>,
+) -> Result<Option<Webhooks>, Failure> {
     let chosen = &config.webhook;
     if chosen.urls.is_empty() {
         return Ok(None);
@@ -406,7 +433,13 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
         room_rules: settings::room_rules(config),
         limits: settings::node_limits(config),
     };
-    Ok((workers, Node::new(node, seed()?)))
+    let mut node = Node::new(node, seed()?);
+    let ingress = &config.ingress;
+    node.configure_ingress(parlor_node::CatalogConfig {
+        rtmp_base_url: ingress.rtmp_base_url.clone(),
+        whip_base_url: ingress.whip_base_url.clone(),
+    });
+    Ok((workers, node))
 }
 
 /// Where peers come over TCP, unless that is switched off.

@@ -109,7 +109,17 @@ fn get(port: u16, path: &str, token: &str) -> Option<(u16, String)> {
 }
 
 fn call(port: u16, method: &str, token: &str, body: &str) -> Option<(u16, String)> {
-    let path = format!("/twirp/livekit.RoomService/{method}");
+    call_service(port, "RoomService", method, token, body)
+}
+
+fn call_service(
+    port: u16,
+    service: &str,
+    method: &str,
+    token: &str,
+    body: &str,
+) -> Option<(u16, String)> {
+    let path = format!("/twirp/livekit.{service}/{method}");
     request(port, &format!("POST {path} HTTP/1.1\r\n{}", bearer(token)), body)
 }
 
@@ -129,7 +139,7 @@ fn token(secret: &str, more: &[&str]) -> String {
 }
 
 fn admin() -> String {
-    token(SECRET, &["--create", "--list", "--admin", "--room", "any"])
+    token(SECRET, &["--create", "--list", "--admin", "--room", "any", "--valid-for", "2h"])
 }
 
 /// Room, event and id of each webhook that came. Every fifth is answered with 500 at first.
@@ -182,6 +192,78 @@ fn receive(stream: TcpStream, told: &Told) -> Option<()> {
     }
 }
 
+fn answered(answer: Option<(u16, String)>) -> Option<Value> {
+    let (status, body) = answer?;
+    (status == 200).then(|| serde_json::from_str(&body).unwrap())
+}
+
+/// What the server has said that it keeps.
+#[derive(Default)]
+struct Objects {
+    rooms: BTreeSet<String>,
+    ingress: BTreeSet<String>,
+    deleted: BTreeSet<String>,
+    /// Of the room "any".
+    dispatches: BTreeSet<String>,
+    /// The metadata of that room: what was answered last, and what was asked for last.
+    metadata: (String, String),
+}
+
+impl Objects {
+    /// Changes things, and notes what is answered. `None` when the server is gone.
+    fn change(&mut self, port: u16, admin: &str, ingress: &str, number: u32) -> Option<()> {
+        if self.dispatches.is_empty() {
+            answered(call(port, "CreateRoom", admin, r#"{"name":"any","emptyTimeout":3600}"#))?;
+        }
+        if number % 4 == 0 {
+            let body = r#"{"room":"any","agentName":"x"}"#;
+            let made = call_service(port, "AgentDispatchService", "CreateDispatch", admin, body);
+            self.dispatches.insert(answered(made)?["id"].as_str().unwrap().to_owned());
+        }
+        self.metadata.1 = format!("{} {number}", self.ingress.len());
+        let metadata = format!(r#"{{"room":"any","metadata":"{}"}}"#, self.metadata.1);
+        answered(call(port, "UpdateRoomMetadata", admin, &metadata))?;
+        self.metadata.0.clone_from(&self.metadata.1);
+        let body = r#"{"name":"n","participantIdentity":"i"}"#;
+        let made = answered(call_service(port, "Ingress", "CreateIngress", ingress, body))?;
+        let id = made["ingress_id"].as_str().unwrap().to_owned();
+        if number % 3 != 2 {
+            self.ingress.insert(id);
+            return Some(());
+        }
+        let delete = format!(r#"{{"ingressId":"{id}"}}"#);
+        answered(call_service(port, "Ingress", "DeleteIngress", ingress, &delete))?;
+        self.deleted.insert(id);
+        Some(())
+    }
+
+    /// Everything that was promised is there, and nothing that was deleted.
+    fn check(&self, port: u16, admin: &str, ingress: &str) {
+        let listed = answered(call(port, "ListRooms", admin, "{}")).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let rooms = listed["rooms"].as_array().unwrap().iter();
+        let rooms: BTreeMap<String, String> =
+            rooms.map(|room| (text(&room["name"]), text(&room["metadata"]))).collect();
+        for room in &self.rooms {
+            assert_eq!(rooms.get(room), Some(&format!("of {room}")), "{room}");
+        }
+        let metadata = &rooms["any"];
+        assert!([&self.metadata.0, &self.metadata.1].contains(&metadata), "{metadata}");
+        let ids = |listed: &Value, key: &str| -> BTreeSet<String> {
+            listed.as_array().unwrap().iter().map(|item| text(&item[key])).collect()
+        };
+        let listed = call_service(port, "Ingress", "ListIngress", ingress, "{}");
+        let ingress = ids(&answered(listed).unwrap()["items"], "ingress_id");
+        assert!(self.ingress.is_subset(&ingress) && self.deleted.is_disjoint(&ingress));
+        let service = "AgentDispatchService";
+        let listed = call_service(port, service, "ListDispatch", admin, r#"{"room":"any"}"#);
+        let dispatches = ids(&answered(listed).unwrap()["agent_dispatches"], "id");
+        assert!(self.dispatches.is_subset(&dispatches));
+        let (rooms, ingress, dispatches) = (rooms.len(), ingress.len(), dispatches.len());
+        println!("there again: {rooms} rooms, {ingress} ingresses, {dispatches} dispatches");
+    }
+}
+
 /// `PARLOR_KILLS` is how often; the full test says 100.
 #[test]
 fn a_server_that_is_killed_again_and_again_tells_everything_in_order() {
@@ -201,8 +283,10 @@ fn a_server_that_is_killed_again_and_again_tells_everything_in_order() {
     .unwrap();
     let port = free_port();
     let admin = admin();
+    let ingress = token(SECRET, &["--ingress", "--valid-for", "2h"]);
     // What the server has said that it has done.
     let mut promised: BTreeSet<(String, &str)> = BTreeSet::new();
+    let mut objects = Objects::default();
     for kill in 0..kills {
         let mut server = Server::start(&config, port, &[]);
         let end = Instant::now() + Duration::from_millis(u64::from(kill * 37 % 200) + 20);
@@ -211,15 +295,22 @@ fn a_server_that_is_killed_again_and_again_tells_everything_in_order() {
             thread::sleep(end.saturating_duration_since(Instant::now()));
             Command::new("kill").args(["-9", &killer]).status().unwrap()
         });
-        for number in 0.. {
+        for number in 0_u32.. {
             let room = format!("{kill}-{number}");
-            let done =
-                |answer: Option<(u16, String)>| answer.is_some_and(|(status, _)| status == 200);
-            if !done(call(port, "CreateRoom", &admin, &format!("{{\"name\":\"{room}\"}}"))) {
+            let create = format!(r#"{{"name":"{room}","metadata":"of {room}"}}"#);
+            if answered(call(port, "CreateRoom", &admin, &create)).is_none() {
                 break;
             }
             promised.insert((room.clone(), "room_started"));
-            if !done(call(port, "DeleteRoom", &admin, &format!("{{\"room\":\"{room}\"}}"))) {
+            if number % 4 == 3 {
+                objects.rooms.insert(room.clone());
+                if objects.change(port, &admin, &ingress, number / 4).is_none() {
+                    break;
+                }
+                continue;
+            }
+            let delete = format!(r#"{{"room":"{room}"}}"#);
+            if answered(call(port, "DeleteRoom", &admin, &delete)).is_none() {
                 break;
             }
             promised.insert((room, "room_finished"));
@@ -229,6 +320,7 @@ fn a_server_that_is_killed_again_and_again_tells_everything_in_order() {
     }
     assert!(promised.len() > kills as usize, "{}", promised.len());
     let _server = Server::start(&config, port, &[]);
+    objects.check(port, &admin, &ingress);
     until("every webhook", || {
         let told = told.lock().unwrap();
         let known: BTreeSet<(&str, &str)> =

@@ -108,7 +108,8 @@ pub struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(id: String, room: RoomName, kind: JobKind) -> Self {
+    /// A job that nobody has.
+    pub fn new(id: String, room: RoomName, kind: JobKind) -> Self {
         Self {
             id,
             dispatch: None,

@@ -183,7 +183,7 @@ impl Node {
                     let leave = Command::Leave(sid, DisconnectReason::ParticipantRemoved);
                     let _ = self.command(now, room.as_str(), leave);
                 }
-                Event::Changed { .. } => {}
+                Event::Changed { room, dispatch } => self.keep_dispatch(&room, &dispatch),
             }
         }
     }
@@ -318,7 +318,7 @@ impl Node {
         Ok(id)
     }
 
-    fn listed(&self, dispatch: &Dispatch) -> proto::AgentDispatch {
+    pub(crate) fn listed(&self, dispatch: &Dispatch) -> proto::AgentDispatch {
         let jobs = self.outside.agents.jobs_of(&dispatch.room, &dispatch.id);
         self.dispatch_info(dispatch, jobs.map(|job| self.job_info(job)).collect())
     }
@@ -343,6 +343,9 @@ impl Node {
         }
         self.reschedule(&room);
         let id = self.dispatch(now, &room, call).map_err(refusal)?;
+        if self.hosts.get(&room).is_some_and(|host| !host.is_kept) {
+            self.keep_room(&room);
+        }
         let known = self.outside.agents.dispatches(&room).unwrap_or_default();
         let known = known.iter().find(|dispatch| dispatch.id == id).ok_or_else(no_room)?;
         Ok(ApiResponse::Dispatch(self.listed(known)))

@@ -5,7 +5,10 @@
 
 use livekit_protocol as proto;
 
-/// A method of `livekit.RoomService` or `livekit.AgentDispatchService`.
+pub use parlor_catalog::{Request as CatalogRequest, Response as CatalogResponse};
+
+/// A method of `livekit.RoomService`, `livekit.AgentDispatchService`, `livekit.Ingress` or
+/// `livekit.SIP`.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs, clippy::large_enum_variant)] // moved once a call, never stored
 pub enum ApiRequest {
@@ -26,6 +29,7 @@ pub enum ApiRequest {
     CreateDispatch(proto::CreateAgentDispatchRequest),
     DeleteDispatch(proto::DeleteAgentDispatchRequest),
     ListDispatch(proto::ListAgentDispatchRequest),
+    Catalog(CatalogRequest),
 }
 
 /// What an [`ApiRequest`] brought.
@@ -45,6 +49,7 @@ pub enum ApiResponse {
     ParticipantMoved(proto::MoveParticipantResponse),
     Dispatch(proto::AgentDispatch),
     Dispatches(proto::ListAgentDispatchResponse),
+    Catalog(CatalogResponse),
 }
 
 /// The Twirp error codes that this server uses.

@@ -50,8 +50,7 @@ impl Node {
         claims: Option<&Claims>,
         request: ApiRequest,
     ) -> Option<Answer> {
-        let grant = claims.and_then(|claims| claims.video.clone()).unwrap_or_default();
-        if !may(&grant, &request) {
+        if !claims.is_some_and(|claims| may(claims, &request)) {
             let message = "permissions denied".to_owned();
             let code = ApiErrorCode::Unauthenticated;
             return Some(Err(ApiError { code, message, argument: None }));
@@ -89,6 +88,7 @@ impl Node {
             ApiRequest::CreateDispatch(request) => self.create_dispatch(now, request),
             ApiRequest::DeleteDispatch(request) => self.delete_dispatch(now, request),
             ApiRequest::ListDispatch(request) => self.list_dispatches(&request),
+            ApiRequest::Catalog(request) => self.call_catalog(request),
             ApiRequest::PerformRpc(_) | ApiRequest::ForwardParticipant(_) => {
                 Err(error(ApiErrorCode::Unknown, "not implemented"))
             }
@@ -117,6 +117,7 @@ impl Node {
             return Err(invalid("metadata size exceeds limits", &limit.to_string()));
         }
         self.command(now, &request.room, Command::SetMetadata(request.metadata))?;
+        self.keep_room(&request.room.as_str().into());
         let host = self.hosts.get(request.room.as_str()).ok_or_else(no_room)?;
         let room = self.outside.server.room_with_counts(&host.room, &host.turn_password);
         Ok(ApiResponse::Room(room))
@@ -198,7 +199,9 @@ impl crate::host::Host {
 }
 
 /// Whether a grant covers a request. A room's administrator rules over exactly that room.
-fn may(grant: &VideoGrant, request: &ApiRequest) -> bool {
+fn may(claims: &Claims, request: &ApiRequest) -> bool {
+    let none = VideoGrant::default();
+    let grant = claims.video.as_ref().unwrap_or(&none);
     let admin_of = |room: &str| grant.room_admin && !room.is_empty() && grant.room == room;
     let leads_to = |room: &str| !room.is_empty() && grant.destination_room == room;
     match request {
@@ -220,6 +223,10 @@ fn may(grant: &VideoGrant, request: &ApiRequest) -> bool {
         ApiRequest::CreateDispatch(request) => admin_of(&request.room),
         ApiRequest::DeleteDispatch(request) => admin_of(&request.room),
         ApiRequest::ListDispatch(request) => admin_of(&request.room),
+        ApiRequest::Catalog(request) if request.is_sip() => {
+            claims.sip.as_ref().is_some_and(|sip| sip.admin)
+        }
+        ApiRequest::Catalog(_) => grant.ingress_admin,
         ApiRequest::MoveParticipant(request) => {
             admin_of(&request.room) && leads_to(&request.destination_room)
         }

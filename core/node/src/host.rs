@@ -40,6 +40,8 @@ pub(crate) struct Host {
     pub(crate) shard: ShardId,
     pub(crate) members: BTreeMap<ParticipantSid, Member>,
     pub(crate) turn_password: String,
+    /// Whether it outlives the process.
+    pub(crate) is_kept: bool,
     pub(crate) nonces: VecDeque<Vec<u8>>,
     pub(crate) sif_trailer: Vec<u8>,
     pub(crate) sent_data: SentData,
@@ -68,11 +70,25 @@ impl Host {
     ) -> Self {
         let sid = cx.sid("RM_");
         tracing::info!(room = %name, sid, "room created");
-        let host = Self {
-            room: Room::new(name, sid.into(), settings, now),
+        let turn_password = cx.secret(TURN_PASSWORD_LENGTH);
+        let room = Room::new(name, sid.into(), settings, now);
+        let host = Self::with_room(cx, room, shard, turn_password);
+        host.announce_started(cx, now);
+        host
+    }
+
+    pub(crate) fn with_room(
+        cx: &mut Outside,
+        room: Room,
+        shard: ShardId,
+        turn_password: String,
+    ) -> Self {
+        Self {
+            room,
             shard,
             members: BTreeMap::new(),
-            turn_password: cx.secret(TURN_PASSWORD_LENGTH),
+            turn_password,
+            is_kept: false,
             nonces: VecDeque::new(),
             sif_trailer: cx.secret(SIF_TRAILER_LENGTH).into_bytes(),
             announced: Default::default(),
@@ -85,9 +101,7 @@ impl Host {
             preferences: Default::default(),
             unsettled: BTreeSet::new(),
             scheduled: None,
-        };
-        host.announce_started(cx, now);
-        host
+        }
     }
 
     pub(crate) fn secrets(&self) -> RoomSecrets<'_> {

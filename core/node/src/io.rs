@@ -22,6 +22,17 @@ pub enum Frame {
     Text(String),
 }
 
+/// An object that outlives the process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// One of [`crate::kept_kinds`].
+    pub kind: String,
+    /// Which of its kind.
+    pub id: String,
+    /// JSON.
+    pub value: Vec<u8>,
+}
+
 /// Something that happened outside.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // an API request is moved once, never stored
@@ -76,6 +87,9 @@ pub enum Input {
         /// What.
         event: MediaEvent,
     },
+    /// What was kept when the process ran before, in the order of [`crate::kept_kinds`]. The
+    /// first input, if at all.
+    Restore(Vec<Kept>),
     /// The process ends: tell the participants.
     Shutdown,
 }
@@ -116,6 +130,16 @@ pub enum Output {
         shard: ShardId,
         /// What.
         command: MediaCommand,
+    },
+    /// Keep an object, in place of what has its kind and id. What comes later may be seen only
+    /// once it is kept.
+    Keep(Kept),
+    /// An object has not to be kept any more.
+    Forget {
+        /// Its kind.
+        kind: &'static str,
+        /// Its id.
+        id: String,
     },
     /// Tell the application. Events of one room are in order.
     Webhook(Box<livekit_protocol::WebhookEvent>),

@@ -65,6 +65,7 @@ mod demand;
 mod host;
 pub mod io;
 mod join;
+mod keep;
 mod media;
 mod member;
 mod node;
@@ -91,6 +92,7 @@ pub use config::{Limits, NodeConfig, RoomRules, TcpPolicy};
 pub use connection::CANDIDATES_BEFORE_OFFER_MAX;
 pub use host::{NONCES_MAX, UPDATE_BYTES_MAX};
 pub use join::JOIN_TRACKS_MAX;
+pub use keep::kept_kinds;
 pub use member::{
     ANSWER_TIMEOUT, HELD_DATA_BYTES_MAX, HELD_DATA_TTL, JOIN_TIMEOUT, SIGNAL_TIMEOUT,
     TOKEN_REFRESH_INTERVAL, TRACK_SETTINGS_MAX,
@@ -98,6 +100,7 @@ pub use member::{
 pub use node::{Counts, Node};
 pub use operate::{ParticipantSnapshot, RoomSnapshot};
 pub use outside::Counters;
+pub use parlor_catalog::CatalogConfig;
 pub use participants::REVOKED_MAX;
 pub use peer::{CANDIDATE_BYTES_MAX, REMOTE_CANDIDATES_MAX};
 pub use preference::{PREFERENCE_TTL, PREFERENCES_MAX};

@@ -39,6 +39,9 @@ pub struct Node {
     pub(crate) shutting_down: bool,
     /// Sockets of agent workers.
     pub(crate) workers: BTreeMap<SessionId, crate::agents::WorkerLink>,
+    pub(crate) catalog: parlor_catalog::Catalog,
+    /// Dispatches that outlive the process.
+    pub(crate) kept_dispatches: BTreeSet<String>,
     /// Whose tokens are barred that were issued before when (Unix seconds), oldest first.
     pub(crate) revoked: VecDeque<((RoomName, Identity), u64)>,
 }
@@ -52,6 +55,8 @@ impl Node {
             deadlines: BTreeSet::new(),
             shutting_down: false,
             workers: BTreeMap::new(),
+            catalog: Default::default(),
+            kept_dispatches: BTreeSet::new(),
             revoked: VecDeque::new(),
         }
     }
@@ -105,6 +110,7 @@ impl Node {
                 }
             }
             Input::Media { shard: _, event } => self.handle_media(now, event),
+            Input::Restore(objects) => self.restore(now, objects),
             Input::Shutdown => self.shut_down(now),
         }
     }
@@ -161,8 +167,8 @@ impl Node {
             }
             host.scheduled = due;
         }
-        if host.room.is_closed() {
-            self.hosts.remove(room);
+        if host.room.is_closed() && self.hosts.remove(room).is_some_and(|host| host.is_kept) {
+            self.forget_room(room);
         }
     }
 
@@ -183,7 +189,7 @@ impl Node {
         true
     }
 
-    fn least_loaded_shard(&self) -> ShardId {
+    pub(crate) fn least_loaded_shard(&self) -> ShardId {
         let load = |shard: ShardId| -> usize {
             let hosts = self.hosts.values().filter(|host| host.shard == shard);
             hosts.map(|host| 1 + host.members.len()).sum()

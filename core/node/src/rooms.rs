@@ -89,6 +89,9 @@ impl Node {
             self.call_agents(now, &name, chosen.agents);
         }
         self.reschedule(&name);
+        if self.hosts.get(&name).is_some_and(|host| !host.is_kept) {
+            self.keep_room(&name);
+        }
         let host = self.hosts.get(&name).ok_or_else(no_room)?;
         let room = self.outside.server.room_with_counts(&host.room, &host.turn_password);
         Ok(ApiResponse::Room(room))

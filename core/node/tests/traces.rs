@@ -347,7 +347,11 @@ impl World {
                 Output::Frame { session, frame } => self.said(session, frame),
                 Output::Close { session } => self.socket(session).closed = true,
                 Output::Refuse { body, .. } => panic!("refused: {body}"),
-                Output::Accept { .. } | Output::Reply { .. } | Output::Webhook(_) => {}
+                Output::Accept { .. }
+                | Output::Reply { .. }
+                | Output::Webhook(_)
+                | Output::Keep(_)
+                | Output::Forget { .. } => {}
                 Output::Media { command, .. } => self.command(command, &mut events),
             }
         }

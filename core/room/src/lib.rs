@@ -121,6 +121,8 @@ pub struct Room {
     sid: RoomSid,
     settings: RoomSettings,
     created: Now,
+    /// Until when it waits for its first participant.
+    empty_until: Instant,
     closed: bool,
     /// When the last participant that counts left, if one ever joined.
     vacant_since: Option<Instant>,
@@ -142,6 +144,7 @@ impl Room {
         Self {
             name,
             sid,
+            empty_until: now.instant + settings.empty_timeout,
             settings,
             created: now,
             closed: false,
@@ -157,6 +160,21 @@ impl Room {
             room_update_due: None,
             events: VecDeque::new(),
         }
+    }
+
+    /// A room that was there before the process began. It waits for participants as long as is
+    /// left of its time, and at least as if everybody had just left it.
+    pub fn restore(
+        name: RoomName,
+        sid: RoomSid,
+        settings: RoomSettings,
+        created_unix: Duration,
+        now: Now,
+    ) -> Self {
+        let age = now.unix.saturating_sub(created_unix);
+        let left = settings.empty_timeout.saturating_sub(age).max(settings.departure_timeout);
+        let created = Now { instant: now.instant, unix: created_unix };
+        Self { empty_until: now.instant + left, ..Self::new(name, sid, settings, created) }
     }
 
     /// Its name.

@@ -226,7 +226,7 @@ impl Room {
         }
         Some(match self.vacant_since {
             Some(since) => since + self.settings.departure_timeout,
-            None => self.created.instant + self.settings.empty_timeout,
+            None => self.empty_until,
         })
     }
 

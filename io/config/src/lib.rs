@@ -28,8 +28,8 @@ mod source;
 
 pub use port_range::{PortRange, PortRangeError};
 pub use sections::{
-    EnabledCodec, Limit, Logging, PlayoutDelay, PresetAgent, Prometheus, Room, RoomPreset, Rtc,
-    Storage, Webhook, WebhookFilter, WebhookQueue,
+    EnabledCodec, Ingress, Limit, Logging, PlayoutDelay, PresetAgent, Prometheus, Room, RoomPreset,
+    Rtc, Storage, Webhook, WebhookFilter, WebhookQueue,
 };
 pub use source::Source;
 
@@ -81,6 +81,8 @@ pub struct Config {
     pub storage: Storage,
     /// Events for applications.
     pub webhook: Webhook,
+    /// Where media for an ingress is sent to.
+    pub ingress: Ingress,
     /// Bounds.
     pub limit: Limit,
     /// Whether participants may publish data tracks.
@@ -106,6 +108,7 @@ impl Default for Config {
             prometheus: Prometheus::default(),
             storage: Storage::default(),
             webhook: Webhook::default(),
+            ingress: Ingress::default(),
             limit: Limit::default(),
             enable_data_tracks: true,
             enable_participant_data_blob: false,

@@ -215,6 +215,16 @@ pub struct WebhookFilter {
     pub exclude_events: Vec<String>,
 }
 
+/// `ingress`.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Ingress {
+    /// Told to applications that make an RTMP ingress.
+    pub rtmp_base_url: String,
+    /// Told to applications that make a WHIP ingress.
+    pub whip_base_url: String,
+}
+
 /// `webhook.resource_url_notifier`.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]

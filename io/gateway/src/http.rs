@@ -287,9 +287,8 @@ impl Gateway {
         let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
         let content_type = content_type.as_ref().and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or("");
-        if let (Some((service, method)), true) =
-            (twirp::absent::method(&context.path), request.method() == Method::POST)
-        {
+        let absent = request.method() == Method::POST && !twirp::is_method(&context.path);
+        if let (Some((service, method)), true) = (twirp::absent::method(&context.path), absent) {
             return self.call_absent(request, &context, (service, method), content_type).await;
         }
         let route = match twirp::route(request.method().as_str(), &context.path, content_type) {

@@ -176,7 +176,8 @@ impl Gateway {
                     let _ = waiting.send(result);
                 }
             }
-            Output::Media { .. } | Output::Webhook(_) => {}
+            Output::Media { .. } | Output::Webhook(_) | Output::Keep(_) | Output::Forget { .. } => {
+            }
         }
     }
 

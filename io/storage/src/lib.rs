@@ -45,6 +45,14 @@ pub enum StorageError {
     Failed(#[from] redb::Error),
 }
 
+/// A change of one object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Change<'a> {
+    Put { kind: &'a str, id: &'a str, value: &'a [u8] },
+    Remove { kind: &'a str, id: &'a str },
+}
+
 /// Objects and queues on one disk, or in memory only.
 #[derive(Debug)]
 pub struct Storage {
@@ -108,6 +116,20 @@ impl Storage {
     pub fn put(&self, kind: &str, id: &str, value: &[u8]) -> Result<(), StorageError> {
         self.write(|transaction| {
             transaction.open_table(OBJECTS)?.insert((kind, id), value)?;
+            Ok(())
+        })
+    }
+
+    /// Carries out all of these changes or none.
+    pub fn commit(&self, changes: &[Change<'_>]) -> Result<(), StorageError> {
+        self.write(|transaction| {
+            let mut objects = transaction.open_table(OBJECTS)?;
+            for change in changes {
+                match change {
+                    Change::Put { kind, id, value } => drop(objects.insert((*kind, *id), *value)?),
+                    Change::Remove { kind, id } => drop(objects.remove((*kind, *id))?),
+                }
+            }
             Ok(())
         })
     }
@@ -205,6 +227,9 @@ mod tests {
         storage.put("b", "1", b"other").unwrap();
         storage.enqueue(&["x", "y", "z"]).unwrap();
         storage.dequeue(&[1, 99]).unwrap();
+        let put = |id| Change::Put { kind: "c", id, value: b"c" };
+        storage.commit(&[put("1"), put("2"), Change::Remove { kind: "c", id: "1" }]).unwrap();
+        assert_eq!(storage.list("c").unwrap(), [("2".into(), b"c".to_vec())]);
         assert!(storage.remove("b", "1").unwrap() && !storage.remove("b", "1").unwrap());
         drop(storage);
         let storage = Storage::open(&directory).unwrap();

@@ -159,7 +159,10 @@ impl World {
     fn handle_output(&mut self, output: Output) {
         let arrival = self.now.instant + SIGNAL_DELAY;
         match output {
-            Output::Accept { .. } | Output::Webhook(_) => {}
+            Output::Accept { .. }
+            | Output::Webhook(_)
+            | Output::Keep(_)
+            | Output::Forget { .. } => {}
             Output::Frame { session, frame } => {
                 let Frame::Binary(bytes) = frame else { return };
                 self.tell(session, (arrival, Some(bytes.to_vec())));

@@ -19,6 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("core/sfu", &["core/model", "core/rtp", "core/srtp", "core/congestion", "core/transport"]),
     ("core/room", &["core/model"]),
     ("core/agents", &["core/model"]),
+    ("core/catalog", &[]),
     ("core/signal", &["core/model", "core/room"]),
     ("core/cluster", &["core/model"]),
     // Of sfu its command and event types only, which a review has to see.
@@ -28,6 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "core/model",
             "core/room",
             "core/agents",
+            "core/catalog",
             "core/signal",
             "core/sdp",
             "core/cluster",

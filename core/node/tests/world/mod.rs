@@ -6,7 +6,7 @@ use parlor_model::{Codec, Fingerprint, Now, PeerId, ShardId, TransportAddress};
 use parlor_node::{
     Node, NodeConfig,
     api::{ApiError, ApiRequest, ApiResponse},
-    io::{CallId, Frame, Input, Output, SessionId},
+    io::{CallId, Frame, Input, Kept, Output, SessionId},
 };
 use parlor_sfu::command::{MediaCommand, MediaEvent};
 use parlor_signal::{Claims, ConnectPath, ConnectRequest, ConnectionModel, token::VideoGrant};
@@ -68,6 +68,9 @@ pub struct World {
     pub log: Vec<String>,
     pub replies: Vec<Result<ApiResponse, ApiError>>,
     pub webhooks: Vec<proto::WebhookEvent>,
+    /// What would be on the disk.
+    pub kept: BTreeMap<(String, String), Kept>,
+    starts: u8,
     sockets: BTreeMap<SessionId, Socket>,
     /// What agent workers were told and not asked for yet.
     workers: BTreeMap<SessionId, Vec<proto::server_message::Message>>,
@@ -77,6 +80,10 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::with_seed(3)
+    }
+
+    fn with_seed(seed: u8) -> Self {
         Self::with(|_| {})
     }
 
@@ -101,13 +108,15 @@ impl World {
         };
         change(&mut config);
         Self {
-            node: Node::new(config, [3; 32]),
+            node: Node::new(config, [seed; 32]),
             now: Now { instant: Instant::now(), unix: Duration::from_secs(1_800_000_000) },
             commands: Vec::new(),
             texts: Vec::new(),
             log: Vec::new(),
             replies: Vec::new(),
             webhooks: Vec::new(),
+            kept: BTreeMap::new(),
+            starts: 0,
             sockets: BTreeMap::new(),
             workers: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -192,6 +201,21 @@ impl World {
         let peer = self.peer_of(identity);
         self.media(MediaEvent::PeerConnected { peer });
         session
+    }
+
+    /// The same server after it was killed: another node with what was kept.
+    pub fn restarted(self) -> Self {
+        let seed = 4 + self.starts;
+        let world = World::with_seed(seed);
+        let mut world =
+            World { now: self.now, kept: self.kept.clone(), starts: self.starts + 1, ..world };
+        let of_kind = |kind: &'static str| {
+            let objects = self.kept.values().filter(move |object| object.kind == kind);
+            objects.cloned().collect::<Vec<_>>()
+        };
+        let objects = parlor_node::kept_kinds().flat_map(of_kind).collect();
+        world.handle(Input::Restore(objects));
+        world
     }
 
     /// An agent worker that has connected.
@@ -295,6 +319,13 @@ impl World {
             self.log.push(format!("{output:?}"));
             match output {
                 Output::Accept { .. } => {}
+                Output::Keep(object) => {
+                    let key = (object.kind.clone(), object.id.clone());
+                    self.kept.insert(key, object);
+                }
+                Output::Forget { kind, id } => {
+                    self.kept.remove(&(kind.to_owned(), id));
+                }
                 Output::Webhook(event) => self.webhooks.push(*event),
                 Output::Refuse { session, status, body } => {
                     self.socket(session).refused = Some((status, body));

@@ -1,5 +1,4 @@
-//! Services that LiveKit serves and that need something beside the server: egress, ingress and
-//! SIP. While nothing of the kind is attached they answer as LiveKit does then (trace 09).
+//! Methods that need something beside the server: egress and calls over SIP. While nothing of the kind is attached they answer as LiveKit does then (trace 09).
 
 use super::{Answer, Encoding, error_answer};
 use http::StatusCode;
@@ -18,32 +17,13 @@ const EGRESS: &[&str] = &[
     "ListEgress",
     "StopEgress",
 ];
-const INGRESS: &[&str] = &["CreateIngress", "UpdateIngress", "ListIngress", "DeleteIngress"];
-const SIP: &[&str] = &[
-    "CreateSIPTrunk",
-    "ListSIPTrunk",
-    "CreateSIPInboundTrunk",
-    "CreateSIPOutboundTrunk",
-    "UpdateSIPInboundTrunk",
-    "UpdateSIPOutboundTrunk",
-    "GetSIPInboundTrunk",
-    "GetSIPOutboundTrunk",
-    "ListSIPInboundTrunk",
-    "ListSIPOutboundTrunk",
-    "DeleteSIPTrunk",
-    "CreateSIPDispatchRule",
-    "UpdateSIPDispatchRule",
-    "ListSIPDispatchRule",
-    "DeleteSIPDispatchRule",
-    "CreateSIPParticipant",
-    "TransferSIPParticipant",
-];
+const SIP: &[&str] = &["CreateSIPTrunk", "CreateSIPParticipant", "TransferSIPParticipant"];
 
 /// The service and method of a path, if they are of one of these services.
 pub fn method(path: &str) -> Option<(&'static str, &str)> {
     let path = path.strip_prefix("/twirp/livekit.")?;
     let (service, method) = path.split_once('/')?;
-    let service = ["Egress", "Ingress", "SIP"].into_iter().find(|known| *known == service)?;
+    let service = ["Egress", "SIP"].into_iter().find(|known| *known == service)?;
     Some((service, method))
 }
 
@@ -89,7 +69,6 @@ pub fn find<'a>(
     let sip = claims.and_then(|claims| claims.sip.clone()).unwrap_or_default();
     let (methods, allowed) = match (service, method) {
         ("Egress", _) => (EGRESS, video.room_record),
-        ("Ingress", _) => (INGRESS, video.ingress_admin),
         (_, "CreateSIPParticipant" | "TransferSIPParticipant") => (SIP, sip.call),
         _ => (SIP, sip.admin),
     };
@@ -104,9 +83,6 @@ pub fn find<'a>(
         ("Egress", start) if start.starts_with("Start") && room.is_empty() => NO_WORKER,
         ("Egress", start) if start.starts_with("Start") => Finding::NeedsRoom(room),
         ("Egress", _) => unconnected("twirp error unknown: egress not connected (redis required)"),
-        ("Ingress", _) => {
-            unconnected("twirp error unknown: ingress not connected (redis required)")
-        }
         (_, "TransferSIPParticipant") if room.is_empty() => Finding::Refused(
             StatusCode::BAD_REQUEST,
             "invalid_argument",
@@ -170,7 +146,6 @@ mod tests {
     fn absent_services_answer_as_recorded() {
         let video = VideoGrant {
             room_record: true,
-            ingress_admin: true,
             room_admin: true,
             room: "mine".into(),
             ..Default::default()
@@ -178,7 +153,7 @@ mod tests {
         let sip = Some(SipGrant { admin: true, call: true });
         let all = Claims { video: Some(video), sip, ..Default::default() };
         let join = Claims::default();
-        let tries = [("Egress", EGRESS), ("Ingress", INGRESS), ("SIP", SIP)];
+        let tries = [("Egress", EGRESS), ("SIP", SIP)];
         for (service, method) in tries.iter().flat_map(|(s, all)| all.iter().map(move |m| (*s, *m)))
         {
             assert_eq!(code(service, method, None, "e"), 401);

@@ -1,6 +1,7 @@
 //! Twirp: one POST per method, protobuf or JSON (<https://twitchtv.github.io/twirp/docs/spec_v7.html>).
 
 pub mod absent;
+mod catalog;
 mod json;
 
 use http::StatusCode;
@@ -50,13 +51,14 @@ pub struct Route {
 }
 
 const ROOM_SERVICE: &str = "/twirp/livekit.RoomService/";
+const INGRESS_SERVICE: &str = "/twirp/livekit.Ingress/";
+const SIP_SERVICE: &str = "/twirp/livekit.SIP/";
 const DISPATCH_SERVICE: &str = "/twirp/livekit.AgentDispatchService/";
 
 /// Whether a path belongs to a service that exists here.
 pub fn is_service(path: &str) -> bool {
-    path.starts_with(ROOM_SERVICE)
-        || path.starts_with(DISPATCH_SERVICE)
-        || absent::method(path).is_some()
+    let services = [ROOM_SERVICE, DISPATCH_SERVICE, INGRESS_SERVICE, SIP_SERVICE];
+    services.iter().any(|service| path.starts_with(service)) || absent::method(path).is_some()
 }
 
 /// Whether a path has a handler.
@@ -77,10 +79,13 @@ pub fn route(method: &str, path: &str, content_type: &str) -> Result<Route, Answ
     if method != "POST" {
         return bad_route(format!("unsupported method {method:?} (only POST is allowed)"));
     }
-    let decode = match path.strip_prefix(DISPATCH_SERVICE) {
-        Some(method) => dispatch_method(method),
-        None => path.strip_prefix(ROOM_SERVICE).and_then(room_method),
-    };
+    let services: [(&str, fn(&str) -> Option<Decode>); 4] = [
+        (ROOM_SERVICE, room_method),
+        (DISPATCH_SERVICE, dispatch_method),
+        (INGRESS_SERVICE, catalog::ingress_method),
+        (SIP_SERVICE, catalog::sip_method),
+    ];
+    let decode = services.iter().find_map(|(service, of)| of(path.strip_prefix(service)?));
     let Some(decode) = decode else { return bad_route(format!("no handler for path {path:?}")) };
     match Encoding::of(content_type) {
         Some(encoding) => Ok(Route { decode, encoding }),
@@ -184,6 +189,7 @@ impl Route {
             ApiResponse::ParticipantMoved(message) => {
                 ("MoveParticipantResponse", message.encode_to_vec())
             }
+            ApiResponse::Catalog(response) => response.encode(),
             ApiResponse::Dispatch(message) => ("AgentDispatch", message.encode_to_vec()),
             ApiResponse::Dispatches(message) => {
                 ("ListAgentDispatchResponse", message.encode_to_vec())
