@@ -42,6 +42,9 @@ impl Metrics {
             ("livekit_track_published_total", "Published tracks.", counts.tracks),
             ("livekit_track_subscribed_total", "Subscriptions.", counts.subscriptions),
             ("parlor_peers", "Peer connections.", counts.peers),
+            ("parlor_agent_workers", "Agent workers.", counts.agents.workers),
+            ("parlor_agent_jobs_running", "Jobs of agents.", counts.agents.jobs_running),
+            ("parlor_agent_jobs_waiting", "Jobs without a worker.", counts.agents.jobs_waiting),
             ("parlor_sockets", "Open WebSockets.", self.gateway.sockets()),
         ] {
             page.single(name, Kind::Gauge, help, value as u64);

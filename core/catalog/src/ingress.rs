@@ -54,7 +54,7 @@ impl Catalog {
             return Err(CatalogError::NoService);
         }
         check_room(&self.ingress)?;
-        self.keep(INGRESS, &info.ingress_id, &info);
+        self.keep(INGRESS, &info.ingress_id, &info)?;
         self.ingress.insert(info.ingress_id.clone(), info.clone());
         Ok(Response::Ingress(info))
     }
@@ -85,7 +85,7 @@ impl Catalog {
         }
         check(&info)?;
         set_transcoding(&mut info);
-        self.keep(INGRESS, &info.ingress_id, &info);
+        self.keep(INGRESS, &info.ingress_id, &info)?;
         self.ingress.insert(info.ingress_id.clone(), info.clone());
         Ok(Response::Ingress(info))
     }

@@ -243,11 +243,19 @@ impl Catalog {
         }
     }
 
-    fn keep(&mut self, kind: &'static str, id: &str, object: &impl serde::Serialize) {
+    /// Has an object kept. One with a value of a later protocol, which could not be read again,
+    /// is refused.
+    fn keep(
+        &mut self,
+        kind: &'static str,
+        id: &str,
+        object: &impl serde::Serialize,
+    ) -> Result<(), CatalogError> {
         // By way of a value, whose maps are sorted.
-        let value = serde_json::to_value(object).unwrap_or_default();
+        let value = serde_json::to_value(object).or_else(|_| invalid("unknown value"))?;
         let value = value.to_string().into_bytes();
         self.changes.push_back(Change::Keep { kind, id: id.to_owned(), value });
+        Ok(())
     }
 
     fn forget(&mut self, kind: &'static str, id: &str) {

@@ -24,13 +24,13 @@ impl Catalog {
         self.check_rule_conflicts(&rule)?;
         check_room(&self.rules)?;
         rule.sip_dispatch_rule_id = draw("SDR_");
-        Ok(self.put_rule(rule))
+        self.put_rule(rule)
     }
 
-    fn put_rule(&mut self, rule: proto::SipDispatchRuleInfo) -> Response {
-        self.keep(RULE, &rule.sip_dispatch_rule_id, &rule);
+    fn put_rule(&mut self, rule: proto::SipDispatchRuleInfo) -> Answer {
+        self.keep(RULE, &rule.sip_dispatch_rule_id, &rule)?;
         self.rules.insert(rule.sip_dispatch_rule_id.clone(), rule.clone());
-        Response::Rule(rule)
+        Ok(Response::Rule(rule))
     }
 
     pub(crate) fn update_rule(&mut self, request: proto::UpdateSipDispatchRuleRequest) -> Answer {
@@ -75,7 +75,7 @@ impl Catalog {
             }
         };
         self.check_rule_conflicts(&rule)?;
-        Ok(self.put_rule(rule))
+        self.put_rule(rule)
     }
 
     pub(crate) fn list_rules(&self, request: &proto::ListSipDispatchRuleRequest) -> Response {

@@ -234,6 +234,7 @@ fn trunks_are_checked_as_livekit_does() {
         |t| t.headers = [("X-A".to_owned(), "v".repeat(1025))].into(),
         "invalid header value for X-A: header X-A: value too long (max 1024 characters)",
     );
+    refused(|t| t.transport = 99, "unknown value");
     let Ok(Response::OutboundTrunk(made)) = world.ask(create(good())) else { panic!() };
     let get = |id: &str| {
         Request::GetOutboundTrunk(proto::GetSipOutboundTrunkRequest { sip_trunk_id: id.into() })

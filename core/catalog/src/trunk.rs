@@ -28,7 +28,7 @@ impl Catalog {
         self.check_conflicts(&trunk)?;
         check_room(&self.inbound)?;
         trunk.sip_trunk_id = draw("ST_");
-        Ok(self.put_inbound(trunk))
+        self.put_inbound(trunk)
     }
 
     pub(crate) fn create_outbound(
@@ -43,19 +43,19 @@ impl Catalog {
         check_outbound(&trunk)?;
         check_room(&self.outbound)?;
         trunk.sip_trunk_id = draw("ST_");
-        Ok(self.put_outbound(trunk))
+        self.put_outbound(trunk)
     }
 
-    fn put_inbound(&mut self, trunk: proto::SipInboundTrunkInfo) -> Response {
-        self.keep(INBOUND, &trunk.sip_trunk_id, &trunk);
+    fn put_inbound(&mut self, trunk: proto::SipInboundTrunkInfo) -> Answer {
+        self.keep(INBOUND, &trunk.sip_trunk_id, &trunk)?;
         self.inbound.insert(trunk.sip_trunk_id.clone(), trunk.clone());
-        Response::InboundTrunk(trunk)
+        Ok(Response::InboundTrunk(trunk))
     }
 
-    fn put_outbound(&mut self, trunk: proto::SipOutboundTrunkInfo) -> Response {
-        self.keep(OUTBOUND, &trunk.sip_trunk_id, &trunk);
+    fn put_outbound(&mut self, trunk: proto::SipOutboundTrunkInfo) -> Answer {
+        self.keep(OUTBOUND, &trunk.sip_trunk_id, &trunk)?;
         self.outbound.insert(trunk.sip_trunk_id.clone(), trunk.clone());
-        Response::OutboundTrunk(trunk)
+        Ok(Response::OutboundTrunk(trunk))
     }
 
     pub(crate) fn update_inbound(
@@ -98,7 +98,7 @@ impl Catalog {
             }
         };
         self.check_conflicts(&trunk)?;
-        Ok(self.put_inbound(trunk))
+        self.put_inbound(trunk)
     }
 
     pub(crate) fn update_outbound(
@@ -141,7 +141,7 @@ impl Catalog {
                 trunk
             }
         };
-        Ok(self.put_outbound(trunk))
+        self.put_outbound(trunk)
     }
 
     pub(crate) fn get_inbound(&self, request: &proto::GetSipInboundTrunkRequest) -> Answer {
