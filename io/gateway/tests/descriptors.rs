@@ -23,7 +23,9 @@ fn the_committed_descriptors_are_those_of_the_protocol_crate() {
     let include = protobufs();
     let mut compiler = protox::Compiler::new([&include]).unwrap();
     compiler.include_imports(true).include_source_info(false);
-    compiler.open_file(include.join("livekit_room.proto")).unwrap();
+    for service in ["room", "agent_dispatch", "ingress", "sip"] {
+        compiler.open_file(include.join(format!("livekit_{service}.proto"))).unwrap();
+    }
     let compiled = compiler.file_descriptor_set().encode_to_vec();
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("livekit.descriptors");
     if std::env::var_os("PARLOR_WRITE_DESCRIPTORS").is_some() {

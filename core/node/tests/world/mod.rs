@@ -80,15 +80,15 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        Self::with_seed(3)
-    }
-
-    fn with_seed(seed: u8) -> Self {
         Self::with(|_| {})
     }
 
     /// A world whose server is configured otherwise.
     pub fn with(change: impl FnOnce(&mut NodeConfig)) -> Self {
+        Self::seeded(3, change)
+    }
+
+    fn seeded(seed: u8, change: impl FnOnce(&mut NodeConfig)) -> Self {
         let mut config = NodeConfig {
             api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect(),
             region: String::new(),
@@ -206,7 +206,7 @@ impl World {
     /// The same server after it was killed: another node with what was kept.
     pub fn restarted(self) -> Self {
         let seed = 4 + self.starts;
-        let world = World::with_seed(seed);
+        let world = World::seeded(seed, |_| {});
         let mut world =
             World { now: self.now, kept: self.kept.clone(), starts: self.starts + 1, ..world };
         let of_kind = |kind: &'static str| {
