@@ -101,9 +101,9 @@ const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[
 ];
 
 /// LiveKit's messages stop at the signal sessions, the API and the client: rooms and media know
-/// their own nouns only.
+/// their own nouns only. The catalog keeps such messages as they are.
 const PROTOBUF: &[&str] = &["livekit-protocol", "prost", "prost-types", "pbjson", "pbjson-types"];
-const PROTOBUF_ROOMS: &[&str] = &["core/signal", "core/node", "core/client"];
+const PROTOBUF_ROOMS: &[&str] = &["core/signal", "core/node", "core/client", "core/catalog"];
 
 /// What may not be reached from `core/` through other dependencies either.
 const FORBIDDEN_BELOW_CORE: &[&str] = &["tokio", "async-std", "smol", "mio", "socket2"];
