@@ -33,6 +33,7 @@ async fn server() -> SocketAddr {
         shards: Vec::new(),
         fingerprint: parlor_model::Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
         ice_lite: true,
+        tcp: Default::default(),
         enable_remote_unmute: false,
         room_rules: Default::default(),
         limits: Default::default(),
