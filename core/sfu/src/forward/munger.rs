@@ -278,7 +278,9 @@ impl Munger {
         }
         let is_layered = facts.frame.layering != Layering::None;
         if is_layered && facts.frame.starts && self.is_new_picture(facts) {
-            self.select(facts, scalability, wanted, facts.number == next);
+            // Of a picture that something was left out of, something may come that is forwarded.
+            let follows = facts.number == next && self.left_out != Some(facts.timestamp);
+            self.select(facts, scalability, wanted, follows);
         }
         let Some(segment) = self.segment.as_ref() else { return Err(Held::Late) };
         if is_layered {
