@@ -13,6 +13,7 @@ const { values: options, positionals } = parseArgs({
     server: { type: "string", default: join(here, "../../target/debug/parlor") },
     player: { type: "string", default: join(here, "../../target/debug/parlor-player") },
     chromium: { type: "string", default: "/usr/bin/chromium" },
+    firefox: { type: "string", default: "/usr/bin/firefox-esr" },
     python: { type: "string", default: join(here, "../../.venv/bin/python") },
     "agents-python": { type: "string", default: join(here, "../../.venv-agents/bin/python") },
     full: { type: "boolean", default: false },

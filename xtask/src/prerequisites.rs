@@ -1,4 +1,4 @@
-//! What the end-to-end tests need beside Rust: Chromium, npm packages, a Python environment.
+//! What the end-to-end tests need beside Rust: browsers, npm packages, a Python environment.
 //! Each is installed only where it is missing, and said aloud; nothing touches the network when
 //! all is there.
 
@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const CHROMIUM: &str = "/usr/bin/chromium";
-
 /// Where the end-to-end tests find what they need.
 pub struct Tools {
     /// The browser's binary.
     pub chromium: PathBuf,
+    /// Another's.
+    pub firefox: PathBuf,
     /// The Python interpreter that has the LiveKit SDK.
     pub python: PathBuf,
     /// The one that has livekit-agents, which pins another version of that SDK.
@@ -21,29 +21,30 @@ pub struct Tools {
 /// Makes sure that everything is there.
 pub fn install(root: &Path) -> Result<Tools, String> {
     let interop = root.join("test/interop");
-    let chromium = chromium()?;
+    let chromium = browser("CHROMIUM", "chromium")?;
+    let firefox = browser("FIREFOX", "firefox-esr")?;
     npm(&interop)?;
     let python = python_environment(root, ".venv", "test/interop/requirements.txt")?;
     let agents_python =
         python_environment(root, ".venv-agents", "test/interop/agents/requirements.txt")?;
-    Ok(Tools { chromium, python, agents_python })
+    Ok(Tools { chromium, firefox, python, agents_python })
 }
 
-fn chromium() -> Result<PathBuf, String> {
-    if let Some(path) = std::env::var_os("CHROMIUM") {
+/// The browser of a Debian package, unless a variable says where one is.
+fn browser(variable: &str, package: &str) -> Result<PathBuf, String> {
+    if let Some(path) = std::env::var_os(variable) {
         return Ok(path.into());
     }
-    let path = PathBuf::from(CHROMIUM);
+    let path = Path::new("/usr/bin").join(package);
     if path.exists() {
         return Ok(path);
     }
     if !is_root() {
-        return Err(
-            "Chromium is missing: run `sudo apt-get install chromium`, or set CHROMIUM to its path"
-                .to_string(),
-        );
+        return Err(format!(
+            "{package} is missing: run `sudo apt-get install {package}`, or set {variable} to its path"
+        ));
     }
-    apt_get("chromium")?;
+    apt_get(package)?;
     Ok(path)
 }
 

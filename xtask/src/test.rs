@@ -149,6 +149,7 @@ fn interop(root: &Path, plan: &Plan) -> Count {
     command.arg("--server").arg(target.join("debug/parlor"));
     command.arg("--player").arg(target.join("debug/parlor-player"));
     command.arg("--chromium").arg(&tools.chromium);
+    command.arg("--firefox").arg(&tools.firefox);
     command.arg("--python").arg(&tools.python);
     command.arg("--agents-python").arg(&tools.agents_python);
     if plan.full {

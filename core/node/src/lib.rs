@@ -74,6 +74,7 @@ mod outside;
 mod participants;
 mod peer;
 mod preference;
+mod priming;
 mod quality;
 mod reliable;
 mod requests;

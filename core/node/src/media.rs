@@ -82,6 +82,7 @@ impl Host {
                 cx.command(self.shard, MediaCommand::SendData { channel, data, peers: vec![id] });
             }
         }
+        self.prime(cx, sid);
     }
 
     /// A data message of a participant: relayed to those it is for, if it may be.
@@ -93,6 +94,7 @@ impl Host {
         channel: DataChannel,
         data: Bytes,
     ) {
+        let reply = self.rpc_reply(sid, channel, &data);
         let Some(participant) = self.room.participant(sid) else { return };
         if !participant.info.permissions.can_publish_data {
             cx.counters.forbidden_packets += 1;
@@ -101,10 +103,6 @@ impl Host {
         if channel == DataChannel::DataTrack {
             return self.handle_data_track_packet(cx, sid, &data);
         }
-        if channel == DataChannel::Reliable && self.take_rpc_reply(cx, sid, &data) {
-            return;
-        }
-        let Some(participant) = self.room.participant(sid) else { return };
         let Some(member) = self.members.get_mut(sid) else { return };
         let Ok(packet) = Packet::read(data) else {
             cx.counters.malformed_packets += 1;
@@ -127,6 +125,9 @@ impl Host {
                 return;
             }
             member.last_sequence = packet.sequence();
+        }
+        if let Some((id, reply)) = reply {
+            return self.take_rpc_reply(cx, &id, reply);
         }
         let recipients = self.room.data_recipients(
             Some(sid),

@@ -80,6 +80,8 @@ pub(crate) struct Member {
     pub(crate) leaves_silently: bool,
     /// Last sequence number of its reliable data.
     pub(crate) last_sequence: u32,
+    /// Whether it was asked for a first reliable message.
+    pub(crate) primed: bool,
     pub(crate) held: HeldData,
 }
 
@@ -134,6 +136,7 @@ impl Member {
             drop_on_resume: None,
             leaves_silently: false,
             last_sequence: 0,
+            primed: false,
             held: HeldData::default(),
         }
     }

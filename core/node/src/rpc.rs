@@ -62,22 +62,24 @@ impl Host {
         self.send_data(cx, now, DataChannel::Reliable, packet, &[to]);
     }
 
-    /// Takes a packet that answers a call of the server. False if it is none.
-    pub(crate) fn take_rpc_reply(
-        &mut self,
-        cx: &mut Outside,
+    /// The answer to a call of the server that a packet is, with the call's id.
+    pub(crate) fn rpc_reply(
+        &self,
         from: &ParticipantSid,
+        channel: DataChannel,
         packet: &Bytes,
-    ) -> bool {
-        if self.rpcs.is_empty() {
-            return false;
+    ) -> Option<(String, RpcReply)> {
+        if self.rpcs.is_empty() || channel != DataChannel::Reliable {
+            return None;
         }
-        let Some((id, reply)) = data::rpc_reply(packet) else { return false };
-        if self.rpcs.get(&id).is_none_or(|pending| pending.to != *from) {
-            return false;
-        }
+        let reply = data::rpc_reply(packet);
+        reply.filter(|(id, _)| self.rpcs.get(id).is_some_and(|pending| pending.to == *from))
+    }
+
+    /// Hands the answer of a participant to the caller.
+    pub(crate) fn take_rpc_reply(&mut self, cx: &mut Outside, id: &str, reply: RpcReply) {
         let result = match reply {
-            RpcReply::Ack => return true,
+            RpcReply::Ack => return,
             RpcReply::Payload(payload) => {
                 Ok(ApiResponse::RpcPerformed(proto::PerformRpcResponse { payload }))
             }
@@ -85,8 +87,7 @@ impl Host {
                 Err(error(ApiErrorCode::Unknown, &format!("rpc error {code}: {message}")))
             }
         };
-        self.end_rpc(cx, &id, result);
-        true
+        self.end_rpc(cx, id, result);
     }
 
     fn end_rpc(

@@ -7,6 +7,7 @@ use livekit_protocol as proto;
 use parlor_model::DataChannel;
 use parlor_node::{CLOSED_TIMEOUT, RESUME_TIMEOUT, SIMULATED_DROP_TTL, io::Input, io::SessionId};
 use parlor_sfu::command::{MediaCommand, MediaEvent, PeerFailure};
+use parlor_signal::token::VideoGrant;
 use prost::Message as _;
 use proto::{
     DisconnectReason as Reason, leave_request::Action, participant_info::State,
@@ -365,4 +366,41 @@ fn reliable_data_that_a_client_lacks_is_sent_again_once() {
     let again = world.resume("room", "alice", sid(alices));
     let Message::Reconnect(reconnect) = &world.said(again)[0] else { panic!() };
     assert_eq!(reconnect.last_message_seq, 5);
+}
+
+/// Open channels of a client of this kind, and how many messages it is sent on them.
+fn asked_when_open(client: proto::client_info::Sdk, pair: bool, grant: VideoGrant) -> usize {
+    let mut world = World::new();
+    let client_info = proto::ClientInfo { sdk: client.into(), protocol: 17, ..Default::default() };
+    let session =
+        world.join("room", "alice", Options { pair, grant, client_info, ..Options::default() });
+    let primary = world.peer_of("alice");
+    world.media(MediaEvent::PeerConnected { peer: primary });
+    let channel = DataChannel::Reliable;
+    world.media(MediaEvent::ChannelOpen { peer: primary, channel });
+    let asked = |world: &World| {
+        let sent = world.commands.iter().filter(|c| matches!(c, MediaCommand::SendData { .. }));
+        sent.count()
+    };
+    if pair {
+        assert_eq!(asked(&world), 0, "it has no connection to answer on");
+        world.request(session, Request::Offer(world::offer(1)));
+        let publisher = world.peer_of("alice");
+        assert_ne!(publisher, primary);
+        world.media(MediaEvent::ChannelOpen { peer: publisher, channel });
+        world.media(MediaEvent::ChannelOpen { peer: publisher, channel: DataChannel::Lossy });
+    }
+    asked(&world)
+}
+
+#[test]
+fn livekit_client_is_asked_for_a_first_message_that_it_can_resume_behind() {
+    use proto::client_info::Sdk;
+    let grant = || VideoGrant { room_join: true, ..Default::default() };
+    for pair in [false, true] {
+        assert_eq!(asked_when_open(Sdk::Js, pair, grant()), 1);
+        assert_eq!(asked_when_open(Sdk::Python, pair, grant()), 0);
+        let mute = VideoGrant { can_publish_data: Some(false), ..grant() };
+        assert_eq!(asked_when_open(Sdk::Js, pair, mute), 0);
+    }
 }

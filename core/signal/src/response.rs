@@ -76,6 +76,12 @@ impl Client {
         self.protocol >= 10 && !self.firefox
     }
 
+    /// Whether it sends nothing again after a resume before which nothing had been sent:
+    /// livekit-client, alone and below React Native.
+    pub fn forgets_without_a_first_message(&self) -> bool {
+        matches!(self.sdk, Sdk::Js | Sdk::ReactNative)
+    }
+
     /// Whether `leave` can tell it to resume.
     pub fn knows_leave_action(&self) -> bool {
         self.protocol >= 13

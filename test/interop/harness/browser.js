@@ -32,23 +32,27 @@ const FLAGS = [
   "--autoplay-policy=no-user-gesture-required",
 ];
 
+// The page's files on a port of their own.
+export async function serveFiles() {
+  const files = createServer((request, response) => {
+    const file = FILES[request.url];
+    response.writeHead(file ? 200 : 404, { "content-type": file?.[1] ?? "text/plain" });
+    response.end(file ? readFileSync(new URL(file[0], ROOT)) : "");
+  });
+  files.listen(0, "127.0.0.1");
+  await once(files, "listening");
+  return { files, origin: `http://127.0.0.1:${files.address().port}` };
+}
+
 export class Browser {
   static async start(executablePath) {
-    const files = createServer((request, response) => {
-      const file = FILES[request.url];
-      response.writeHead(file ? 200 : 404, { "content-type": file?.[1] ?? "text/plain" });
-      response.end(file ? readFileSync(new URL(file[0], ROOT)) : "");
-    });
-    files.listen(0, "127.0.0.1");
-    await once(files, "listening");
+    const { files, origin } = await serveFiles();
     const browser = await chromium.launch({ executablePath, args: FLAGS, ignoreDefaultArgs: ["--mute-audio"] });
-    return new Browser(browser, files);
+    return new Browser(browser, files, origin);
   }
 
-  constructor(browser, files) {
-    this.browser = browser;
-    this.files = files;
-    this.origin = `http://127.0.0.1:${files.address().port}`;
+  constructor(browser, files, origin) {
+    Object.assign(this, { browser, files, origin });
   }
 
   async page(logPath) {

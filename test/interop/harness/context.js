@@ -4,10 +4,12 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { AccessToken, RoomServiceClient } from "livekit-server-sdk";
 import { Browser } from "./browser.js";
+import { Firefox } from "./firefox.js";
 import { ProcessParticipant } from "./process.js";
 import { API_KEY, API_SECRET, Server } from "./server.js";
 
 const PYTHON_SCRIPT = fileURLToPath(new URL("../python/participant.py", import.meta.url));
+const NODE_SCRIPT = fileURLToPath(new URL("../node/participant.js", import.meta.url));
 const RECORDINGS = fileURLToPath(new URL("../media", import.meta.url));
 
 export class Context {
@@ -43,9 +45,9 @@ export class Context {
   }
 
   #process(command, args, identity) {
-    const process = new ProcessParticipant(command, args, join(this.folder, `${identity}.log`));
-    this.open.push(process);
-    return process;
+    const participant = new ProcessParticipant(command, args, join(this.folder, `${identity}.log`));
+    this.open.push(participant);
+    return participant;
   }
 
   // A participant in Chromium that has joined. `options` go to livekit-client's Room; `password` and
@@ -65,6 +67,26 @@ export class Context {
     await python.call("connect", { url: server.url, token, options });
     python.identity = identity;
     return python;
+  }
+
+  // A participant in the Node SDK that has joined.
+  async joinNode(server, identity, { room = "room", grant = {} } = {}) {
+    const node = this.#process(process.execPath, [NODE_SCRIPT], identity);
+    const token = await this.token(identity, room, grant);
+    await node.call("connect", { url: server.url, token });
+    node.identity = identity;
+    return node;
+  }
+
+  // A participant in Firefox that has joined. `options` go to livekit-client's Room.
+  async joinFirefox(server, identity, { room = "room", grant = {}, ...options } = {}) {
+    const firefox = await Firefox.start(this.options.firefox, this.folder);
+    this.open.push(firefox);
+    const page = await firefox.page(join(this.folder, `${identity}.log`));
+    const token = await this.token(identity, room, grant);
+    await page.call("connect", { url: server.url, token, options });
+    page.identity = identity;
+    return page;
   }
 
   // A participant with core/client (test/player) that has joined, and plays recorded encodings

@@ -11,7 +11,7 @@ use crate::{
 use livekit_protocol::{SessionDescription, SignalTarget, signal_response::Message};
 pub use offered::CANDIDATES_BEFORE_OFFER_MAX;
 use pair::Pair;
-use parlor_model::{Now, PeerId, SubscriptionId, TrackId};
+use parlor_model::{DataChannel, Now, PeerId, SubscriptionId, TrackId};
 use parlor_sdp::{PublishedTrack, ReceivedSection, SdpError, SendSource, SendTrack};
 use parlor_signal::response::Client;
 use single::Single;
@@ -86,6 +86,15 @@ impl Connection {
             Self::Pair(pair) => (&mut pair.publisher, Some(&mut pair.subscriber.peer)),
         };
         offered.peer.iter_mut().chain(subscriber).find(|peer| peer.id == id)
+    }
+
+    /// Whether a channel of the client's own is open.
+    pub(crate) fn sends_on(&self, channel: DataChannel) -> bool {
+        let peer = match self {
+            Self::Single(single) => &single.offered.peer,
+            Self::Pair(pair) => &pair.publisher.peer,
+        };
+        peer.as_ref().is_some_and(|peer| peer.open_channels.contains(&channel))
     }
 
     pub(crate) fn handle_offer(
