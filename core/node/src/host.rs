@@ -146,6 +146,7 @@ impl Host {
                 self.track_added(cx, now, &participant, &track, cid);
             }
             Event::TrackPublished { participant, track } => {
+                self.found(now, &track);
                 tracing::info!(room = %self.room.name(), %participant, %track, "track published");
                 if self.room.track(&track).is_some_and(|track| track.muted) {
                     self.set_muted(cx, &participant, &track, true);

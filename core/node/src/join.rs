@@ -34,6 +34,7 @@ impl Host {
             participant = %sid,
             identity = request.claims.identity(),
             protocol = request.protocol,
+            trace = request.trace,
             connection = ?request.connection,
             "joined"
         );
@@ -45,6 +46,8 @@ impl Host {
             address: self.address(&sid),
             shard: self.shard,
             ice_lite: cx.config.ice_lite && !request.disable_ice_lite && client.allows_ice_lite(),
+            publish_codecs: client.disabled_codecs.published(&cx.config.codecs),
+            receive_codecs: client.disabled_codecs.received(&cx.config.codecs),
             playout_delay: self.room.settings().playout_delay.is_some(),
             tcp_only,
         };
@@ -84,7 +87,7 @@ impl Host {
         is_fallback: bool,
     ) {
         let Some(this) = self.room.participant(sid) else { return };
-        let join = cx.server.join(&self.room, this, &self.secrets());
+        let join = cx.server.join(&self.room, this, &member.client, &self.secrets());
         let message = join.message(member.connection.is_subscriber_primary(), is_fallback);
         self.members.insert(sid.clone(), member);
         self.send(cx, sid, message);
@@ -122,6 +125,8 @@ impl Host {
         if !member.active && is_over(member.joined, JOIN_TIMEOUT) {
             return self.apply(now, Command::Leave(sid.clone(), DisconnectReason::JoinFailure));
         }
+        self.expire_missing(cx, now.instant, sid);
+        let Some(member) = self.members.get_mut(sid) else { return };
         if member.ends_at.is_some_and(|due| now.instant >= due) {
             let reason = DisconnectReason::ConnectionTimeout;
             return self.apply(now, Command::Leave(sid.clone(), reason));

@@ -68,6 +68,7 @@ mod join;
 mod keep;
 mod media;
 mod member;
+mod missing;
 mod node;
 mod operate;
 mod outside;
@@ -98,6 +99,7 @@ pub use member::{
     ANSWER_TIMEOUT, HELD_DATA_BYTES_MAX, HELD_DATA_TTL, JOIN_TIMEOUT, SIGNAL_TIMEOUT,
     TOKEN_REFRESH_INTERVAL, TRACK_SETTINGS_MAX,
 };
+pub use missing::{MISSING_TRACKS_MAX, TRACK_NOT_FOUND_TIMEOUT};
 pub use node::{Counts, Node};
 pub use operate::{ParticipantSnapshot, RoomSnapshot};
 pub use outside::Counters;

@@ -60,6 +60,7 @@ pub(crate) struct Member {
     /// The data tracks that it receives, by the handle that it knows them by.
     pub(crate) data_handles: BTreeMap<u16, TrackSid>,
     pub(crate) next_data_handle: Option<u16>,
+    pub(crate) missing: crate::missing::Missing,
     pub(crate) data_blobs: crate::data_blob::DataBlobs,
     pub(crate) told_unsupported: BTreeSet<SubscriptionId>,
     /// When it is removed unless its connection comes back.
@@ -125,6 +126,7 @@ impl Member {
             syncs_streams: false,
             data_handles: BTreeMap::new(),
             next_data_handle: None,
+            missing: Default::default(),
             data_blobs: Default::default(),
             told_unsupported: BTreeSet::new(),
             ends_at: None,
@@ -173,6 +175,7 @@ impl Member {
             answer.filter(|_| connected),
             connected.then_some(self.refresh_at),
             self.held.deadline(),
+            self.missing.deadline(),
             self.ends_at,
             self.speaks_until,
         ]

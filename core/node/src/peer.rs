@@ -2,7 +2,7 @@
 
 use crate::outside::{Address, Outside};
 use livekit_protocol::{SignalTarget, signal_response::Message};
-use parlor_model::{DataChannel, MediaDescription, PeerId, RemoteTransport, ShardId};
+use parlor_model::{Codec, DataChannel, MediaDescription, PeerId, RemoteTransport, ShardId};
 use parlor_sfu::command::{LocalTransport, MediaCommand};
 use parlor_signal::response;
 use std::collections::BTreeSet;
@@ -33,6 +33,10 @@ pub(crate) struct PeerSettings {
     pub(crate) address: Address,
     pub(crate) shard: ShardId,
     pub(crate) ice_lite: bool,
+    /// What the client may send.
+    pub(crate) publish_codecs: Vec<Codec>,
+    /// What it may be sent.
+    pub(crate) receive_codecs: Vec<Codec>,
     /// Whether video may say how long its receiver waits before it shows a frame.
     pub(crate) playout_delay: bool,
     /// Neither offer UDP nor take it.

@@ -4,7 +4,7 @@ use crate::{host::Host, member::TRACK_SETTINGS_MAX, outside::Outside};
 use livekit_protocol as proto;
 use parlor_model::{DisconnectReason, Now, ParticipantSid};
 use parlor_room::{Command, ParticipantChange, Refusal, track_sid_prefix};
-use parlor_signal::{request, response};
+use parlor_signal::{device, request, response};
 use proto::{
     request_response::{Reason, Request as Echo},
     signal_request::Message as Request,
@@ -45,6 +45,7 @@ impl Host {
             Request::Subscription(update) => {
                 let (participant, tracks) = (sid.clone(), request::subscribed_tracks(&update));
                 let subscribe = update.subscribe;
+                self.note_missing(now, sid, &tracks, subscribe);
                 self.apply(now, Command::Subscribe { participant, tracks, subscribe });
             }
             Request::TrackSetting(settings) => self.handle_track_setting(cx, sid, &settings),
@@ -154,8 +155,10 @@ impl Host {
         cx: &mut Outside,
         now: Now,
         sid: &ParticipantSid,
-        add: proto::AddTrackRequest,
+        mut add: proto::AddTrackRequest,
     ) {
+        let Some(member) = self.members.get(sid) else { return };
+        device::replace_disabled_codecs(&mut add, &cx.server.publishable(&member.client));
         let new = Box::new(request::new_track(&add));
         let kind = new.kind.unwrap_or(parlor_model::TrackKind::Audio);
         let (participant, track) = (sid.clone(), cx.sid(track_sid_prefix(kind, new.source)));

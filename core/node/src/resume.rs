@@ -54,7 +54,7 @@ impl Host {
         if drop == Some(SimulatedDrop::Upgrade) {
             return Resumed::Refused;
         }
-        tracing::info!(room = %self.room.name(), participant = %sid, "resumed");
+        tracing::info!(room = %self.room.name(), participant = %sid, trace = request.trace, "resumed");
         if let Some(old) = member.session.replace(session) {
             cx.close(old);
         }
@@ -87,7 +87,7 @@ impl Host {
     /// What a client has to know that may have missed anything: who is here, who has gone.
     fn tell_present(&mut self, cx: &mut Outside, sid: &ParticipantSid) {
         let Some(member) = self.members.get(sid) else { return };
-        let reconnect = cx.server.reconnect(member.last_sequence);
+        let reconnect = cx.server.reconnect(&member.client, member.last_sequence);
         self.send(cx, sid, reconnect);
         let is_back = |gone: &parlor_room::Participant| {
             self.room.participant_by_identity(gone.info.identity.as_str()).is_some()

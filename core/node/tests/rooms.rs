@@ -5,7 +5,7 @@ mod world;
 
 use livekit_protocol as proto;
 use parlor_node::{
-    RoomRules,
+    MISSING_TRACKS_MAX, RoomRules, TRACK_NOT_FOUND_TIMEOUT,
     api::{ApiRequest, ApiResponse},
     io::SessionId,
 };
@@ -325,4 +325,65 @@ fn data_tracks_can_be_switched_off() {
         proto::PublishDataTrackRequest { pub_handle: 1, name: "d".into(), ..Default::default() };
     world.request(alice, Request::PublishDataTrackRequest(request));
     assert_eq!(reason(world.said(alice).last().unwrap()), Some((0, Reason::NotAllowed)));
+}
+
+#[test]
+fn a_track_that_is_not_there_is_waited_for_and_then_told_of() {
+    let mut world = World::new();
+    let alice = world.join_active("room", "alice");
+    let subscribe = |world: &mut World, track: &str, subscribe| {
+        let track_sids = vec![track.to_owned()];
+        let update = proto::UpdateSubscription { track_sids, subscribe, ..Default::default() };
+        world.request(alice, Request::Subscription(update));
+    };
+    let told = |world: &World| -> Vec<String> {
+        let said = world.said(alice).iter().filter_map(|message| match message {
+            Message::SubscriptionResponse(response) => {
+                assert_eq!(response.err(), proto::SubscriptionError::SeTrackNotfound);
+                Some(response.track_sid.clone())
+            }
+            _ => None,
+        });
+        said.collect()
+    };
+    subscribe(&mut world, "TR_nowhere", true);
+    subscribe(&mut world, "TR_changed_its_mind", true);
+    subscribe(&mut world, "TR_changed_its_mind", false);
+    for index in 0..100 {
+        subscribe(&mut world, &format!("TR_{index}"), true);
+    }
+    world.pass(TRACK_NOT_FOUND_TIMEOUT - Duration::from_secs(1));
+    assert!(told(&world).is_empty());
+    world.pass(Duration::from_secs(1));
+    assert_eq!(told(&world).len(), MISSING_TRACKS_MAX);
+    assert!(told(&world).contains(&"TR_nowhere".to_owned()));
+}
+
+#[test]
+fn devices_are_spared_the_codecs_that_they_handle_badly() {
+    let mut world = World::new();
+    let client_info = proto::ClientInfo {
+        protocol: 17,
+        browser: "firefox".into(),
+        os: "linux".into(),
+        ..Default::default()
+    };
+    let session = world.join("room", "alice", Options { client_info, ..Default::default() });
+    let Message::Join(join) = &world.said(session)[0] else { panic!() };
+    let publishable: Vec<_> = join.enabled_publish_codecs.iter().map(|c| &*c.mime).collect();
+    assert_eq!(publishable, ["video/VP8", "audio/opus", "audio/red"]);
+    let disabled = join.client_configuration.clone().unwrap().disabled_codecs.unwrap();
+    assert_eq!(disabled.publish[0].mime, "video/H264");
+
+    let codec = |name: &str| proto::SimulcastCodec { codec: name.into(), ..Default::default() };
+    let add = proto::AddTrackRequest {
+        cid: "camera".into(),
+        r#type: proto::TrackType::Video.into(),
+        source: proto::TrackSource::Camera.into(),
+        simulcast_codecs: vec![codec("h264")],
+        ..Default::default()
+    };
+    world.request(session, Request::AddTrack(add));
+    let Some(Message::TrackPublished(published)) = world.said(session).last() else { panic!() };
+    assert_eq!(published.track.as_ref().unwrap().codecs[0].mime_type, "video/vp8");
 }

@@ -57,6 +57,8 @@ pub struct ConnectRequest {
     pub protocol: i32,
     /// Address of the client as far as it is known.
     pub client_address: String,
+    /// What its HTTP request is found by in logs, when it said so.
+    pub trace: String,
     /// Subscribe to every track.
     pub auto_subscribe: bool,
     /// Subscribe to every data track.
@@ -308,6 +310,7 @@ fn empty(request: HttpRequest<'_>) -> ConnectRequest {
         client_info: proto::ClientInfo::default(),
         protocol: 0,
         client_address: request.client_address.to_owned(),
+        trace: String::new(),
         auto_subscribe: false,
         auto_subscribe_data_track: false,
         adaptive_stream: false,

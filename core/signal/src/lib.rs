@@ -22,6 +22,7 @@
 
 pub mod connect;
 pub mod data;
+pub mod device;
 pub mod frame;
 pub mod request;
 pub mod response;

@@ -1,5 +1,6 @@
 //! What clients are told, built from the state of a room.
 
+use crate::device::DisabledCodecs;
 use livekit_protocol as proto;
 use parlor_model::{
     Codec, DisconnectReason, ParticipantKind, Permissions, TrackKind, TrackSid, TrackSource,
@@ -47,6 +48,8 @@ pub struct Client {
     pub sdk: Sdk,
     /// Whether it runs in Firefox.
     pub firefox: bool,
+    /// Codecs that its device handles badly.
+    pub disabled_codecs: DisabledCodecs,
 }
 
 impl Client {
@@ -129,6 +132,7 @@ impl From<&proto::ClientInfo> for Client {
             protocol: info.protocol,
             sdk: info.sdk(),
             firefox: info.browser.eq_ignore_ascii_case("firefox"),
+            disabled_codecs: DisabledCodecs::of(info),
         }
     }
 }
@@ -151,24 +155,30 @@ fn codec(mime: &str) -> proto::Codec {
 }
 
 impl Server {
-    fn codecs_of(&self, kind: Option<TrackKind>) -> impl Iterator<Item = proto::Codec> {
+    fn in_order(enabled: &[Codec], kind: Option<TrackKind>) -> impl Iterator<Item = Codec> {
         CODEC_ORDER
             .into_iter()
             .filter(move |known| kind.is_none_or(|kind| known.kind() == kind))
-            .filter(|known| self.codecs.contains(known))
-            .map(|known| codec(known.mime_type()))
+            .filter(|known| enabled.contains(known))
     }
 
     /// `Room.enabled_codecs`.
     pub fn enabled_codecs(&self) -> Vec<proto::Codec> {
-        self.codecs_of(None).chain([codec("video/rtx")]).collect()
+        let codecs = Self::in_order(&self.codecs, None).map(|known| codec(known.mime_type()));
+        codecs.chain([codec("video/rtx")]).collect()
     }
 
-    /// `JoinResponse.enabled_publish_codecs`: video first.
-    pub fn enabled_publish_codecs(&self) -> Vec<proto::Codec> {
-        self.codecs_of(Some(TrackKind::Video))
-            .chain(self.codecs_of(Some(TrackKind::Audio)))
-            .collect()
+    /// What a client may publish, in the order of preference: video first.
+    pub fn publishable(&self, client: &Client) -> Vec<Codec> {
+        let codecs = client.disabled_codecs.published(&self.codecs);
+        let video = Self::in_order(&codecs, Some(TrackKind::Video));
+        video.chain(Self::in_order(&codecs, Some(TrackKind::Audio))).collect()
+    }
+
+    /// `JoinResponse.enabled_publish_codecs`.
+    pub fn enabled_publish_codecs(&self, client: &Client) -> Vec<proto::Codec> {
+        let codecs = self.publishable(client);
+        codecs.into_iter().map(|known| codec(known.mime_type())).collect()
     }
 
     /// `ServerInfo`.
@@ -214,17 +224,23 @@ impl Server {
 
     /// The first message of a session that goes on: `last_sequence` is the number of the last
     /// reliable packet that came from the client, 0 for none.
-    pub fn reconnect(&self, last_sequence: u32) -> Message {
+    pub fn reconnect(&self, client: &Client, last_sequence: u32) -> Message {
         Message::Reconnect(proto::ReconnectResponse {
             ice_servers: self.ice_servers.clone(),
-            client_configuration: None,
+            client_configuration: client.disabled_codecs.configuration(),
             server_info: Some(self.info()),
             last_message_seq: last_sequence,
         })
     }
 
     /// The first message of a session.
-    pub fn join(&self, room: &Room, this: &Participant, secrets: &RoomSecrets<'_>) -> Join {
+    pub fn join(
+        &self,
+        room: &Room,
+        this: &Participant,
+        client: &Client,
+        secrets: &RoomSecrets<'_>,
+    ) -> Join {
         let others = room
             .participants()
             .filter(|other| other.info.sid != this.info.sid && !other.info.permissions.hidden);
@@ -239,7 +255,8 @@ impl Server {
             ping_interval: PING_INTERVAL_SECONDS,
             server_info: Some(self.info()),
             sif_trailer: secrets.sif_trailer.to_vec(),
-            enabled_publish_codecs: self.enabled_publish_codecs(),
+            enabled_publish_codecs: self.enabled_publish_codecs(client),
+            client_configuration: client.disabled_codecs.configuration(),
             fast_publish: this.info.permissions.can_publish,
             ..Default::default()
         })
@@ -605,7 +622,7 @@ mod tests {
     use proto::leave_request::Action;
 
     fn client(protocol: i32, sdk: Sdk) -> Client {
-        Client { protocol, sdk, firefox: false }
+        Client { protocol, sdk, firefox: false, disabled_codecs: DisabledCodecs::default() }
     }
 
     #[test]
@@ -664,7 +681,7 @@ mod tests {
             ["audio/opus", "audio/red", "video/VP8", "video/rtx"]
         );
         assert_eq!(
-            mimes(server.enabled_publish_codecs()),
+            mimes(server.enabled_publish_codecs(&client(17, Sdk::Js))),
             ["video/VP8", "audio/opus", "audio/red"]
         );
     }

@@ -31,6 +31,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The node answers much earlier; this holds when it is stuck.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Longest `x-request-id` that is taken over.
+const TRACE_BYTES_MAX: usize = 128;
+
 const CLIENT_ADDRESS_HEADERS: [&str; 3] = ["cf-connecting-ip", "x-forwarded-for", "x-real-ip"];
 
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -67,6 +70,8 @@ struct Context {
     parameters: Vec<(String, String)>,
     client_address: String,
     claims: Option<Claims>,
+    /// What the request is found by in logs; empty if it does not say.
+    trace: String,
 }
 
 impl Gateway {
@@ -112,7 +117,8 @@ impl Gateway {
             Err(error) => return refusal(error.status, error.body),
         };
         let client_address = client_address(request.headers(), peer);
-        let context = Context { path, parameters, client_address, claims };
+        let trace = trace_of(request.headers());
+        let context = Context { path, parameters, client_address, claims, trace };
         match context.path.as_str() {
             "/" => plain(StatusCode::OK, "OK"),
             "/healthz" => plain(StatusCode::OK, "ok"),
@@ -184,7 +190,8 @@ impl Gateway {
             Some(Some(handshake)) => handshake,
         };
         match self.parse(&request, &context, path, false) {
-            Ok(wish) => {
+            Ok(mut wish) => {
+                wish.trace = context.trace;
                 if self.shared.draining.load(Ordering::Relaxed) && !wish.reconnect {
                     return plain(StatusCode::SERVICE_UNAVAILABLE, "server is shutting down");
                 }
@@ -268,8 +275,12 @@ impl Gateway {
     }
 
     async fn call(&self, request: Request<Incoming>, context: Context) -> Answer {
-        let path = context.path.clone();
-        let answer = self.answer_call(request, context).await;
+        let (path, trace) = (context.path.clone(), context.trace.clone());
+        let mut answer = self.answer_call(request, context).await;
+        tracing::debug!(path, status = answer.status().as_u16(), trace, "api call");
+        if let (false, Ok(trace)) = (trace.is_empty(), HeaderValue::from_str(&trace)) {
+            answer.headers_mut().insert(HeaderName::from_static("x-request-id"), trace);
+        }
         // A path that has no handler is anybody's invention.
         if answer.status() != StatusCode::NOT_FOUND || twirp::is_method(&path) {
             let mut answered = self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -417,6 +428,19 @@ fn too_large() -> Answer {
     plain(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")
 }
 
+/// The trace id of a `traceparent` (W3C Trace Context section 3.2), else `x-request-id`, if it is
+/// something that can stand in a log.
+fn trace_of(headers: &HeaderMap) -> String {
+    let text = |name: &'static str| headers.get(name).and_then(|value| value.to_str().ok());
+    let parent = text("traceparent").and_then(|parent| parent.split('-').nth(1));
+    let parent = parent.filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+    let is_fit = |id: &&str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+        id.len() <= TRACE_BYTES_MAX && id.bytes().all(is_plain)
+    };
+    parent.or_else(|| text("x-request-id").filter(is_fit)).unwrap_or("").to_owned()
+}
+
 fn client_address(headers: &HeaderMap, peer: IpAddr) -> String {
     CLIENT_ADDRESS_HEADERS
         .iter()
@@ -462,7 +486,24 @@ fn redirect(request: &Request<Incoming>, path: &str) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::clean;
+    use super::{clean, trace_of};
+    use http::{HeaderMap, HeaderValue};
+
+    #[test]
+    fn a_request_is_found_by_what_it_says_of_itself() {
+        let trace = |headers: &[(&'static str, &str)]| {
+            let value = |text: &str| HeaderValue::from_str(text).unwrap();
+            let headers = headers.iter().map(|(name, text)| (name.parse().unwrap(), value(text)));
+            trace_of(&headers.collect::<HeaderMap>())
+        };
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        let parent = format!("00-{id}-b7ad6b7169203331-01");
+        assert_eq!(trace(&[("traceparent", &parent), ("x-request-id", "r-1")]), id);
+        assert_eq!(trace(&[("traceparent", "00-short-1-01"), ("x-request-id", "r-1")]), "r-1");
+        assert_eq!(trace(&[("x-request-id", "a\"b level=error")]), "");
+        assert_eq!(trace(&[("x-request-id", &"a".repeat(129))]), "");
+        assert_eq!(trace(&[]), "");
+    }
 
     #[test]
     fn only_unclean_paths_are_redirected() {

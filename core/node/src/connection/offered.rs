@@ -32,7 +32,11 @@ impl Offered {
         model: ConnectionModel,
     ) -> Self {
         let id = cx.description_id();
-        let mut answerer = Answerer::new(id, now.unix.as_secs(), model, &cx.config.codecs);
+        let codecs = match model {
+            ConnectionModel::Publisher => &settings.publish_codecs,
+            ConnectionModel::Single => &settings.receive_codecs,
+        };
+        let mut answerer = Answerer::new(id, now.unix.as_secs(), model, codecs);
         if settings.playout_delay {
             answerer.allow_playout_delay();
         }

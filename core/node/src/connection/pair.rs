@@ -44,7 +44,7 @@ impl Pair {
     ) -> Self {
         let (id, first_offer_id) = (cx.description_id(), cx.first_offer_id());
         let seconds = now.unix.as_secs();
-        let mut offerer = Offerer::new(id, seconds, first_offer_id, &cx.config.codecs);
+        let mut offerer = Offerer::new(id, seconds, first_offer_id, &settings.receive_codecs);
         if client.overlooks_returns() {
             offerer.avoid_returns();
         }

@@ -175,6 +175,7 @@ impl World {
             protocol: options.client_info.protocol,
             client_info: options.client_info,
             client_address: "198.51.100.1".into(),
+            trace: String::new(),
             auto_subscribe: true,
             auto_subscribe_data_track: false,
             adaptive_stream: false,

@@ -1,0 +1,317 @@
+//! Requests as attackers write them: each is refused, the node hears of none, and none costs
+//! others anything.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use aws_lc_rs::hmac;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use parlor_gateway::Gateway;
+use parlor_node::{
+    api::{ApiError, ApiErrorCode},
+    io::{Input, Output},
+};
+use serde_json::{Value, json};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const SECRET: &str = "a secret of more than thirty-two characters";
+
+/// A gateway, and how often its node was asked something.
+async fn gateway() -> (SocketAddr, Arc<AtomicUsize>) {
+    let keys = [("key".to_owned(), SECRET.to_owned())].into_iter().collect();
+    let (inputs, mut node) = mpsc::channel(64);
+    let gateway = Gateway::new(keys, inputs);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(gateway.clone().serve(listener));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        while let Some(input) = node.recv().await {
+            match input {
+                Input::Connect { session, .. } | Input::Validate { session, .. } => {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    gateway.deliver(Output::Accept { session });
+                }
+                Input::Api { call, claims, .. } => {
+                    // The node refuses who has no grants; that is its own test.
+                    count.fetch_add(usize::from(claims.is_some()), Ordering::Relaxed);
+                    let message = "permissions denied".to_owned();
+                    let code = ApiErrorCode::Unauthenticated;
+                    let result = Err(ApiError { code, message, argument: None });
+                    gateway.deliver(Output::Reply { call, result });
+                }
+                _ => {}
+            }
+        }
+    });
+    (address, asked)
+}
+
+fn unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn good_claims() -> Value {
+    let video = json!({ "roomJoin": true, "room": "r", "roomCreate": true });
+    json!({ "iss": "key", "sub": "ann", "exp": unix() + 600, "video": video })
+}
+
+/// A token whose header and payload are any text, correctly signed in the given way.
+fn signed(header: &str, payload: &str, algorithm: hmac::Algorithm, secret: &str) -> String {
+    let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let text = format!("{}.{}", encode(header.as_bytes()), encode(payload.as_bytes()));
+    let tag = hmac::sign(&hmac::Key::new(algorithm, secret.as_bytes()), text.as_bytes());
+    format!("{text}.{}", encode(tag.as_ref()))
+}
+
+fn token(claims: &Value) -> String {
+    signed(r#"{"alg":"HS256","typ":"JWT"}"#, &claims.to_string(), hmac::HMAC_SHA256, SECRET)
+}
+
+fn with(change: impl FnOnce(&mut Value)) -> String {
+    let mut claims = good_claims();
+    change(&mut claims);
+    token(&claims)
+}
+
+/// Sends bytes as they are, and reads until the server closes or falls silent for a while.
+async fn raw(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn status(answer: &str) -> u16 {
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
+}
+
+async fn get(address: SocketAddr, target: &str, headers: &str) -> String {
+    let request =
+        format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close, upgrade\r\n{headers}\r\n");
+    raw(address, request.as_bytes()).await
+}
+
+fn bearer(token: &str) -> String {
+    format!("authorization: Bearer {token}\r\n")
+}
+
+fn bad_tokens() -> Vec<(&'static str, String)> {
+    const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+    let good = token(&good_claims());
+    let payload = good_claims().to_string();
+    let parts: Vec<&str> = good.split('.').collect();
+    let none = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+    let twice = payload.replace("\"sub\":\"ann\"", "\"sub\":\"ann\",\"sub\":\"root\"");
+    let other_video = payload.replace("\"exp\"", "\"video\":{\"roomAdmin\":true},\"exp\"");
+    assert!(twice != payload && other_video != payload);
+    let sign = |header: &str, payload: &str| signed(header, payload, hmac::HMAC_SHA256, SECRET);
+    vec![
+        ("alg none, unsigned", format!("{none}.{}.", parts[1])),
+        ("alg none, signature kept", format!("{none}.{}.{}", parts[1], parts[2])),
+        ("alg None, signed", sign(r#"{"alg":"None"}"#, &payload)),
+        ("alg RS256 over the secret", sign(r#"{"alg":"RS256"}"#, &payload)),
+        ("HS512", signed(r#"{"alg":"HS512"}"#, &payload, hmac::HMAC_SHA512, SECRET)),
+        ("HS384 named HS256", signed(HS256, &payload, hmac::HMAC_SHA384, SECRET)),
+        ("no algorithm", sign("{}", &payload)),
+        ("another secret", signed(HS256, &payload, hmac::HMAC_SHA256, "guess")),
+        ("an empty secret", signed(HS256, &payload, hmac::HMAC_SHA256, "")),
+        ("no signature", format!("{}.{}.", parts[0], parts[1])),
+        ("two parts", format!("{}.{}", parts[0], parts[1])),
+        ("four parts", format!("{good}.{}", parts[2])),
+        ("another payload", format!("{}.{}.{}", parts[0], &with(|_| ())[..40], parts[2])),
+        ("padded", format!("{good}=")),
+        ("sub twice", sign(HS256, &twice)),
+        ("video twice", sign(HS256, &other_video)),
+        ("not an object", sign(HS256, "[]")),
+        ("expired", with(|claims| claims["exp"] = json!(unix() - 120))),
+        ("not valid yet", with(|claims| claims["nbf"] = json!(unix() + 120))),
+        ("no expiry", with(|claims| drop(claims.as_object_mut().unwrap().remove("exp")))),
+        ("expiry as text", with(|claims| claims["exp"] = json!("9999999999"))),
+        ("expiry below zero", with(|claims| claims["exp"] = json!(-1))),
+        ("unknown key", with(|claims| claims["iss"] = json!("other"))),
+        ("no key", with(|claims| claims["iss"] = json!(""))),
+        ("key as list", with(|claims| claims["iss"] = json!(["key"]))),
+        ("no join", with(|claims| claims["video"]["roomJoin"] = json!(false))),
+        ("no grants", with(|claims| drop(claims.as_object_mut().unwrap().remove("video")))),
+        ("nested too deep", sign(HS256, &format!("{{\"a\":{}", "[".repeat(5_000)))),
+    ]
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_good_never_reach_the_node() {
+    let (address, asked) = gateway().await;
+    for (what, token) in bad_tokens() {
+        for path in ["/rtc/validate", "/rtc/v1/validate", "/rtc"] {
+            let upgrade = "upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            let upgrade = if path == "/rtc" { upgrade } else { "" };
+            let expected = if path == "/rtc/v1/validate" { vec![401, 400] } else { vec![401] };
+            let answer = get(address, path, &format!("{upgrade}{}", bearer(&token))).await;
+            assert!(expected.contains(&status(&answer)), "{what} at {path}: {answer}");
+            let query = format!("{path}?access_token={token}");
+            let answer = get(address, &query, upgrade).await;
+            assert!(expected.contains(&status(&answer)), "{what} at {path}: {answer}");
+        }
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    let answer = get(address, "/rtc/validate", &bearer(&token(&good_claims()))).await;
+    assert_eq!((status(&answer), asked.load(Ordering::Relaxed)), (200, 1));
+}
+
+#[tokio::test]
+async fn a_bad_header_is_not_saved_by_a_good_parameter() {
+    let (address, asked) = gateway().await;
+    let good = token(&good_claims());
+    let target = format!("/rtc/validate?access_token={good}");
+    for header in [bearer("x.y.z"), "authorization: Basic a2V5OnNlY3JldA==\r\n".to_owned()] {
+        assert_eq!(status(&get(address, &target, &header).await), 401);
+        // The first of two headers counts, whatever the second says.
+        let twice = format!("{header}{}", bearer(&good));
+        assert_eq!(status(&get(address, "/rtc/validate", &twice).await), 401);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn paths_cannot_be_dressed_up() {
+    let (address, asked) = gateway().await;
+    let good = bearer(&token(&good_claims()));
+    for path in [
+        "/twirp/livekit.RoomService/../livekit.RoomService/ListRooms",
+        "/twirp/livekit.RoomService/%4cistRooms",
+        "/twirp/livekit.RoomService/ListRooms/",
+        "/twirp/livekit.RoomService/ListRooms%00",
+        "/twirp/livekit.RoomService%2fListRooms",
+        "/TWIRP/livekit.RoomService/ListRooms",
+        "/twirp/livekit.RoomService/ListRooms;a=b",
+        "/rtc%2fvalidate",
+        "/rtc/validate/",
+        "/rtc/validate%00",
+        "/rtc/../rtc/validate",
+        "/./rtc/validate",
+        "/debug/../debug/rooms",
+        "/debug%2frooms",
+        "http://elsewhere.example/nothing",
+        "/../../../../etc/passwd",
+    ] {
+        let answer = get(address, path, &good).await;
+        assert!(matches!(status(&answer), 307 | 400 | 404), "{path}: {answer}");
+    }
+    for path in ["/debug/rooms", "/twirp/livekit.RoomService/ListRooms"] {
+        let answer = get(address, path, "").await;
+        assert!(matches!(status(&answer), 401 | 404), "{path}: {answer}");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn requests_cannot_be_smuggled() {
+    let (address, asked) = gateway().await;
+    let good = bearer(&token(&good_claims()));
+    let hidden = "GET /rtc/validate HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (what, head, body) in [
+        ("two lengths", "content-length: 0\r\ncontent-length: 40\r\n", hidden),
+        ("a length with a sign", "content-length: +5\r\n", "hello"),
+        ("a list of lengths", "content-length: 0, 5\r\n", "hello"),
+        ("an unknown coding", "transfer-encoding: xchunked\r\n", "0\r\n\r\n"),
+        ("chunked, not last", "transfer-encoding: chunked, gzip\r\n", "0\r\n\r\n"),
+        ("a folded header", "x-a: b\r\n content-length: 40\r\n", hidden),
+        ("a space before the colon", "content-length : 40\r\n", hidden),
+        ("a bare return in a name", "x\ry: z\r\n", ""),
+    ] {
+        let request = format!(
+            "POST /rtc/validate HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{head}\r\n{body}"
+        );
+        let answer = raw(address, request.as_bytes()).await;
+        assert!(matches!(status(&answer), 400 | 401), "{what}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{what}: {answer}");
+    }
+    // Where both are given the coding counts. What follows is a request of its own, which has
+    // nothing of the first one's token.
+    let both = format!(
+        "POST /rtc/validate HTTP/1.1\r\nhost: x\r\n{good}content-length: 4\r\n\
+         transfer-encoding: chunked\r\n\r\n0\r\n\r\n\
+         GET /rtc/validate HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    );
+    let answer = raw(address, both.as_bytes()).await;
+    assert!(answer.matches("200 OK").count() <= 1, "{answer}");
+    assert!(asked.load(Ordering::Relaxed) <= 1);
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_without_being_read() {
+    use std::io::Write;
+    let (address, asked) = gateway().await;
+    let long = "a".repeat(1 << 20);
+    for (target, headers) in [
+        (format!("/rtc/validate?access_token={long}"), String::new()),
+        ("/rtc/validate".to_owned(), bearer(&long)),
+        ("/rtc/validate".to_owned(), format!("x-long: {long}\r\n")),
+        ("/rtc/validate".to_owned(), "x-many: a\r\n".repeat(10_000)),
+    ] {
+        let answer = get(address, &target, &headers).await;
+        // The connection may be gone before the answer is read.
+        assert!(matches!(status(&answer), 0 | 400 | 401 | 414 | 431), "{answer}");
+    }
+    // A small join request that would become a very large one.
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..64 {
+        bomb.write_all(&vec![0; 1 << 20]).unwrap();
+    }
+    let wrapped = livekit_protocol::WrappedJoinRequest {
+        compression: livekit_protocol::wrapped_join_request::Compression::Gzip.into(),
+        join_request: bomb.finish().unwrap(),
+    };
+    let wrapped = prost::Message::encode_to_vec(&wrapped);
+    let parameter = base64::prelude::BASE64_URL_SAFE.encode(wrapped);
+    let target = format!("/rtc/v1/validate?join_request={parameter}");
+    let started = Instant::now();
+    let answer = get(address, &target, &bearer(&token(&good_claims()))).await;
+    assert!(matches!(status(&answer), 400 | 414 | 431), "{answer}");
+    assert!(started.elapsed() < PATIENCE);
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off_and_cost_others_nothing() {
+    const SLOW: usize = 64;
+    let (address, _) = gateway().await;
+    let mut slow = Vec::new();
+    for index in 0..SLOW {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head: &[u8] = match index % 3 {
+            0 => b"",
+            1 => b"GET /rtc/validate HTTP/1.1\r\nhost: x\r\n",
+            _ => b"POST /rtc/validate HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf",
+        };
+        stream.write_all(head).await.unwrap();
+        slow.push((index % 3, stream));
+    }
+    let good = bearer(&token(&good_claims()));
+    for _ in 0..20 {
+        let answer = timeout(PATIENCE, get(address, "/rtc/validate", &good)).await.unwrap();
+        assert_eq!(status(&answer), 200);
+    }
+    // Headers that never end, and requests that never begin.
+    for (kind, mut stream) in slow {
+        let mut rest = Vec::new();
+        if kind < 2 {
+            let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
+        }
+    }
+}
