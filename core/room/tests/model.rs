@@ -317,6 +317,7 @@ impl Run {
             kind: Default::default(),
             kind_details: Vec::new(),
             auto_subscribe,
+            auto_subscribe_data: false,
             client_protocol: 2,
             capabilities: Vec::new(),
         };
