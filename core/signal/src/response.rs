@@ -283,7 +283,7 @@ impl Join {
         self.0.subscriber_primary = subscriber_primary;
         if is_fallback {
             self.0.fast_publish = false;
-            self.0.client_configuration = Some(proto::ClientConfiguration::default());
+            self.0.client_configuration.get_or_insert_default();
         }
         Message::Join(self.0)
     }
