@@ -215,7 +215,7 @@ impl Objects {
         if self.dispatches.is_empty() {
             answered(call(port, "CreateRoom", admin, r#"{"name":"any","emptyTimeout":3600}"#))?;
         }
-        if number % 4 == 0 {
+        if number.is_multiple_of(4) {
             let body = r#"{"room":"any","agentName":"x"}"#;
             let made = call_service(port, "AgentDispatchService", "CreateDispatch", admin, body);
             self.dispatches.insert(answered(made)?["id"].as_str().unwrap().to_owned());

@@ -2,7 +2,7 @@
 
 use crate::{CatalogError, invalid};
 use livekit_protocol as proto;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 const NAME_BYTES_MAX: usize = 255;
 const VALUE_BYTES_MAX: usize = 1024;
@@ -74,9 +74,8 @@ pub(crate) fn check_headers(
     attributes_to_headers: &HashMap<String, String>,
     headers_to_attributes: &HashMap<String, String>,
 ) -> Result<(), CatalogError> {
-    let mut sorted: Vec<_> = headers.iter().collect();
-    sorted.sort();
-    for (name, value) in sorted {
+    let sorted: BTreeMap<String, String> = headers.clone().into_iter().collect();
+    for (name, value) in &sorted {
         check_name(name, true)?;
         let wrong =
             |text: &str| invalid(format!("invalid header value for {name}: header {name}: {text}"));
@@ -87,10 +86,10 @@ pub(crate) fn check_headers(
             return wrong("value: contains invalid characters");
         }
     }
-    let mut names: Vec<_> =
-        attributes_to_headers.values().chain(headers_to_attributes.keys()).collect();
-    names.sort();
-    names.into_iter().try_for_each(|name| check_name(name, false))
+    let to = attributes_to_headers.clone().into_iter().map(|(_, header)| header);
+    let from = headers_to_attributes.clone().into_iter().map(|(header, _)| header);
+    let names: BTreeSet<String> = to.chain(from).collect();
+    names.iter().try_for_each(|name| check_name(name, false))
 }
 
 pub(crate) fn check_media(media: Option<&proto::SipMediaConfig>) -> Result<(), CatalogError> {

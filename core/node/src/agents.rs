@@ -16,6 +16,7 @@ use parlor_model::{DisconnectReason, Now, ParticipantSid, RoomName};
 use parlor_room::{Command, Event as RoomEvent};
 use parlor_signal::{response::participant_info, worker};
 use proto::{server_message::Message, worker_message::Message as Said};
+use std::collections::BTreeMap;
 
 /// Most workers at once.
 pub const WORKERS_MAX: usize = 10_000;
@@ -374,7 +375,8 @@ impl Node {
             let limit = limits.metadata_bytes.to_string();
             return Err(invalid("metadata size exceeds limits", &limit));
         }
-        let bytes: usize = call.attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let attributes: BTreeMap<String, String> = call.attributes.clone().into_iter().collect();
+        let bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
         if limits.attributes_bytes > 0 && bytes > limits.attributes_bytes {
             let limit = limits.attributes_bytes.to_string();
             return Err(invalid("attribute size exceeds limits", &limit));

@@ -10,7 +10,7 @@ use livekit_protocol as proto;
 use parlor_model::{Now, RoomName};
 use parlor_room::{PlayoutDelay, RoomSettings};
 use parlor_signal::ConnectRequest;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// What JS clients look for in the answer to a join.
 const NO_ROOM: &str = "requested room does not exist";
@@ -140,7 +140,8 @@ fn check(request: &proto::CreateRoomRequest, limits: &Limits) -> Result<(), ApiE
     if exceeds(request.metadata.len(), limits.metadata_bytes) {
         return Err(invalid("metadata size exceeds limits", &limits.metadata_bytes.to_string()));
     }
-    let tags: usize = request.tags.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let tags: BTreeMap<String, String> = request.tags.clone().into_iter().collect();
+    let tags: usize = tags.iter().map(|(key, value)| key.len() + value.len()).sum();
     if exceeds(tags, limits.attributes_bytes) {
         return Err(invalid("tags size exceeds limits", &limits.attributes_bytes.to_string()));
     }

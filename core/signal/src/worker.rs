@@ -125,6 +125,7 @@ mod tests {
     #[test]
     fn an_agents_token_is_as_recorded() {
         let keys: ApiKeys = [("devkey".to_owned(), "secret".to_owned())].into_iter().collect();
+        #[allow(deprecated)]
         let permissions = proto::ParticipantPermission {
             can_subscribe: true,
             can_publish: true,

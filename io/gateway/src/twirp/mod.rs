@@ -79,7 +79,7 @@ pub fn route(method: &str, path: &str, content_type: &str) -> Result<Route, Answ
     if method != "POST" {
         return bad_route(format!("unsupported method {method:?} (only POST is allowed)"));
     }
-    let services: [(&str, fn(&str) -> Option<Decode>); 4] = [
+    let services: [(&str, FindMethod); 4] = [
         (ROOM_SERVICE, room_method),
         (DISPATCH_SERVICE, dispatch_method),
         (INGRESS_SERVICE, catalog::ingress_method),
@@ -93,6 +93,8 @@ pub fn route(method: &str, path: &str, content_type: &str) -> Result<Route, Answ
     }
 }
 
+/// Finds the decoder of a method of a service.
+type FindMethod = fn(&str) -> Option<Decode>;
 type Decode = fn(Encoding, &[u8]) -> Option<ApiRequest>;
 
 fn dispatch_method(method: &str) -> Option<Decode> {
