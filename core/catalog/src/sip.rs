@@ -86,9 +86,9 @@ pub(crate) fn check_headers(
             return wrong("value: contains invalid characters");
         }
     }
-    let to = attributes_to_headers.clone().into_iter().map(|(_, header)| header);
-    let from = headers_to_attributes.clone().into_iter().map(|(header, _)| header);
-    let names: BTreeSet<String> = to.chain(from).collect();
+    let to: BTreeMap<String, String> = attributes_to_headers.clone().into_iter().collect();
+    let from: BTreeMap<String, String> = headers_to_attributes.clone().into_iter().collect();
+    let names: BTreeSet<String> = to.into_values().chain(from.into_keys()).collect();
     names.iter().try_for_each(|name| check_name(name, false))
 }
 
