@@ -4,15 +4,15 @@ import { once } from "node:events";
 import { appendFileSync, readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const ROOT = new URL("..", import.meta.url);
-const FILES = {
+export const ROOT = new URL("..", import.meta.url);
+export const FILES = {
   "/": ["page/index.html", "text/html"],
   "/participant.js": ["page/participant.js", "text/javascript"],
   "/media.js": ["page/media.js", "text/javascript"],
   "/e2ee.worker.js": ["node_modules/livekit-client/dist/livekit-client.e2ee.worker.mjs", "text/javascript"],
   "/livekit-client.js": ["node_modules/livekit-client/dist/livekit-client.esm.mjs", "text/javascript"],
 };
-const FLAGS = [
+export const FLAGS = [
   "--headless=new",
   "--no-sandbox",
   "--disable-gpu",

@@ -19,10 +19,16 @@ async function sha256(bytes) {
   return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-function watch() {
+// `plain`: tracks are played and not measured.
+function watch(plain) {
   const log = (event, detail = {}) => events.push({ event, atMs: performance.now(), ...detail });
   room.on(RoomEvent.TrackSubscribed, (track, publication, participant) => {
     const key = trackKey(participant, publication);
+    if (plain) {
+      document.body.append(track.attach());
+      log("trackSubscribed", { key });
+      return;
+    }
     meters.get(key)?.meter.stop();
     const Meter = track.kind === Track.Kind.Audio ? AudioMeter : VideoMeter;
     meters.set(key, { kind: track.kind, track, sid: publication.trackSid, meter: new Meter(track.mediaStreamTrack) });
@@ -35,6 +41,9 @@ function watch() {
       meters.delete(key);
     }
     log("trackUnsubscribed", { key });
+  });
+  room.on(RoomEvent.TrackStreamStateChanged, (publication, state, participant) => {
+    log("trackStreamState", { key: trackKey(participant, publication), state });
   });
   for (const name of ["TrackPublished", "TrackUnpublished", "TrackMuted", "TrackUnmuted"]) {
     const event = name[0].toLowerCase() + name.slice(1);
@@ -93,12 +102,12 @@ function forgetCodecs(mimeTypes) {
 globalThis.participant = {
   // `options` are livekit-client's RoomOptions, `connect` its RoomConnectOptions. A `password` makes
   // all media and data encrypted; what is in `withoutCodecs` ("video/AV1") is received by nobody here.
-  async connect({ url, token, options = {}, connect = {}, password, withoutCodecs = [] }) {
+  async connect({ url, token, options = {}, connect = {}, password, withoutCodecs = [], plain = false }) {
     livekit.setLogLevel("debug");
     if (withoutCodecs.length > 0) forgetCodecs(withoutCodecs);
     if (password) options.encryption = await encryption(password);
     room = new Room(options);
-    watch();
+    watch(plain);
     if (password) await room.setE2EEEnabled(true);
     await room.connect(url, token, connect);
     return { sid: room.localParticipant.sid, room: room.name };
@@ -251,6 +260,12 @@ globalThis.participant = {
       }
     }
     return bytes;
+
+  // All that the browser says of our connections.
+  async statistics() {
+    const { publisher, subscriber } = room.engine.pcManager;
+    const reports = await Promise.all([publisher, subscriber].filter(Boolean).map((transport) => transport.getStats()));
+    return reports.flatMap((report) => [...(report?.values() ?? [])]);
   },
 
   // Of each connection: where the other end is, and whether its agent is ICE-lite.
