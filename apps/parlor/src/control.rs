@@ -7,9 +7,11 @@ use parlor_node::{
     Counters, Counts, Limits, Node, RoomSnapshot,
     io::{Input, Output},
 };
+use parlor_sfu::LinkReport;
 use parlor_signal::ApiKeys;
 use parlor_workers::{
-    HalfOpenCounters, SendCommandError, WorkerCounters, WorkerGone, WorkerPanicked, Workers,
+    HalfOpenCounters, SendCommandError, WorkerCounters, WorkerGone, WorkerHandle, WorkerPanicked,
+    Workers,
 };
 use std::{
     sync::Arc,
@@ -39,10 +41,18 @@ pub enum ControlError {
 pub enum Order {
     /// Totals, for metrics.
     Count(oneshot::Sender<Totals>),
-    /// Every room.
-    Show(oneshot::Sender<Vec<RoomSnapshot>>),
+    /// Every room, and why its participants get what they get.
+    Show(oneshot::Sender<Shown>),
     /// Other keys and limits.
     Reconfigure(ApiKeys, Limits),
+}
+
+/// Every room, and where each media thread's word about the ways to its peers will come.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Shown {
+    pub rooms: Vec<RoomSnapshot>,
+    pub links: Vec<oneshot::Receiver<Vec<LinkReport>>>,
 }
 
 /// What a node and its media threads have counted.
@@ -129,7 +139,13 @@ impl Control {
                 let _ = answer.send(state);
             }
             Order::Show(answer) => {
-                let _ = answer.send(self.node.snapshot());
+                let explain = |worker: &mut WorkerHandle| {
+                    let (tell, told) = oneshot::channel();
+                    let _ = worker.explain(move |links| drop(tell.send(links)));
+                    told
+                };
+                let links = self.workers.iter_mut().map(explain).collect();
+                let _ = answer.send(Shown { rooms: self.node.snapshot(), links });
             }
             Order::Reconfigure(keys, limits) => self.node.reconfigure(keys, limits),
         }

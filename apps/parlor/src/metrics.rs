@@ -1,12 +1,15 @@
 //! The metrics page and the debug view, from what the control thread and the edges count.
 
-use crate::control::{Order, Totals};
+use crate::control::{Order, Shown, Totals};
 use parlor_gateway::{Gateway, RoomsQuestion};
 use parlor_metrics::{Kind, Page};
+use parlor_model::{PeerId, SubscriptionId};
 use parlor_node::{ParticipantSnapshot, RoomSnapshot};
+use parlor_sfu::{DecisionReport, LinkReport};
 use parlor_webhook::Webhooks;
 use parlor_workers::TcpPeerCounters;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
 
 /// Writes the page.
@@ -177,20 +180,29 @@ pub async fn show_rooms(mut questions: mpsc::Receiver<RoomsQuestion>, orders: mp
     while let Some(question) = questions.recv().await {
         let (answer, rooms) = oneshot::channel();
         let _ = orders.send(Order::Show(answer)).await;
-        let Ok(rooms) = rooms.await else { return };
-        let shown: Vec<Value> = rooms.iter().map(show_room).collect();
+        let Ok(Shown { rooms, links: told }) = rooms.await else { return };
+        let mut links = BTreeMap::new();
+        for told in told {
+            // A media thread that has ended says nothing.
+            for link in told.await.unwrap_or_default() {
+                links.insert(link.peer, link);
+            }
+        }
+        let shown: Vec<Value> = rooms.iter().map(|room| show_room(room, &links)).collect();
         let _ = question.send(Value::from(shown).to_string());
     }
 }
 
 /// The keys that LiveKit's debug view has, and ours.
-fn show_room(room: &RoomSnapshot) -> Value {
+fn show_room(room: &RoomSnapshot, links: &BTreeMap<PeerId, LinkReport>) -> Value {
     let show = |participant: &ParticipantSnapshot| {
         let info = &participant.info;
+        let of_peer = |peer: &PeerId| Some(show_link(participant, links.get(peer)?));
         let shown = json!({
             "info": info,
             "hasSocket": participant.has_socket,
-            "subscriptions": participant.subscriptions.iter().map(|t| t.as_str()).collect::<Vec<_>>(),
+            "subscriptions": participant.subscriptions.iter().map(|(t, _)| t.as_str()).collect::<Vec<_>>(),
+            "links": participant.peers.iter().filter_map(of_peer).collect::<Vec<_>>(),
         });
         (info.identity.clone(), shown)
     };
@@ -201,5 +213,27 @@ fn show_room(room: &RoomSnapshot) -> Value {
         "Tags": room.tags,
         "Room": room.room,
         "Participants": room.participants.iter().map(show).collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+/// What the way to a participant carries, why its tracks are as they are, and the newest changes.
+fn show_link(participant: &ParticipantSnapshot, link: &LinkReport) -> Value {
+    let track = |id: SubscriptionId| {
+        let known = participant.subscriptions.iter().find(|(_, known)| *known == id);
+        known.map_or("", |(track, _)| track.as_str())
+    };
+    let tracks = link.subscriptions.iter().map(|(id, why)| (track(*id).to_owned(), json!(why)));
+    let decision = |decision: &DecisionReport| {
+        json!({
+            "secondsAgo": decision.ago.as_secs_f64(),
+            "track": track(decision.subscription),
+            "why": decision.reason,
+            "link": decision.link,
+        })
+    };
+    json!({
+        "estimate": link.link,
+        "tracks": tracks.collect::<serde_json::Map<_, _>>(),
+        "decisions": link.decisions.iter().map(decision).collect::<Vec<_>>(),
     })
 }

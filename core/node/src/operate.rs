@@ -2,7 +2,7 @@
 
 use crate::{Limits, Node};
 use livekit_protocol as proto;
-use parlor_model::TrackSid;
+use parlor_model::{PeerId, SubscriptionId, TrackSid};
 use parlor_signal::{ApiKeys, response::participant_info};
 use std::collections::BTreeMap;
 
@@ -24,8 +24,10 @@ pub struct ParticipantSnapshot {
     pub info: proto::ParticipantInfo,
     /// Whether it has a WebSocket now.
     pub has_socket: bool,
-    /// The tracks that it is sent.
-    pub subscriptions: Vec<TrackSid>,
+    /// Its peer connections.
+    pub peers: Vec<PeerId>,
+    /// The tracks that it is sent, and what its media thread knows them as.
+    pub subscriptions: Vec<(TrackSid, SubscriptionId)>,
 }
 
 impl Node {
@@ -48,8 +50,11 @@ impl Node {
                     ParticipantSnapshot {
                         info: participant_info(participant, region),
                         has_socket: member.is_some_and(|member| member.session.is_some()),
-                        subscriptions: member
-                            .map_or(Vec::new(), |m| m.subscriptions.keys().cloned().collect()),
+                        peers: member
+                            .map_or(Vec::new(), |m| m.connection.peers().map(|p| p.id).collect()),
+                        subscriptions: member.map_or(Vec::new(), |m| {
+                            m.subscriptions.iter().map(|(track, id)| (track.clone(), *id)).collect()
+                        }),
                     }
                 })
                 .collect(),

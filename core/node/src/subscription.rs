@@ -223,15 +223,20 @@ fn subscription_settings(
 ) -> SubscriptionSettings {
     let is_screen = track.announced.source == parlor_model::TrackSource::ScreenShare;
     let priority = if is_screen { SCREEN_PRIORITY } else { CAMERA_PRIORITY };
+    let layers = track.codecs.get(codec).map_or(&[][..], |codec| &codec.layers);
+    let mut heights = [0; 3];
+    for (height, layer) in heights.iter_mut().zip(layers) {
+        *height = u16::try_from(layer.height).unwrap_or(u16::MAX);
+    }
     let by_track = SubscriptionSettings {
         is_screen,
         priority,
         may_pause,
+        heights,
         playout_delay: playout_delay(room),
         ..SubscriptionSettings::default()
     };
     let Some(wanted) = settings else { return by_track };
-    let layers = track.codecs.get(codec).map_or(&[][..], |codec| &codec.layers);
     let index = |index: usize| u8::try_from(index).unwrap_or(u8::MAX);
     let max_layer = if wanted.width > 0 && wanted.height > 0 {
         let fits = |layer: &parlor_room::VideoLayer| {

@@ -121,6 +121,8 @@ pub struct SubscriptionSettings {
     pub is_screen: bool,
     /// How large it is shown, in pixels; 0 where unknown.
     pub shown_pixels: u32,
+    /// Height of each spatial layer, for who asks what is sent; 0 where unknown.
+    pub heights: [u16; 3],
     /// Whether video may be paused when the link does not even carry its lowest layer.
     pub may_pause: bool,
     /// What its receiver is told to wait before it shows a frame, where that can be said.
@@ -143,6 +145,7 @@ impl Default for SubscriptionSettings {
             priority: CAMERA_PRIORITY,
             is_screen: false,
             shown_pixels: 0,
+            heights: [0; 3],
             may_pause: true,
             playout_delay: None,
         }

@@ -6,7 +6,7 @@ use parlor_congestion::{Estimator, Pacer, Usage};
 use parlor_model::Bitrate;
 use parlor_rtp::rtcp::{ReportBlock, TransportFeedback};
 
-use crate::forward::Queued;
+use crate::{forward::Queued, shard::Decisions};
 
 /// The estimate before anything is known: a camera with all its layers fits.
 const START_BPS: u64 = 2_000_000;
@@ -40,6 +40,8 @@ pub struct Downlink {
     pub allocated_bps: u64,
     /// What was shared out of it, in bits a second.
     pub used_bps: u64,
+    /// What was decided about what is sent over it.
+    pub decisions: Decisions,
 }
 
 /// Microseconds since the shard began.
@@ -57,6 +59,7 @@ impl Downlink {
             limited_since: None,
             allocated_bps: 0,
             used_bps: 0,
+            decisions: Decisions::default(),
         }
     }
 

@@ -78,4 +78,4 @@ pub use counters::Counters;
 pub use forward::bare::forward_bytes;
 /// The certificate that a [`ShardConfig`] asks for.
 pub use parlor_transport::{DtlsIdentity, stun_username_ufrag};
-pub use shard::{PeerState, Shard, ShardConfig};
+pub use shard::{DecisionReport, LinkReport, MAX_DECISIONS, PeerState, Shard, ShardConfig};

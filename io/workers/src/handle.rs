@@ -3,12 +3,12 @@
 use crate::{
     StartError, WorkersConfig,
     tcp::{Acceptor, Connections, HANDOVER_RING, HalfOpenCounters, SharedCounters},
-    worker::{FromWorker, GATHERING, ToWorker, Worker, WorkerCounters},
+    worker::{Explanation, FromWorker, GATHERING, ToWorker, Worker, WorkerCounters},
 };
 use parlor_model::{DataChannel, ShardId, TransportAddress, TransportProtocol};
 use parlor_ring::{Waker, ring, wakeup};
 use parlor_sfu::{
-    Shard, ShardConfig,
+    LinkReport, Shard, ShardConfig,
     command::{MediaCommand, MediaEvent},
 };
 use std::{
@@ -289,6 +289,18 @@ impl WorkerHandle {
     /// As [`WorkerHandle::send`].
     pub fn request_counters(&mut self) -> Result<(), SendCommandError> {
         self.push(ToWorker::ReportCounters, false)
+    }
+
+    /// Has `tell` called with what the worker knows of the ways to its peers, on its own thread:
+    /// it must not block.
+    ///
+    /// # Errors
+    /// As [`WorkerHandle::send`].
+    pub fn explain(
+        &mut self,
+        tell: impl FnOnce(Vec<LinkReport>) + Send + 'static,
+    ) -> Result<(), SendCommandError> {
+        self.push(ToWorker::Explain(Explanation(Box::new(tell))), false)
     }
 
     /// The worker's totals when it was last asked.

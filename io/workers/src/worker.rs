@@ -10,7 +10,7 @@ use parlor_model::{Path, TransportProtocol};
 use parlor_net::{NetCounters, Poll, RecvBatch, Run, UdpSocket};
 use parlor_ring::{Wakeup, ring};
 use parlor_sfu::{
-    Counters, SendBatch, Shard,
+    Counters, LinkReport, SendBatch, Shard,
     command::{MediaCommand, MediaEvent},
 };
 use std::{
@@ -52,10 +52,20 @@ const RECEIVE_RETRY: Duration = Duration::from_millis(10);
 pub(crate) enum ToWorker {
     Media(MediaCommand),
     ReportCounters,
+    Explain(Explanation),
     #[cfg(test)]
     Panic,
     #[cfg(test)]
     Wait(std::sync::mpsc::Receiver<()>),
+}
+
+/// Who is to be told why peers get what they get.
+pub(crate) struct Explanation(pub Box<dyn FnOnce(Vec<LinkReport>) + Send>);
+
+impl std::fmt::Debug for Explanation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Explanation")
+    }
 }
 
 /// What travels back.
@@ -191,6 +201,7 @@ impl Worker {
             match self.commands.pop() {
                 Some(ToWorker::Media(command)) => self.shard.handle_command(now, command),
                 Some(ToWorker::ReportCounters) => self.report_due = true,
+                Some(ToWorker::Explain(Explanation(tell))) => tell(self.shard.explain(now)),
                 #[cfg(test)]
                 Some(ToWorker::Panic) => panic!("told to"),
                 #[cfg(test)]

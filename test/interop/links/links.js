@@ -2,7 +2,7 @@
 //
 // Against Parlor, or with --server-command against another server that this starts, or with --url
 // against one that runs already. Root is needed, for network namespaces. See docs/congestion.md.
-import { execFileSync, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { appendFileSync, closeSync, mkdirSync, openSync, writeFileSync } from "node:fs";
 import { loadavg } from "node:os";
 import { join } from "node:path";
@@ -71,6 +71,24 @@ async function startServer() {
   return `ws://${SERVER_IP}:${PORT}`;
 }
 
+// What Parlor itself says about the way to a participant: a sentence, and with `all` its decisions.
+async function explain(room, identity, all = false) {
+  const admin = new AccessToken(options.key, options.secret, { ttl: "1h" });
+  admin.addGrant({ roomList: true, roomAdmin: true });
+  const address = `${url.replace("ws", "http")}/debug/rooms`;
+  const call = ["curl", "-s", "--max-time", "2", "-H", `Authorization: Bearer ${await admin.toJwt()}`, address];
+  const [program, ...args] = [...net.inside(net.server), ...call];
+  const text = await new Promise((resolve) => execFile(program, args, (error, stdout) => resolve(error ? "[]" : stdout)));
+  try {
+    const link = JSON.parse(text).find((known) => known.Name === room)?.Participants[identity]?.links[0];
+    if (!link) return "";
+    const decisions = link.decisions.map((one) => `\n    ${one.secondsAgo.toFixed(2)} s ago: ${one.why} (${one.link})`);
+    return `${link.estimate}; ${Object.values(link.tracks).join("; ")}${all ? decisions.join("") : ""}`;
+  } catch {
+    return "";
+  }
+}
+
 async function token(identity, room) {
   const grant = new AccessToken(options.key, options.secret, { identity, ttl: "1h" });
   grant.addGrant({ room, roomJoin: true });
@@ -110,6 +128,7 @@ async function oneRun(name, run) {
     trace(snap) {
       if (!options.trace) return;
       const { video, pair, audio } = snap;
+      explain(room, "bob").then((why) => why && console.log(`    ${((performance.now() - started) / 1000).toFixed(2)} s: ${why}`));
       console.log(`  ${((snap.atMs - started) / 1000).toFixed(2)} s: ${video.frameHeight}p ${video.framesPerSecond} fps, ${video.framesDecoded} frames, ${video.packetsLost} lost, ${video.freezeCount} freezes, rtt ${Math.round(1000 * pair.currentRoundTripTime)} ms, concealed ${audio.concealedSamples}, ${snap.streams.at(-1)?.state ?? "active"}`);
     },
     async call() {
@@ -121,7 +140,9 @@ async function oneRun(name, run) {
     },
   };
   try {
-    return await scenarios[name].run(t);
+    const rows = await scenarios[name].run(t);
+    if (options.trace) console.log(await explain(room, "bob", true));
+    return rows;
   } finally {
     for (const page of pages) await page.stop().catch(() => {});
   }

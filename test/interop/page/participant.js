@@ -260,6 +260,7 @@ globalThis.participant = {
       }
     }
     return bytes;
+  },
 
   // All that the browser says of our connections.
   async statistics() {

@@ -8,7 +8,7 @@ use parlor_congestion::{
 };
 use parlor_model::{PeerId, SubscriptionId, TrackKind};
 
-use super::Shard;
+use super::{Decision, Shard};
 use crate::{
     arena::Key,
     command::MediaEvent,
@@ -139,7 +139,11 @@ impl Shard {
             return;
         }
         let (id, track_key) = (subscription.id, subscription.track);
-        let Some(peer) = self.peers.get(subscription.peer).map(|peer| peer.id) else { return };
+        let Some(peer) = self.peers.get_mut(subscription.peer) else { return };
+        let link = peer.downlink.estimator.state();
+        let decision = Decision { at: now, subscription: id, reason: got.reason, link };
+        peer.downlink.decisions.push(decision);
+        let peer = peer.id;
         self.refresh_route(key);
         let mut is_cut = share.paused;
         if let Some(track) = self.tracks.get_mut(track_key).filter(|_| is_overloaded) {
@@ -219,7 +223,7 @@ fn demand(
             true => Default::default(),
             false => track.bitrates(now),
         },
-        heights: [0; SPATIAL_MAX],
+        heights: settings.heights,
         wanted: settings.enabled.then_some(best),
         current: subscription.allocated(),
         may_pause: may_pause && settings.may_pause,

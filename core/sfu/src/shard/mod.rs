@@ -2,6 +2,7 @@
 
 mod adapt;
 mod demux;
+mod explain;
 mod feedback;
 mod flush;
 mod ingress;
@@ -60,6 +61,8 @@ pub struct ShardConfig {
 }
 
 pub use adapt::PeerState;
+pub(crate) use explain::{Decision, Decisions};
+pub use explain::{DecisionReport, LinkReport, MAX_DECISIONS};
 
 /// Hashes with a seed, so that nobody outside can choose keys that collide.
 #[derive(Clone, Copy)]
