@@ -5,7 +5,7 @@
 //! first, among equals what is shown large before small, one layer each in turn. What does not
 //! fit at all is paused, unless that was forbidden.
 
-use std::{cmp::Reverse, fmt};
+use std::{cmp::Reverse, fmt, time::Duration};
 
 /// Spatial layers of a track.
 pub const SPATIAL_MAX: usize = 3;
@@ -13,6 +13,15 @@ pub const SPATIAL_MAX: usize = 3;
 pub const TEMPORAL_MAX: usize = 4;
 /// Most tracks that are allocated; those after them are paused.
 pub const TRACKS_MAX: usize = 1024;
+
+/// From this queue at the bottleneck on nothing rises in haste, in milliseconds.
+const QUEUED_MS: f64 = 50.0;
+/// From this queue on, or this wait in the pacer, a layer that does not fit is left at once: audio
+/// would wait with it in the one, and a picture be late in the other.
+const QUEUE_MAX_MS: f64 = 120.0;
+/// As [`Hysteresis::keep`] for a track's least layer.
+const LEAST_KEEP: f64 = 1.05;
+const PACER_WAIT_MAX: Duration = Duration::from_millis(600);
 
 /// A layer of a track. Higher is better; spatial before temporal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -75,6 +84,27 @@ pub struct Hysteresis {
 impl Default for Hysteresis {
     fn default() -> Self {
         Self { rise: 0.9, keep: 1.05 }
+    }
+}
+
+impl Hysteresis {
+    /// How much to trust an estimate while packets wait `queue_delay_ms` at the bottleneck, and
+    /// `pacer_wait` before they leave.
+    ///
+    /// A queue lowers the estimate below what the link carries, so that the queue empties: the
+    /// pacer sees to that. Layers need not fall for it as long as what they are more waits a short
+    /// time only.
+    pub fn on(queue_delay_ms: f64, pacer_wait: Duration) -> Self {
+        let is_queued = queue_delay_ms > QUEUED_MS;
+        let rise = if is_queued { 0.9 } else { 0.95 };
+        let keep = if pacer_wait > PACER_WAIT_MAX || queue_delay_ms > QUEUE_MAX_MS {
+            1.0
+        } else if is_queued {
+            1.15
+        } else {
+            1.2
+        };
+        Self { rise, keep }
     }
 }
 
@@ -343,7 +373,13 @@ impl Share {
     /// What the estimate would have to be for `more_bps`.
     fn needed_bps(&self, track: &TrackDemand, layer: Layer, more_bps: u32) -> u64 {
         let is_kept = track.current.is_some_and(|current| layer <= current);
-        let factor = if is_kept { self.hysteresis.keep } else { self.hysteresis.rise };
+        let is_least = track.next_rung(None).is_some_and(|(least, _)| layer == least);
+        let factor = match (is_kept, is_least) {
+            (false, _) => self.hysteresis.rise,
+            (true, false) => self.hysteresis.keep,
+            // Whoever can not even have this has audio that suffers.
+            (true, true) => self.hysteresis.keep.min(LEAST_KEEP),
+        };
         libm::ceil((self.used_bps + u64::from(more_bps)) as f64 / factor.max(0.01)) as u64
     }
 

@@ -22,7 +22,7 @@ pub const ESTIMATE_MIN_BPS: u64 = 20_000;
 /// The estimate is never above this, in bits a second.
 pub const ESTIMATE_MAX_BPS: u64 = 1_000_000_000;
 /// Media leaves at up to this times the estimate, so that the pacer's queue empties.
-const PACING_FACTOR: f64 = 1.1;
+const PACING_FACTOR: f64 = 1.05;
 /// As [`PACING_FACTOR`] while there is a queue at the bottleneck.
 const PACING_FACTOR_QUEUE: f64 = 0.9;
 const QUEUE_MS: f64 = 50.0;
@@ -37,11 +37,15 @@ const LOSS_NOTED: f64 = 0.01;
 const QUEUE_PROBE_MAX_MS: f64 = 40.0;
 /// Loss with a queue this long is the queue's end: no need to wait for the gradient.
 const QUEUE_FULL_MS: f64 = 60.0;
+/// With a queue this long and so small a share of the estimate arriving, capacity has fallen: the
+/// gradient would say so when the queue is full.
+const FLOODED_MS: f64 = 70.0;
+const FLOODED: f64 = 0.6;
 const FULL_LOST_LEAST: u32 = 4;
 const FULL_LOSS: f64 = 0.15;
 /// A probe that filled a link which is in use raises the estimate by this at most, in bits a
 /// second: of a link that others use too a probe takes more than its share.
-const FULL_RAISE_BPS: f64 = 150_000.0;
+const FULL_RAISE_BPS: f64 = 80_000.0;
 /// The estimate is in full use where this share of it arrives.
 const USED_SHARE: f64 = 0.9;
 const AFTER_DECREASE_US: i64 = 600_000;
@@ -306,10 +310,14 @@ impl Estimator {
             && lost >= FULL_LOST_LEAST
             && f64::from(lost) / self.results.len() as f64
                 > FULL_LOSS.max(2.5 * self.loss.inherent());
+        // The queue is long, and what comes out of it is far less than what is sent into it.
+        let is_flooded = queue_ms > FLOODED_MS
+            && self.delay.last_queue_delay_ms() > FLOODED_MS
+            && self.acknowledged.busy_bps().is_some_and(|bps| bps < FLOODED * self.estimate_bps);
         let is_lossy = self.loss.recent() > self.loss.inherent() + LOSS_NOTED;
         let queue_least_ms = if is_lossy { QUEUE_LEAST_LOSSY_MS } else { QUEUE_LEAST_MS };
         let usage = match self.delay.usage() {
-            _ if is_full => Usage::Overusing,
+            _ if is_full || is_flooded => Usage::Overusing,
             Usage::Overusing if queue_ms < queue_least_ms => Usage::Underusing,
             usage => usage,
         };
@@ -537,12 +545,18 @@ impl Estimator {
         self.estimate_bps as u64
     }
 
+    /// For how long the oldest packet has waited for feedback.
+    pub fn oldest_in_flight(&self, now: Instant) -> Option<Duration> {
+        let waits_us = self.micros(now) - self.history.oldest_in_flight_us()?;
+        u64::try_from(waits_us).ok().map(Duration::from_micros)
+    }
+
     /// How fast the pacer may send, in bits a second.
     pub fn pacing_bps(&self) -> u64 {
         let is_queued = self.delay.queue_delay_ms() > QUEUE_MS;
+        // A probe does not hurry what waits: that would go on at its rate when the probe is over.
         let factor = if is_queued { PACING_FACTOR_QUEUE } else { PACING_FACTOR };
-        let probing_bps = self.prober.rate_bps().unwrap_or(0.0);
-        (factor * self.estimate_bps).max(probing_bps) as u64
+        (factor * self.estimate_bps) as u64
     }
 
     /// Why the estimate is what it is.

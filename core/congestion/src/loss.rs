@@ -20,7 +20,7 @@ const INDEPENDENCE: f64 = 0.5;
 const EVIDENCE_QUIET: f64 = 5.0;
 const EVIDENCE_QUEUE: f64 = 0.5;
 /// Share of losses that is too much to be the link's own unless a lower rate has shown it.
-const INHERENT_MAX: f64 = 0.25;
+const INHERENT_MAX: f64 = 0.35;
 const INHERENT_SMOOTHING: f64 = 0.2;
 /// A window tells the link's own loss if it was sent at less than this share of the capacity.
 const CLEARLY_BELOW: f64 = 0.9;

@@ -15,8 +15,12 @@ const LONG_MAX_US: f64 = 1_500_000.0;
 const LONG_RATE_FACTOR: f64 = 1.6;
 const LONG_QUEUE_MS: f64 = 30.0;
 /// The queue that a probe may cause if the estimate is all that the link carries, in microseconds.
-const QUEUE_MAX_US: i64 = 60_000;
+const QUEUE_MAX_US: i64 = 80_000;
 const PACKETS_LEAST: u32 = 5;
+/// A probe is at least so large if the queue that it may cause allows that: links let a few
+/// thousand bytes through at once, which are left out of what is measured.
+const GOAL_LEAST_BYTES: f64 = 9_000.0;
+const SKIPPED_BYTES: f64 = 4_000.0;
 const PACKET_BYTES: std::ops::RangeInclusive<f64> = 100.0..=1200.0;
 /// A probe that could not be sent in this time is given up, in microseconds.
 const SEND_TIMEOUT_US: i64 = 500_000;
@@ -95,13 +99,15 @@ struct Probe {
     asked_us: Option<i64>,
     accounted_packets: u32,
     accounted_bytes: u64,
-    received_packets: u32,
     received_bytes: u64,
     first_sent_us: i64,
     last_sent_us: i64,
     /// Of what was received: when it was sent, and arrived, first and last.
     sent_us: Span,
     arrival_us: Span,
+    /// Bytes at the start that [`Span`]s leave out: what a bucket of tokens lets through at once.
+    skipped_bytes: u64,
+    measured_packets: u32,
 }
 
 /// First and last time of something, with the bytes of each.
@@ -265,7 +271,8 @@ impl Prober {
             let exhausted_us = LONG_FACTOR * self.burst_bytes * 8e6 / excess_bps;
             exhausted_us.clamp(DURATION_US as f64, LONG_MAX_US)
         } else {
-            (DURATION_US as f64).min(QUEUE_MAX_US as f64 * estimate_bps / excess_bps)
+            let least_us = GOAL_LEAST_BYTES * 8e6 / rate_bps;
+            (DURATION_US as f64).max(least_us).min(QUEUE_MAX_US as f64 * estimate_bps / excess_bps)
         };
         let goal_bytes = rate_bps / 8.0 * duration_us / 1e6;
         let packet_bytes = goal_bytes / f64::from(PACKETS_LEAST);
@@ -283,12 +290,13 @@ impl Prober {
             asked_us: None,
             accounted_packets: 0,
             accounted_bytes: 0,
-            received_packets: 0,
             received_bytes: 0,
             first_sent_us: now_us,
             last_sent_us: now_us,
             sent_us: Span::EMPTY,
             arrival_us: Span::EMPTY,
+            skipped_bytes: 0,
+            measured_packets: 0,
         });
     }
 
@@ -337,10 +345,16 @@ impl Prober {
             probe.accounted_bytes += size_bytes;
         }
         let Some(arrival_us) = result.arrival_us else { return };
-        probe.received_packets += 1;
         probe.received_bytes += size_bytes;
-        probe.sent_us.add(result.sent_us, size_bytes);
-        probe.arrival_us.add(arrival_us, size_bytes);
+        let skipped_bytes = probe.skipped_bytes + size_bytes;
+        let may_skip = probe.goal_bytes >= 2.0 * SKIPPED_BYTES;
+        if may_skip && skipped_bytes as f64 <= SKIPPED_BYTES {
+            probe.skipped_bytes = skipped_bytes;
+        } else {
+            probe.measured_packets += 1;
+            probe.sent_us.add(result.sent_us, size_bytes);
+            probe.arrival_us.add(arrival_us, size_bytes);
+        }
         if probe.is_long && queue_ms > LONG_QUEUE_MS {
             probe.has_met_queue = true;
             if let Some(stopped) = self.sending.take_if(|probe| probe.cluster == cluster) {
@@ -416,7 +430,9 @@ impl Probe {
 
     fn result(&self) -> Option<ProbeResult> {
         let received_share = self.received_bytes as f64 / self.sent_bytes as f64;
-        let is_whole = received_share >= RECEIVED_LEAST && self.received_packets >= 4;
+        // Where much was lost, the rate of the few that are left is chance.
+        let least_packets = if received_share < 0.7 { 5 } else { 3 };
+        let is_whole = received_share >= RECEIVED_LEAST && self.measured_packets >= least_packets;
         let sent_span_us = self.sent_us.length_us()?;
         let arrival_span_us = self.arrival_us.length_us()?;
         if !is_whole || arrival_span_us > LENGTH_MAX_US {
@@ -425,7 +441,7 @@ impl Probe {
         // What was lost took its time at the bottleneck too. The last packet was sent, and the
         // first arrived, at an end of its span: its bytes do not count there.
         let rate_bps = |end_bytes: u64, span_us: i64| {
-            self.received_bytes.saturating_sub(end_bytes) as f64 * 8e6
+            self.received_bytes.saturating_sub(self.skipped_bytes + end_bytes) as f64 * 8e6
                 / (span_us as f64 * received_share)
         };
         let sent_bps = rate_bps(self.sent_us.last.1, sent_span_us);

@@ -17,6 +17,11 @@ pub const LAYERS_BPS: [u32; 3] = [160_000, 450_000, 1_700_000];
 const AUDIO_BYTES: usize = 120;
 const AUDIO_BPS: u32 = 48_000;
 const FRAMES_PER_SECOND: u64 = 30;
+/// Opus with two older frames in each packet (RED), as livekit-client sends it.
+const RED_BYTES: usize = 290;
+/// As often, in frames, a busy machine encodes nothing for [`STALL`] and then catches up.
+const STALL_EVERY: u64 = 60;
+const STALL: Duration = Duration::from_millis(250);
 /// A keyframe is so many times as large as another frame.
 const KEYFRAME_FACTOR: usize = 6;
 /// From asking for a keyframe until it comes.
@@ -80,6 +85,8 @@ pub struct Flow {
     pub wants: u8,
     /// Sends as much as the estimate allows, without layers.
     pub is_elastic: bool,
+    /// Audio with redundancy, and an encoder that stalls.
+    pub is_busy: bool,
     active_from: Instant,
     seed: u64,
     pub one_way_us: i64,
@@ -126,6 +133,11 @@ impl World {
 
     pub fn all_elastic(mut self) -> Self {
         self.flows.iter_mut().for_each(|flow| flow.is_elastic = true);
+        self
+    }
+
+    pub fn all_busy(mut self) -> Self {
+        self.flows.iter_mut().for_each(|flow| flow.is_busy = true);
         self
     }
 
@@ -231,6 +243,7 @@ impl Flow {
             allocations: Vec::new(),
             wants: 2,
             is_elastic: false,
+            is_busy: false,
             active_from: start,
         }
     }
@@ -243,8 +256,14 @@ impl Flow {
     fn produce(&mut self, now: Instant) {
         while self.next_audio <= now {
             self.next_audio += 20 * MS;
-            let handle = Handle { size_bytes: AUDIO_BYTES, kind: PacketKind::Audio, layer: 0 };
-            self.pacer.push(now, handle, AUDIO_BYTES, Priority::Audio).unwrap();
+            let size_bytes = if self.is_busy { RED_BYTES } else { AUDIO_BYTES };
+            let handle = Handle { size_bytes, kind: PacketKind::Audio, layer: 0 };
+            self.pacer.push(now, handle, size_bytes, Priority::Audio).unwrap();
+        }
+        let has_stalled = self.is_busy && self.frame_count % STALL_EVERY == 0;
+        let stall = if has_stalled { STALL } else { Duration::ZERO };
+        if self.next_frame + stall > now {
+            return;
         }
         while self.next_frame <= now {
             self.next_frame += Duration::from_secs(1) / FRAMES_PER_SECOND as u32;
@@ -293,7 +312,7 @@ impl Flow {
         }
         let layer = |spatial| Layer { spatial, temporal: 0 };
         let mut bitrates = LayerBitrates::default();
-        bitrates[0][0] = Some(AUDIO_BPS);
+        bitrates[0][0] = Some(if self.is_busy { RED_BYTES as u32 * 8 * 50 } else { AUDIO_BPS });
         let audio = TrackDemand {
             kind: TrackKind::Audio,
             priority: 0,
@@ -317,7 +336,9 @@ impl Flow {
             may_rise: self.fell.is_none_or(|at| now - at > RISE_WAIT),
         };
         let tracks = [audio, video];
-        let hysteresis = Hysteresis::default();
+        let waits = self.pacer.queued_bytes() as f64 * 8.0 / self.estimator.estimate_bps() as f64;
+        let wait = Duration::from_secs_f64(waits);
+        let hysteresis = Hysteresis::on(self.estimator.state().queue_delay_ms, wait);
         allocate(self.estimator.estimate_bps(), &tracks, hysteresis, &mut self.allocations);
         let target = self.allocations[1].target.map(|layer| layer.spatial);
         self.reason = self.allocations[1].reason;
