@@ -8,8 +8,9 @@ use parlor_rtp::rtcp::{ReportBlock, TransportFeedback};
 
 use crate::{forward::Queued, shard::Decisions};
 
-/// The estimate before anything is known: a camera with all its layers fits.
-const START_BPS: u64 = 2_000_000;
+/// The estimate before anything is known: a camera's middle layer and audio fit. What is more is
+/// found by the first probe, a round trip after the first packets.
+const START_BPS: u64 = 700_000;
 /// The pacing rate while nothing limits, in bits a second.
 const UNLIMITED_BPS: u64 = 100_000_000_000;
 /// Where there is neither queue nor loss, and room, a frame may leave this much faster than the
@@ -23,6 +24,14 @@ const CALM_LOSS: f64 = 0.01;
 const REPORTED_LOSS: u8 = 26;
 /// How long the first packet of a frame waits for the others.
 const FRAME_WAIT: Duration = Duration::from_millis(1);
+/// A link that loses more than this share of packets needs redundant audio.
+const REDUNDANCY_LOSS: f64 = 0.01;
+/// Audio with redundancy may take this share of the estimate.
+const REDUNDANCY_SHARE: f64 = 0.6;
+/// Redundancy comes back when there has been room for it for so long.
+const REDUNDANCY_WAIT: Duration = Duration::from_secs(4);
+/// Without any feedback on packets for so long a peer is taken to give none.
+const FEEDBACK_PATIENCE: Duration = Duration::from_millis(800);
 /// Nothing is paused so soon after the first feedback: the estimate is still a guess.
 const GUESS: Duration = Duration::from_secs(2);
 
@@ -40,6 +49,11 @@ pub struct Downlink {
     pub allocated_bps: u64,
     /// What was shared out of it, in bits a second.
     pub used_bps: u64,
+    /// No feedback has come yet, though it was agreed on.
+    awaits_feedback: bool,
+    gives_no_feedback: bool,
+    /// When there was no room for redundant audio last.
+    redundancy_lacked_room: Option<Instant>,
     /// What was decided about what is sent over it.
     pub decisions: Decisions,
 }
@@ -59,6 +73,9 @@ impl Downlink {
             limited_since: None,
             allocated_bps: 0,
             used_bps: 0,
+            awaits_feedback: false,
+            gives_no_feedback: false,
+            redundancy_lacked_room: None,
             decisions: Decisions::default(),
         }
     }
@@ -68,14 +85,55 @@ impl Downlink {
         self.limited_since.is_some()
     }
 
+    /// Transport-wide feedback was agreed on: the first estimate limits what is chosen at once, so
+    /// that a slow link is not flooded before the first feedback has come. Nothing waits for it.
+    pub fn expect_feedback(&mut self, now: Instant) {
+        if self.limited_since.is_none() && !self.gives_no_feedback {
+            self.limited_since = Some(now);
+            self.awaits_feedback = true;
+        }
+    }
+
+    /// Whether the estimate is what every peer begins with.
+    pub fn is_guess(&self) -> bool {
+        self.awaits_feedback
+    }
+
+    /// Whether feedback that was agreed on does not come: then nothing limits any more.
+    pub fn gives_up(&mut self, now: Instant) -> bool {
+        let waits = self.estimator.oldest_in_flight(now);
+        let gives_up = self.awaits_feedback && waits.is_some_and(|waits| waits > FEEDBACK_PATIENCE);
+        if gives_up {
+            (self.awaits_feedback, self.gives_no_feedback) = (false, true);
+            self.limited_since = None;
+        }
+        gives_up
+    }
+
+    /// Whether audio leaves its redundancy behind: where it does not fit, and where it is of no
+    /// use but takes from video that lacks room. `audio_bps` is what audio takes with it.
+    pub fn sheds_redundancy(&mut self, now: Instant, audio_bps: u64, is_short: bool) -> bool {
+        let state = self.estimator.state();
+        let fits = audio_bps as f64 <= REDUNDANCY_SHARE * state.estimate_bps as f64;
+        let is_lossy = state.loss.max(state.inherent_loss) > REDUNDANCY_LOSS;
+        if !fits || is_short && !is_lossy {
+            self.redundancy_lacked_room = Some(now);
+        } else if is_lossy {
+            self.redundancy_lacked_room = None;
+        }
+        self.redundancy_lacked_room.is_some_and(|at| now < at + REDUNDANCY_WAIT)
+    }
+
     /// Whether the estimate is more than a guess: good enough to pause for.
     pub fn may_pause(&self, now: Instant) -> bool {
-        self.limited_since.is_some_and(|since| now >= since + GUESS)
+        !self.awaits_feedback && self.limited_since.is_some_and(|since| now >= since + GUESS)
     }
 
     pub fn handle_transport_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
         if !self.estimator.on_feedback(feedback, now).is_empty() {
-            self.limited_since.get_or_insert(now);
+            if std::mem::take(&mut self.awaits_feedback) || self.limited_since.is_none() {
+                self.limited_since = Some(now);
+            }
         }
         self.set_rate(now);
     }
@@ -124,7 +182,7 @@ impl Downlink {
 
     /// Sets the pace by the estimate.
     pub fn set_rate(&mut self, now: Instant) {
-        if !self.is_limited() {
+        if !self.is_limited() || self.awaits_feedback {
             return;
         }
         let state = self.estimator.state();
@@ -136,6 +194,12 @@ impl Downlink {
             && state.loss < state.inherent_loss + CALM_LOSS;
         let calm_bps = if is_calm { CALM_FACTOR * state.estimate_bps as f64 } else { 0.0 };
         self.pacer.set_rate(self.estimator.pacing_bps().max(calm_bps as u64), now);
+    }
+
+    /// How long what waits for its turn will take.
+    pub fn wait(&self) -> Duration {
+        let bits = self.pacer.queued_bytes() as f64 * 8.0;
+        Duration::from_secs_f64(bits / self.estimator.estimate_bps().max(1) as f64)
     }
 
     /// Whether the estimate has moved so far that it must be shared anew at once.

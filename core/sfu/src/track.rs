@@ -5,15 +5,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parlor_congestion::allocate::{LayerBitrates, SPATIAL_MAX};
 use parlor_model::{
-    CodecBinding, ExtensionIds, Feedback, Mid, PayloadType, ReceiveSection, TrackId, TrackKind,
+    Codec, CodecBinding, ExtensionIds, Feedback, Mid, PayloadType, ReceiveSection, TrackId,
+    TrackKind,
 };
+
+use parlor_rtp::red::Red;
 
 use crate::{
     arena::Key,
     command::SubscriptionSettings,
     forward::{Subscription, select::Wanted},
     peer::Peer,
-    receive::{Stream, audio_level::LevelMeter},
+    receive::{Stream, audio_level::LevelMeter, bitrate::OVERHEAD_BYTES},
 };
 
 /// How long a layer must have been alive before it is preferred to a lower one.
@@ -232,6 +235,17 @@ impl Track {
             out[at] = measured.map_or_else(guessed, |measured| measured[0]);
         }
         out
+    }
+
+    /// What is left of audio without its redundancy, as a share, by the newest packet.
+    pub fn primary_share(&self) -> f64 {
+        let newest = self.streams.first().and_then(|stream| {
+            let (facts, parts) = stream.history.get(stream.history.highest())?;
+            let red = (facts.codec == Codec::Red).then(|| Red::parse(parts.payload).ok())??;
+            let whole = parts.payload.len() + OVERHEAD_BYTES;
+            Some((red.primary().len() + OVERHEAD_BYTES) as f64 / whole as f64)
+        });
+        newest.unwrap_or(1.0)
     }
 
     /// Chooses a target for each route and asks for the keyframes that this takes.

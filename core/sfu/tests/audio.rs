@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use common::{World, media::*, ms};
 use parlor_model::{
-    Codec, CodecBinding, PayloadType, PeerId, SequenceNumber, Ssrc, SubscriptionId, TrackId,
+    Bitrate, Codec, CodecBinding, PayloadType, PeerId, SequenceNumber, Ssrc, SubscriptionId,
+    TrackId,
 };
 use parlor_rtp::{
     red::{Red, RedundantBlock, write_red},
@@ -253,6 +254,39 @@ fn a_tone_through_red_is_whole_at_twenty_percent_loss() {
             }
         }
     }
+}
+
+#[test]
+fn a_link_without_room_for_redundancy_gets_plain_opus() {
+    let (mut world, alice, listeners) = hall(&[vec![red_there(), opus_there()]]);
+    let bob = listeners[0];
+    let mut source = RedSource::new(2);
+    let mut at = 0;
+    let mut types = |world: &mut World, bps: u64, packets: usize| {
+        let mut remb = Vec::new();
+        rtcp::write_remb(&mut remb, Ssrc(9), Bitrate(bps), &[Ssrc(1000)]);
+        world.clients[bob].send_rtcp(&remb);
+        for _ in 0..packets {
+            let packet = source.next();
+            world.clients[alice].send_rtp(&packet);
+            world.run(ms(20));
+        }
+        let all = world.clients[bob].packets(Ssrc(1000));
+        let types: Vec<_> = all[at..].iter().map(|packet| packet.payload_type().0).collect();
+        at = all.len();
+        types
+    };
+    assert_eq!(types(&mut world, 1_000_000, 100), [RED_THERE; 100]);
+    // 88 kbit/s with redundancy, 42 without.
+    let narrow = types(&mut world, 60_000, 100);
+    assert_eq!(narrow[20..], [OPUS_THERE; 80]);
+    let wide = types(&mut world, 1_000_000, 400);
+    assert_eq!(wide[300..], [RED_THERE; 100]);
+    world.assert_clean();
+    let client = &world.clients[bob];
+    assert_eq!(client.checker.missing(Ssrc(1000)), 0, "no number is left out");
+    let (frames, packets) = playable(client, source.first_timestamp);
+    assert_eq!((frames.len(), packets), (600, 600));
 }
 
 #[test]

@@ -135,6 +135,11 @@ async function oneRun(name, run) {
       const alice = await join_("alice", await browser("publisher", net.server, [`--use-file-for-fake-video-capture=${camera}`]));
       await alice.call("publishTone", { hz: 440 });
       await alice.call("publishCamera", { capture: { resolution: { width: 1280, height: 720, frameRate: 30 } }, videoCodec: "vp8", simulcast: true, videoEncoding: { maxBitrate: 1_700_000, maxFramerate: 30 } });
+      // A publisher begins small; what is measured is the way to the subscriber.
+      await until("the publisher sends 720p", 30_000, async () => {
+        const layers = (await alice.call("statistics")).filter((entry) => entry.type === "outbound-rtp" && entry.kind === "video");
+        return layers.some((layer) => layer.frameHeight === 720 && layer.framesPerSecond >= 20) || { waiting: layers.map((layer) => layer.frameHeight) };
+      });
       const bob = await join_("bob", await browser("subscriber", net.client, []));
       return { alice, bob };
     },

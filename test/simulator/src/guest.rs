@@ -312,6 +312,13 @@ impl Guest {
             self.is_stirred = true;
         }
     }
+
+    /// Sequence numbers of what it receives that never came, and were not sent again.
+    pub fn missing(&self) -> u64 {
+        let tracks = self.client.received_tracks();
+        let ssrcs = tracks.iter().filter_map(|section| section.stream.ssrc);
+        ssrcs.map(|ssrc| self.checker.missing(ssrc)).sum()
+    }
 }
 
 fn announcement(cid: &str, source: &Source) -> proto::AddTrackRequest {

@@ -94,6 +94,8 @@ pub struct Subscription {
     pub is_introduced: bool,
     /// Position of the codec that was forwarded last.
     pub last_codec: u8,
+    /// Whether redundancy of audio stays behind, for want of room.
+    pub sheds_redundancy: bool,
 }
 
 impl Subscription {
@@ -138,6 +140,7 @@ impl Subscription {
             silence: None,
             is_introduced: false,
             last_codec: 0,
+            sheds_redundancy: false,
         }
     }
 
@@ -159,7 +162,11 @@ impl Subscription {
 
     /// Decides what each codec of the source is called at the subscriber.
     pub fn match_codecs(&mut self, source: &[CodecBinding], adds_redundancy: bool) {
-        let outgoing = |binding| matching(&self.section.codecs, binding, adds_redundancy);
+        let (own, sheds) = (&self.section.codecs, self.sheds_redundancy);
+        let outgoing = |binding| match sheds {
+            true => without_redundancy(own, binding),
+            false => matching(own, binding, adds_redundancy),
+        };
         self.codecs = source.iter().take(MAX_CODECS).map(outgoing).collect();
     }
 
@@ -218,6 +225,20 @@ impl Subscription {
 /// A duration in 32.32 fixed point seconds.
 fn fixed_point(time: Duration) -> u64 {
     ((time.as_nanos() << 32) / 1_000_000_000) as u64
+}
+
+/// As [`matching`], but plain Opus where the subscriber takes that.
+fn without_redundancy(own: &[CodecBinding], source: &CodecBinding) -> Option<OutgoingCodec> {
+    use parlor_model::Codec::{Opus, Red};
+    let opus = own.iter().find(|binding| binding.codec == Opus);
+    match (source.codec, opus) {
+        (Red, Some(opus)) => Some(OutgoingCodec {
+            payload_type: opus.payload_type,
+            rtx: opus.rtx,
+            redundancy: Redundancy::Removed,
+        }),
+        _ => matching(own, source, false),
+    }
 }
 
 fn matching(

@@ -123,6 +123,18 @@ impl Munger {
         self.next
     }
 
+    /// The numbers from this one on have not left and are given anew. What left before them may be
+    /// the beginning of a frame without an end.
+    pub fn take_back(&mut self, first: u64) {
+        self.next = self.next.min(first);
+        if let Some(open) = self.segment.as_mut() {
+            open.end_out = open.end_out.min(first);
+        }
+        if let Some(last) = self.last.as_mut() {
+            last.marker = false;
+        }
+    }
+
     /// The stream that is forwarded, or was last.
     #[inline]
     pub fn stream(&self) -> Option<u8> {
@@ -246,7 +258,7 @@ impl Munger {
     fn close(&mut self, end_out: u64) {
         let Some(segment) = self.segment.as_mut() else { return };
         segment.end_out = segment.end_out.min(end_out);
-        if segment.first_out == segment.end_out {
+        if segment.first_out >= segment.end_out {
             return;
         }
         if self.closed.capacity() == 0 {

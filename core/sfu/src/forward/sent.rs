@@ -128,6 +128,10 @@ impl SentPacket {
         self.indices.key_index = padding;
     }
 
+    pub fn was_resent(&self) -> bool {
+        self.resends > 0
+    }
+
     /// It leaves once more.
     pub fn note_resend(&mut self, now_ms: u32) {
         self.resends += 1;
@@ -212,6 +216,20 @@ impl SentPackets {
     /// Forgets all packets, not their numbers.
     pub fn clear(&mut self) {
         self.floor = self.highest + 1;
+    }
+
+    /// Forgets the packets from this number on, and that their numbers were taken: none of them
+    /// has left.
+    pub fn take_back(&mut self, first: u64) {
+        for number in first..=self.highest {
+            let slot = self.slot(number);
+            if let Some(entry) = self.entries.get_mut(slot).filter(|e| e.number == number as u32) {
+                // The place is empty.
+                entry.number ^= 1;
+            }
+        }
+        self.highest = self.highest.min(first.saturating_sub(1));
+        self.floor = self.floor.min(first);
     }
 
     #[inline]

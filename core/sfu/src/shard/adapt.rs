@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use parlor_congestion::{
-    Allocation, EstimatorState, Hysteresis, Layer, Reason, TrackDemand, TrackKind as Kind,
-    allocate, allocate::SPATIAL_MAX, wanted_bps,
+    Allocation, EstimatorState, Hysteresis, Layer, Priority, Reason, TrackDemand,
+    TrackKind as Kind, allocate, allocate::SPATIAL_MAX, wanted_bps,
 };
 use parlor_model::{PeerId, SubscriptionId, TrackKind};
 
@@ -13,7 +13,7 @@ use crate::{
     arena::Key,
     command::MediaEvent,
     downlink::Downlink,
-    forward::{Share, Subscription},
+    forward::{Sending, Share, Subscription},
     peer::{Peer, bring_forward},
     track::Track,
 };
@@ -25,11 +25,6 @@ const RISE_WAIT: Duration = Duration::from_secs(2);
 /// Where so much more is forwarded than the link carries, in percent, a layer ends before the next
 /// lower one begins.
 const OVERLOAD_PERCENT: u64 = 130;
-
-/// With a longer queue at the bottleneck less is sent than the estimate allows, until it is gone.
-const QUEUE_MS: f64 = 50.0;
-const WITH_QUEUE: Hysteresis = Hysteresis { rise: 0.9, keep: 1.0 };
-const WITHOUT_QUEUE: Hysteresis = Hysteresis { rise: 0.95, keep: 1.05 };
 
 /// What is known of the way to a peer.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -82,23 +77,33 @@ impl Shard {
         if !peer.downlink.is_limited() || peer.subscriptions.is_empty() {
             return;
         }
+        if peer.downlink.gives_up(now) {
+            return self.unlimit(now, key);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
         peer.deadlines.allocation = Some(now + SHARE_INTERVAL);
         let link = &mut peer.downlink;
         let may_pause = link.may_pause(now);
+        let mut audio_bps = 0;
         self.demands.clear();
         for subscription in &peer.subscriptions {
             let demand = self.subscriptions.get(*subscription).and_then(|subscription| {
                 let track = self.tracks.get(subscription.track)?;
                 Some(demand(now, subscription, track, may_pause))
             });
+            if let Some(demand) = demand.filter(|demand| demand.kind == Kind::Audio) {
+                audio_bps += u64::from(demand.bitrates[0][0].unwrap_or(0));
+            }
             self.demands.push(demand.unwrap_or(NOTHING));
         }
-        let is_queued = link.estimator.state().queue_delay_ms > QUEUE_MS;
-        let hysteresis = if is_queued { WITH_QUEUE } else { WITHOUT_QUEUE };
         let estimate_bps = link.estimator.estimate_bps();
+        let state = link.estimator.state();
+        let hysteresis = Hysteresis::on(state.queue_delay_ms, link.wait());
         allocate(estimate_bps, &self.demands, hysteresis, &mut self.allocations);
         let is_starving =
             self.allocations.iter().any(|got| matches!(got.reason, Reason::Paused { .. }));
+        let is_short = self.allocations.iter().any(|got| is_short(&got.reason));
+        let sheds_redundancy = link.sheds_redundancy(now, audio_bps, is_short);
         let wanted_bps = wanted_bps(&self.demands, hysteresis);
         link.estimator.set_wanted(wanted_bps, is_starving, now);
         link.used_bps = self.allocations.iter().map(|got| u64::from(got.bps)).sum();
@@ -112,13 +117,71 @@ impl Shard {
             let subscription = self.peers.get(key).and_then(|peer| peer.subscriptions.get(at));
             if let (Some(&subscription), Some(&got)) = (subscription, self.allocations.get(at)) {
                 self.give(now, subscription, got, is_overloaded);
+                self.shed_redundancy(subscription, sheds_redundancy);
             }
+        }
+    }
+
+    /// What waits of a video subscription is of a layer that was given up: it does not leave, and
+    /// the numbers at its end are given anew, so that the receiver misses as little as possible.
+    fn take_back(&mut self, key: Key<Subscription>) {
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        let Some(peer) = self.peers.get_mut(subscription.peer) else { return };
+        self.taken_back.clear();
+        let taken_back = &mut self.taken_back;
+        peer.downlink.pacer.remove(Priority::Video, |queued| {
+            let is_unwanted = queued.subscription == key && queued.sending == Sending::First;
+            if is_unwanted {
+                taken_back.push(queued.number);
+            }
+            is_unwanted
+        });
+        taken_back.sort_unstable();
+        let mut next = subscription.munger.next_number();
+        // Only numbers after which none has left.
+        while let Some(last) = taken_back.pop().filter(|last| last + 1 == next) {
+            next = last;
+        }
+        if next < subscription.munger.next_number() {
+            subscription.munger.take_back(next);
+            subscription.sent.take_back(next);
+        }
+        subscription.useless_below = next;
+    }
+
+    /// Nothing is known of the way to a peer, nor will be: it gets what it wants.
+    fn unlimit(&mut self, now: Instant, key: Key<Peer>) {
+        let Some(peer) = self.peers.get(key) else { return };
+        for key in peer.subscriptions.clone() {
+            if let Some(subscription) = self.subscriptions.get(key) {
+                let target = subscription.allocated();
+                let reason = Reason::Wanted { height: 0 };
+                self.give(now, key, Allocation { target, bps: 0, reason }, false);
+            }
+        }
+    }
+
+    /// Has audio leave with or without its redundancy.
+    fn shed_redundancy(&mut self, key: Key<Subscription>, sheds: bool) {
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        let Some(peer) = self.peers.get(subscription.peer) else { return };
+        let Some(track) = self.tracks.get(subscription.track) else { return };
+        let is_audio = track.kind == TrackKind::Audio;
+        // What has its number waits for a moment only.
+        let is_waiting = peer.downlink.pacer.has(Priority::Audio);
+        if is_audio && subscription.sheds_redundancy != sheds && !is_waiting {
+            subscription.sheds_redundancy = sheds;
+            // What left before can not be repeated in other words.
+            subscription.sent.clear();
+            subscription.match_codecs(&track.codecs, self.adds_redundancy);
         }
     }
 
     /// Brings a subscription to what it was given.
     fn give(&mut self, now: Instant, key: Key<Subscription>, got: Allocation, is_overloaded: bool) {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        let peer = self.peers.get(subscription.peer);
+        let is_guess = peer.is_some_and(|peer| peer.downlink.is_guess());
         let share = match (got.reason, got.target) {
             // What is not wanted or not sent now keeps what it had.
             (Reason::NotWanted | Reason::NothingSent, _) => return,
@@ -126,7 +189,11 @@ impl Shard {
             (Reason::Audio | Reason::Wanted { .. } | Reason::BestSent { .. }, _) | (_, None) => {
                 Share::ALL
             }
-            (_, Some(Layer { spatial, temporal })) => Share { paused: false, spatial, temporal },
+            (_, Some(Layer { spatial, temporal })) => {
+                // Frame rate is not given up for a guess.
+                let temporal = if is_guess { u8::MAX } else { temporal };
+                Share { paused: false, spatial, temporal }
+            }
         };
         let before = (subscription.share, subscription.allocated());
         let is_first = subscription.allocation.replace(got).is_none();
@@ -157,8 +224,8 @@ impl Shard {
                 is_cut = true;
             }
         }
-        if let Some(subscription) = self.subscriptions.get_mut(key).filter(|_| is_cut) {
-            subscription.useless_below = subscription.munger.next_number();
+        if is_cut {
+            self.take_back(key);
         }
         self.choose_layers(now, track_key);
         if share.paused != before.0.paused {
@@ -181,6 +248,11 @@ impl Shard {
             self.want_keyframes(track_key);
         }
     }
+}
+
+/// Whether something lacks room.
+fn is_short(reason: &Reason) -> bool {
+    matches!(reason, Reason::Estimate { .. } | Reason::Paused { .. } | Reason::MayNotPause { .. })
 }
 
 const NOTHING: TrackDemand = TrackDemand {
@@ -214,15 +286,21 @@ fn demand(
     };
     let temporal = track.streams.iter().map(|stream| stream.rates.temporal_for(settings.max_fps));
     let best = Layer { spatial: settings.max_layer, temporal: temporal.max().unwrap_or(u8::MAX) };
+    // What is paused asks for its place again, even if nothing came for a while.
+    let mut bitrates = match track.has_ceased(now) && !subscription.share.paused {
+        true => Default::default(),
+        false => track.bitrates(now),
+    };
+    if kind == Kind::Audio && subscription.sheds_redundancy {
+        let share = track.primary_share();
+        let [[whole_bps, ..], ..] = &mut bitrates;
+        *whole_bps = whole_bps.map(|bps| (f64::from(bps) * share) as u32);
+    }
     TrackDemand {
         kind,
         priority: settings.priority,
         shown_pixels: settings.shown_pixels,
-        // What is paused asks for its place again, even if nothing came for a while.
-        bitrates: match track.has_ceased(now) && !subscription.share.paused {
-            true => Default::default(),
-            false => track.bitrates(now),
-        },
+        bitrates,
         heights: settings.heights,
         wanted: settings.enabled.then_some(best),
         current: subscription.allocated(),

@@ -106,7 +106,7 @@ mod tests {
         let now = Instant::now();
         let link = Estimator::new(now, 1_000_000).state();
         let mut decisions = Decisions::default();
-        for n in 0..=MAX_DECISIONS as u64 {
+        for n in 0..=MAX_DECISIONS as u32 {
             let subscription = SubscriptionId(n);
             decisions.push(Decision { at: now, subscription, reason: Reason::Audio, link });
         }

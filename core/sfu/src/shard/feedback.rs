@@ -16,6 +16,12 @@ use crate::{
     peer::{Peer, bring_forward},
 };
 
+/// Where the link itself loses more than this, what was asked for again is sent twice: a client
+/// asks for what was lost twice only after 100 ms, which is long for a picture that waits.
+const COPIES_LOSS: f64 = 0.05;
+/// With a longer queue it is not the link itself that loses.
+const COPIES_QUEUE_MS: f64 = 30.0;
+
 impl Shard {
     pub(super) fn handle_rtcp(&mut self, now: Instant, key: Key<Peer>, datagram: &mut [u8]) {
         let Some(peer) = self.peers.get_mut(key) else { return };
@@ -108,6 +114,9 @@ impl Shard {
         let Some(subscription) = self.subscriptions.get_mut(subscription_key) else { return };
         self.counters.nacks_received += 1;
         let round_trip_ms = peer.round_trip.as_millis() as u32;
+        let link = peer.downlink.estimator.state();
+        let is_queued = link.queue_delay_ms > COPIES_QUEUE_MS;
+        let is_lossy = link.loss > COPIES_LOSS && !is_queued;
         let useless_below = subscription.useless_below;
         for sequence in nack.lost() {
             let sent = subscription
@@ -119,23 +128,29 @@ impl Shard {
                 self.counters.nacks_unanswered += 1;
                 continue;
             };
+            // What was lost twice comes too late if it is lost again.
+            let is_urgent = sent.was_resent() && !is_queued;
+            let copies = 1 + u8::from(is_lossy) + u8::from(is_urgent);
             sent.note_resend(now_ms);
-            let sending = if subscription.section.rtx_ssrc.is_some() {
-                let rtx = subscription.next_rtx;
-                subscription.next_rtx += 1;
-                Sending::Rtx { number: rtx }
-            } else {
-                Sending::Repeat
-            };
-            let queued = Queued { subscription: subscription_key, number, sending };
             let track = self.tracks.get(subscription.track);
             let stream = track.and_then(|track| track.streams.get(sent.stream()));
             let size_bytes = stream.map_or(0, |stream| {
                 size_bytes(&stream.history, sent.source(stream.history.highest()))
             });
-            let pacer = &mut peer.downlink.pacer;
-            if pacer.push(now, queued, size_bytes, Priority::Retransmission).is_err() {
-                self.counters.unsent_queue_full += 1;
+            // Bytes that leave twice under one number are the same packet: one copy will do.
+            let has_rtx = subscription.section.rtx_ssrc.is_some();
+            for _ in 0..if has_rtx { copies } else { 1 } {
+                let sending = if has_rtx {
+                    subscription.next_rtx += 1;
+                    Sending::Rtx { number: subscription.next_rtx - 1 }
+                } else {
+                    Sending::Repeat
+                };
+                let queued = Queued { subscription: subscription_key, number, sending };
+                let pacer = &mut peer.downlink.pacer;
+                if pacer.push(now, queued, size_bytes, Priority::Retransmission).is_err() {
+                    self.counters.unsent_queue_full += 1;
+                }
             }
         }
         self.mark_ready(key);

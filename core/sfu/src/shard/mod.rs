@@ -122,6 +122,7 @@ pub struct Shard {
     /// Scratch memory.
     lost: Vec<SequenceNumber>,
     due: Vec<usize>,
+    taken_back: Vec<u64>,
     demands: Vec<TrackDemand>,
     allocations: Vec<Allocation>,
 }
@@ -159,6 +160,7 @@ impl Shard {
             events: VecDeque::new(),
             counters: Counters::default(),
             lost: Vec::new(),
+            taken_back: Vec::new(),
             due: Vec::new(),
             demands: Vec::new(),
             allocations: Vec::new(),
