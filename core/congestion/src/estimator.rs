@@ -22,7 +22,7 @@ pub const ESTIMATE_MIN_BPS: u64 = 20_000;
 /// The estimate is never above this, in bits a second.
 pub const ESTIMATE_MAX_BPS: u64 = 1_000_000_000;
 /// Media leaves at up to this times the estimate, so that the pacer's queue empties.
-const PACING_FACTOR: f64 = 1.05;
+const PACING_FACTOR: f64 = 1.04;
 /// As [`PACING_FACTOR`] while there is a queue at the bottleneck.
 const PACING_FACTOR_QUEUE: f64 = 0.9;
 const QUEUE_MS: f64 = 50.0;

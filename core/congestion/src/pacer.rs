@@ -77,8 +77,6 @@ pub struct Pacer<T> {
     /// What was sent ahead of the rate, in bytes.
     debt_bytes: f64,
     updated: Instant,
-    /// Since when the queues are not empty.
-    waits_since: Instant,
     is_bursting: bool,
 }
 
@@ -93,7 +91,6 @@ impl<T: Copy> Pacer<T> {
             rate_bps: rate_bps.max(1) as f64,
             debt_bytes: 0.0,
             updated: now,
-            waits_since: now,
             is_bursting: true,
         }
     }
@@ -113,15 +110,15 @@ impl<T: Copy> Pacer<T> {
         size_bytes: usize,
         priority: Priority,
     ) -> Result<(), T> {
+        if self.queued == 0 {
+            self.pay(now);
+        }
         let queue = &mut self.queues[priority as usize];
         if queue.len() >= QUEUE_MAX {
             return Err(item);
         }
         let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX);
         queue.push_back(Waiting { item, size_bytes, pushed: now });
-        if self.queued == 0 {
-            self.waits_since = now;
-        }
         self.queued += 1;
         self.queued_bytes += u64::from(size_bytes);
         Ok(())
@@ -200,8 +197,7 @@ impl<T: Copy> Pacer<T> {
         let paid_bytes = self.rate_now_bps() / 8.0 * elapsed.as_secs_f64();
         let left_bytes = self.debt_bytes - paid_bytes;
         // Who was woken late makes up for it; who had nothing to send has nothing to make up for.
-        let waited = now.saturating_duration_since(self.waits_since);
-        let late = if self.is_empty() { Duration::ZERO } else { waited.min(LATE_MAX) };
+        let late = if self.is_empty() { Duration::ZERO } else { LATE_MAX };
         let credit_bytes = self.rate_now_bps() / 8.0 * late.as_secs_f64();
         // A nanosecond's worth may be left over from rounding.
         self.debt_bytes = if left_bytes.abs() < 0.01 { 0.0 } else { left_bytes.max(-credit_bytes) };
