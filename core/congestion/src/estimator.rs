@@ -545,12 +545,6 @@ impl Estimator {
         self.estimate_bps as u64
     }
 
-    /// For how long the oldest packet has waited for feedback.
-    pub fn oldest_in_flight(&self, now: Instant) -> Option<Duration> {
-        let waits_us = self.micros(now) - self.history.oldest_in_flight_us()?;
-        u64::try_from(waits_us).ok().map(Duration::from_micros)
-    }
-
     /// How fast the pacer may send, in bits a second.
     pub fn pacing_bps(&self) -> u64 {
         let is_queued = self.delay.queue_delay_ms() > QUEUE_MS;

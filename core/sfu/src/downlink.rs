@@ -8,9 +8,8 @@ use parlor_rtp::rtcp::{ReportBlock, TransportFeedback};
 
 use crate::{forward::Queued, shard::Decisions};
 
-/// The estimate before anything is known: a camera's middle layer and audio fit. What is more is
-/// found by the first probe, a round trip after the first packets.
-const START_BPS: u64 = 700_000;
+/// The estimate before anything is known: a camera with all its layers fits.
+const START_BPS: u64 = 2_000_000;
 /// The pacing rate while nothing limits, in bits a second.
 const UNLIMITED_BPS: u64 = 100_000_000_000;
 /// Where there is neither queue nor loss, and room, a frame may leave this much faster than the
@@ -30,8 +29,6 @@ const REDUNDANCY_LOSS: f64 = 0.01;
 const REDUNDANCY_SHARE: f64 = 0.6;
 /// Redundancy comes back when there has been room for it for so long.
 const REDUNDANCY_WAIT: Duration = Duration::from_secs(4);
-/// Without any feedback on packets for so long a peer is taken to give none.
-const FEEDBACK_PATIENCE: Duration = Duration::from_millis(800);
 /// Nothing is paused so soon after the first feedback: the estimate is still a guess.
 const GUESS: Duration = Duration::from_secs(2);
 
@@ -49,9 +46,6 @@ pub struct Downlink {
     pub allocated_bps: u64,
     /// What was shared out of it, in bits a second.
     pub used_bps: u64,
-    /// No feedback has come yet, though it was agreed on.
-    awaits_feedback: bool,
-    gives_no_feedback: bool,
     /// When there was no room for redundant audio last.
     redundancy_lacked_room: Option<Instant>,
     /// What was decided about what is sent over it.
@@ -73,8 +67,6 @@ impl Downlink {
             limited_since: None,
             allocated_bps: 0,
             used_bps: 0,
-            awaits_feedback: false,
-            gives_no_feedback: false,
             redundancy_lacked_room: None,
             decisions: Decisions::default(),
         }
@@ -83,31 +75,6 @@ impl Downlink {
     /// Whether the peer has told what its link carries. Until then everything leaves at once.
     pub fn is_limited(&self) -> bool {
         self.limited_since.is_some()
-    }
-
-    /// Transport-wide feedback was agreed on: the first estimate limits what is chosen at once, so
-    /// that a slow link is not flooded before the first feedback has come. Nothing waits for it.
-    pub fn expect_feedback(&mut self, now: Instant) {
-        if self.limited_since.is_none() && !self.gives_no_feedback {
-            self.limited_since = Some(now);
-            self.awaits_feedback = true;
-        }
-    }
-
-    /// Whether the estimate is what every peer begins with.
-    pub fn is_guess(&self) -> bool {
-        self.awaits_feedback
-    }
-
-    /// Whether feedback that was agreed on does not come: then nothing limits any more.
-    pub fn gives_up(&mut self, now: Instant) -> bool {
-        let waits = self.estimator.oldest_in_flight(now);
-        let gives_up = self.awaits_feedback && waits.is_some_and(|waits| waits > FEEDBACK_PATIENCE);
-        if gives_up {
-            (self.awaits_feedback, self.gives_no_feedback) = (false, true);
-            self.limited_since = None;
-        }
-        gives_up
     }
 
     /// Whether audio leaves its redundancy behind: where it does not fit, and where it is of no
@@ -126,14 +93,12 @@ impl Downlink {
 
     /// Whether the estimate is more than a guess: good enough to pause for.
     pub fn may_pause(&self, now: Instant) -> bool {
-        !self.awaits_feedback && self.limited_since.is_some_and(|since| now >= since + GUESS)
+        self.limited_since.is_some_and(|since| now >= since + GUESS)
     }
 
     pub fn handle_transport_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
         if !self.estimator.on_feedback(feedback, now).is_empty() {
-            if std::mem::take(&mut self.awaits_feedback) || self.limited_since.is_none() {
-                self.limited_since = Some(now);
-            }
+            self.limited_since.get_or_insert(now);
         }
         self.set_rate(now);
     }
@@ -182,7 +147,7 @@ impl Downlink {
 
     /// Sets the pace by the estimate.
     pub fn set_rate(&mut self, now: Instant) {
-        if !self.is_limited() || self.awaits_feedback {
+        if !self.is_limited() {
             return;
         }
         let state = self.estimator.state();

@@ -260,7 +260,7 @@ impl Flow {
             let handle = Handle { size_bytes, kind: PacketKind::Audio, layer: 0 };
             self.pacer.push(now, handle, size_bytes, Priority::Audio).unwrap();
         }
-        let has_stalled = self.is_busy && self.frame_count % STALL_EVERY == 0;
+        let has_stalled = self.is_busy && self.frame_count.is_multiple_of(STALL_EVERY);
         let stall = if has_stalled { STALL } else { Duration::ZERO };
         if self.next_frame + stall > now {
             return;

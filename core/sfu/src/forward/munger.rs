@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use parlor_model::{Codec, RtpTimestamp};
 
-use super::select::{Selection, Selector, Wanted};
+use super::{
+    select::{Selection, Selector, Wanted},
+    sent::SentPacket,
+};
 use crate::{
     receive::{
         frame::{Indices, Layering, Scalability},
@@ -125,13 +128,15 @@ impl Munger {
 
     /// The numbers from this one on have not left and are given anew. What left before them may be
     /// the beginning of a frame without an end.
-    pub fn take_back(&mut self, first: u64) {
+    /// `left` tells of the packet before them.
+    pub fn take_back(&mut self, first: u64, left: &SentPacket) {
         self.next = self.next.min(first);
         if let Some(open) = self.segment.as_mut() {
             open.end_out = open.end_out.min(first);
         }
         if let Some(last) = self.last.as_mut() {
             last.marker = false;
+            (last.timestamp, last.indices) = (left.timestamp, left.indices);
         }
     }
 

@@ -77,10 +77,6 @@ impl Shard {
         if !peer.downlink.is_limited() || peer.subscriptions.is_empty() {
             return;
         }
-        if peer.downlink.gives_up(now) {
-            return self.unlimit(now, key);
-        }
-        let Some(peer) = self.peers.get_mut(key) else { return };
         peer.deadlines.allocation = Some(now + SHARE_INTERVAL);
         let link = &mut peer.downlink;
         let may_pause = link.may_pause(now);
@@ -142,22 +138,15 @@ impl Shard {
         while let Some(last) = taken_back.pop().filter(|last| last + 1 == next) {
             next = last;
         }
-        if next < subscription.munger.next_number() {
-            subscription.munger.take_back(next);
-            subscription.sent.take_back(next);
-        }
-        subscription.useless_below = next;
-    }
-
-    /// Nothing is known of the way to a peer, nor will be: it gets what it wants.
-    fn unlimit(&mut self, now: Instant, key: Key<Peer>) {
-        let Some(peer) = self.peers.get(key) else { return };
-        for key in peer.subscriptions.clone() {
-            if let Some(subscription) = self.subscriptions.get(key) {
-                let target = subscription.allocated();
-                let reason = Reason::Wanted { height: 0 };
-                self.give(now, key, Allocation { target, bps: 0, reason }, false);
+        // What comes next goes on from the packet before, if that is known.
+        let left = subscription.sent.get_mut(next.saturating_sub(1)).map(|left| *left);
+        match left.filter(|_| next < subscription.munger.next_number()) {
+            Some(left) => {
+                subscription.munger.take_back(next, &left);
+                subscription.sent.take_back(next);
+                subscription.useless_below = next;
             }
+            None => subscription.useless_below = subscription.munger.next_number(),
         }
     }
 
@@ -180,8 +169,6 @@ impl Shard {
     /// Brings a subscription to what it was given.
     fn give(&mut self, now: Instant, key: Key<Subscription>, got: Allocation, is_overloaded: bool) {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
-        let peer = self.peers.get(subscription.peer);
-        let is_guess = peer.is_some_and(|peer| peer.downlink.is_guess());
         let share = match (got.reason, got.target) {
             // What is not wanted or not sent now keeps what it had.
             (Reason::NotWanted | Reason::NothingSent, _) => return,
@@ -189,11 +176,7 @@ impl Shard {
             (Reason::Audio | Reason::Wanted { .. } | Reason::BestSent { .. }, _) | (_, None) => {
                 Share::ALL
             }
-            (_, Some(Layer { spatial, temporal })) => {
-                // Frame rate is not given up for a guess.
-                let temporal = if is_guess { u8::MAX } else { temporal };
-                Share { paused: false, spatial, temporal }
-            }
+            (_, Some(Layer { spatial, temporal })) => Share { paused: false, spatial, temporal },
         };
         let before = (subscription.share, subscription.allocated());
         let is_first = subscription.allocation.replace(got).is_none();

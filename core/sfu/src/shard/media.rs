@@ -350,14 +350,6 @@ impl Shard {
     /// Starts the timers of a peer that has something to report or to choose.
     pub(super) fn start_timers(&mut self, now: Instant, key: Key<Peer>) {
         let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.can_send()) else { return };
-        let subscriptions = &self.subscriptions;
-        let is_numbered = |key: &Key<Subscription>| {
-            subscriptions.get(*key).is_some_and(|s| s.section.extensions.transport_cc.is_some())
-        };
-        if peer.subscriptions.iter().any(is_numbered) {
-            peer.downlink.expect_feedback(now);
-            bring_forward(&mut peer.deadlines.allocation, now);
-        }
         if !(peer.tracks.is_empty() && peer.subscriptions.is_empty()) {
             peer.deadlines.report.get_or_insert(now + REPORT_INTERVAL);
         }
