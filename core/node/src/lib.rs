@@ -46,10 +46,11 @@
 //! });
 //! let Some(Output::Webhook(event)) = node.poll_output() else { panic!("a room has begun") };
 //! assert_eq!(event.event, "room_started");
-//! let Some(Output::Reply { result: Ok(ApiResponse::Room(room)), .. }) = node.poll_output() else {
-//!     panic!("the call is answered at once");
-//! };
-//! assert_eq!(room.name, "demo");
+//! let reply = std::iter::from_fn(|| node.poll_output()).find_map(|output| match output {
+//!     Output::Reply { result: Ok(ApiResponse::Room(room)), .. } => Some(room),
+//!     _ => None,
+//! });
+//! assert_eq!(reply.expect("the call is answered at once").name, "demo");
 //! ```
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
