@@ -30,13 +30,14 @@ pub struct SentPacket {
     stream: u8,
     /// When it left first or again, since the shard began.
     sent_ms: u16,
-    /// [`MARKER`], [`BLANK`], and above [`ADDED_SHIFT`] what redundancy was added, or the codec.
+    /// [`MARKER`], [`BLANK`], [`PADDED`], and above [`ADDED_SHIFT`] what redundancy was added, or the codec.
     flags: u8,
     resends: u8,
 }
 
 const MARKER: u8 = 1;
 const BLANK: u8 = 2;
+const PADDED: u8 = 4;
 const ADDED_SHIFT: u8 = 3;
 
 /// What [`SentPacket::new`] is made from.
@@ -120,11 +121,18 @@ impl SentPacket {
     /// indices are rewritten: it stands in their place.
     #[inline]
     pub fn audio_padding(&self) -> u8 {
-        self.indices.key_index
+        if self.is_padded() { self.indices.key_index } else { 0 }
+    }
+
+    /// Whether there is [`Self::audio_padding`].
+    #[inline]
+    pub fn is_padded(&self) -> bool {
+        self.flags & PADDED != 0
     }
 
     /// Sets [`Self::audio_padding`].
     pub fn set_audio_padding(&mut self, padding: u8) {
+        self.flags |= PADDED;
         self.indices.key_index = padding;
     }
 

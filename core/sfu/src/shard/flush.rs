@@ -18,7 +18,7 @@ use crate::{
         blank::write_silence,
         write::{Written, pad, write_packet, write_padding},
     },
-    peer::{Peer, Srtp, bring_forward},
+    peer::{Peer, Srtp},
     receive::bitrate::OVERHEAD_BYTES,
     track::Track,
 };
@@ -97,13 +97,9 @@ impl Shard {
             }
             rtcp.pop();
         }
-        let mut longest = None;
+        let (mut held, mut longest) = (None, None);
         if !self.gathering.is_zero() {
-            if let Some(until) = downlink.gathers_until(moment.now, self.gathering) {
-                bring_forward(&mut peer.deadlines.pace, until);
-                self.schedule(key);
-                return Room::Left;
-            }
+            held = downlink.gathers_until(moment.now, self.gathering);
             longest = downlink.pacer.longest(Priority::Audio);
         }
         let mut has_sent = false;
@@ -120,7 +116,7 @@ impl Shard {
         };
         let now = moment.now;
         let mut late = None;
-        while !downlink.pacer.is_empty() {
+        while held.is_none() && !downlink.pacer.is_empty() {
             let Some(slot) = out.slot() else { return Room::Full };
             match downlink.pacer.poll(now) {
                 None => break,
@@ -151,7 +147,7 @@ impl Shard {
         if downlink.estimator.timeout_has_changed() || waits {
             let not_before = now + LEAST_WAIT;
             let due = |at: Option<Instant>| at.map(|at| at.max(not_before));
-            peer.deadlines.pace = due(downlink.pacer.poll_timeout());
+            peer.deadlines.pace = held.or_else(|| due(downlink.pacer.poll_timeout()));
             peer.deadlines.estimate = due(downlink.estimator.poll_timeout());
             self.schedule(key);
         }
@@ -293,10 +289,6 @@ impl Media<'_> {
         if is_new {
             sent.set_abs_send_time(self.time);
         }
-        let is_audio = track.kind == TrackKind::Audio && blank_codec.is_none();
-        if is_audio && queued.sending == Sending::First {
-            sent.set_audio_padding(0);
-        }
         let sent = *sent;
         let written = match blank_codec {
             Some(index) => {
@@ -315,21 +307,14 @@ impl Media<'_> {
         };
         let mut written = written.ok_or(Unsent::Unsealed)?;
         let payload_bytes = written.bytes + written.rest.len() - written.header_bytes;
-        if is_audio {
+        if self.audio_bytes > 0 || sent.is_padded() {
             let padding = match queued.sending {
-                Sending::First => {
-                    let missing = self.audio_bytes.saturating_sub(payload_bytes);
-                    let padding = if missing <= MAX_AUDIO_PADDING { missing as u8 } else { 0 };
-                    if padding > 0
-                        && let Some(sent) = subscription.sent.get_mut(queued.number)
-                    {
-                        sent.set_audio_padding(padding);
-                    }
-                    padding
+                Sending::First if track.kind == TrackKind::Audio && blank_codec.is_none() => {
+                    pad_to(self.audio_bytes, payload_bytes, queued.number, subscription)
                 }
                 // The same number must carry the same bytes.
                 Sending::Repeat => sent.audio_padding(),
-                Sending::Rtx { .. } => 0,
+                Sending::First | Sending::Rtx { .. } => 0,
             };
             pad(slot, &mut written, padding).ok_or(Unsent::Unsealed)?;
         }
@@ -347,6 +332,23 @@ impl Media<'_> {
         }
         Ok(len)
     }
+}
+
+/// How much padding brings an audio packet to a length, remembered with the packet.
+fn pad_to(
+    audio_bytes: usize,
+    payload_bytes: usize,
+    number: u64,
+    subscription: &mut Subscription,
+) -> u8 {
+    let missing = audio_bytes.saturating_sub(payload_bytes);
+    let padding = if missing <= MAX_AUDIO_PADDING { missing as u8 } else { 0 };
+    if padding > 0
+        && let Some(sent) = subscription.sent.get_mut(number)
+    {
+        sent.set_audio_padding(padding);
+    }
+    padding
 }
 
 /// Seals what was written, and what it refers to, into a slot; returns its length.
