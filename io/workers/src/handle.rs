@@ -3,7 +3,7 @@
 use crate::{
     StartError, WorkersConfig,
     tcp::{Acceptor, Connections, HANDOVER_RING, HalfOpenCounters, SharedCounters},
-    worker::{Explanation, FromWorker, GATHERING, ToWorker, Worker, WorkerCounters},
+    worker::{Explanation, FromWorker, ToWorker, Worker, WorkerCounters},
 };
 use parlor_model::{DataChannel, ShardId, TransportAddress, TransportProtocol};
 use parlor_ring::{Waker, ring, wakeup};
@@ -123,8 +123,7 @@ impl Workers {
                 // Tells the control thread when this one ends, whichever way; declared first, so
                 // dropped after the worker and its end of the rings.
                 let _farewell = Farewell(notify.clone());
-                let mut shard = Shard::new(shard_config);
-                shard.set_gathering(GATHERING);
+                let shard = Shard::new(shard_config);
                 Worker::new(shard, sockets, addresses, commands_out, events_in, notify, wakeup)
                     .with_tcp(tcp)
                     .run()

@@ -31,10 +31,6 @@ const FLUSHES_PER_TURN: usize = 8;
 
 const _: () = assert!(COMMAND_RING >= 4 * COMMANDS_PER_TURN, "see `take_commands`");
 
-/// What one peer is owed within this time leaves together: a datagram of a run costs the kernel a
-/// third of one that leaves alone.
-pub(crate) const GATHERING: Duration = Duration::from_millis(5);
-
 /// How long one flush waits when the send buffer is full, before it drops.
 const SEND_PATIENCE: Duration = Duration::from_millis(10);
 

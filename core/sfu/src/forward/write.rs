@@ -114,20 +114,20 @@ pub fn write_packet<'a>(
 const MAX_PADDING: usize = 255;
 const PADDING_BIT: u8 = 0x20;
 
-/// Puts padding behind the payload (RFC 3550 section 5.1).
-#[inline]
-pub fn pad(out: &mut [u8], written: &mut Written<'_>, padding: u8) -> Option<()> {
-    if padding > 0 {
-        let rest = std::mem::take(&mut written.rest);
-        out.get_mut(written.bytes..written.bytes + rest.len())?.copy_from_slice(rest);
-        written.bytes += rest.len();
-        let place = out.get_mut(written.bytes..written.bytes + usize::from(padding))?;
-        place.fill(0);
-        *place.last_mut()? = padding;
-        *out.first_mut()? |= PADDING_BIT;
-        written.bytes += usize::from(padding);
+/// The packet with padding behind its payload (RFC 3550 section 5.1).
+#[inline(never)]
+pub fn padded<'a>(out: &mut [u8], written: Written<'a>, padding: u8) -> Option<Written<'a>> {
+    if padding == 0 {
+        return Some(written);
     }
-    Some(())
+    let payload_end = written.bytes + written.rest.len();
+    out.get_mut(written.bytes..payload_end)?.copy_from_slice(written.rest);
+    let bytes = payload_end + usize::from(padding);
+    let place = out.get_mut(payload_end..bytes)?;
+    place.fill(0);
+    *place.last_mut()? = padding;
+    *out.first_mut()? |= PADDING_BIT;
+    Some(Written { bytes, rest: &[], ..written })
 }
 
 /// Writes a packet without payload on the SSRC for retransmissions, about `size_bytes` long when

@@ -12,11 +12,11 @@ use crate::{
     arena::{Arena, Key},
     batch::SendBatch,
     counters::Counters,
-    downlink::micros,
+    downlink::{Downlink, micros},
     forward::{
         Queued, Sending, Subscription,
         blank::write_silence,
-        write::{Written, pad, write_packet, write_padding},
+        write::{Written, padded, write_packet, write_padding},
     },
     peer::{Peer, Srtp},
     receive::bitrate::OVERHEAD_BYTES,
@@ -97,12 +97,10 @@ impl Shard {
             }
             rtcp.pop();
         }
-        let (mut held, mut longest) = (None, None);
-        if !self.gathering.is_zero() {
-            held = downlink.gathers_until(moment.now, self.gathering);
-            longest = downlink.pacer.longest(Priority::Audio);
-        }
-        let mut has_sent = false;
+        let gathers = !self.gathering.is_zero();
+        let (held, audio_bytes) =
+            if gathers { gather(downlink, moment.now, self.gathering) } else { (None, 0) };
+        let sent_before = self.counters.rtp_sent;
         let mut media = Media {
             tracks: &self.tracks,
             subscriptions: &mut self.subscriptions,
@@ -112,7 +110,7 @@ impl Shard {
             estimator_us: downlink.estimator_us(moment.since_epoch_us),
             next_transport_sequence,
             estimator: &mut downlink.estimator,
-            audio_bytes: longest.map_or(0, |bytes| bytes.saturating_sub(OVERHEAD_BYTES)),
+            audio_bytes,
         };
         let now = moment.now;
         let mut late = None;
@@ -122,7 +120,6 @@ impl Shard {
                 None => break,
                 Some(Paced::Send(queued)) => {
                     let len = media.send(&queued, slot);
-                    has_sent |= len > 0;
                     out.commit(path, len);
                 }
                 Some(Paced::Drop(queued, priority)) => {
@@ -139,7 +136,7 @@ impl Shard {
             out.commit(path, len);
         }
         // What the pacer keeps back leaves when it says so.
-        if has_sent && downlink.pacer.is_empty() {
+        if gathers && media.counters.rtp_sent != sent_before && downlink.pacer.is_empty() {
             downlink.has_burst(now, self.gathering);
         }
         // Mostly nothing waits, and what left moves no timeout.
@@ -316,7 +313,7 @@ impl Media<'_> {
                 Sending::Repeat => sent.audio_padding(),
                 Sending::First | Sending::Rtx { .. } => 0,
             };
-            pad(slot, &mut written, padding).ok_or(Unsent::Unsealed)?;
+            written = padded(slot, written, padding).ok_or(Unsent::Unsealed)?;
         }
         let len = seal_written(&self.srtp.sender, &written, slot).map_err(|_| Unsent::Unsealed)?;
         let kind = match (queued.sending, track.kind) {
@@ -334,7 +331,16 @@ impl Media<'_> {
     }
 }
 
+/// Until when media is held, and the length that payloads of audio are padded to.
+#[inline(never)]
+fn gather(downlink: &Downlink, now: Instant, gathering: Duration) -> (Option<Instant>, usize) {
+    let longest = downlink.pacer.longest(Priority::Audio);
+    let audio_bytes = longest.map_or(0, |bytes| bytes.saturating_sub(OVERHEAD_BYTES));
+    (downlink.gathers_until(now, gathering), audio_bytes)
+}
+
 /// How much padding brings an audio packet to a length, remembered with the packet.
+#[inline(never)]
 fn pad_to(
     audio_bytes: usize,
     payload_bytes: usize,
