@@ -60,8 +60,10 @@ impl Host {
     /// Tells a subscriber what it has waited for in vain.
     pub(crate) fn expire_missing(&mut self, cx: &mut Outside, now: Instant, sid: &ParticipantSid) {
         let Some(member) = self.members.get_mut(sid) else { return };
-        let over = member.missing.0.extract_if(.., |_, due| *due <= now);
-        for (track, _) in over.collect::<Vec<_>>() {
+        let all = std::mem::take(&mut member.missing.0).into_iter();
+        let (over, waiting): (Vec<_>, Vec<_>) = all.partition(|(_, due)| *due <= now);
+        member.missing.0 = waiting.into_iter().collect();
+        for (track, _) in over {
             let err = proto::SubscriptionError::SeTrackNotfound.into();
             let response = proto::SubscriptionResponse { track_sid: track.to_string(), err };
             self.send(cx, sid, Message::SubscriptionResponse(response));

@@ -208,7 +208,7 @@ impl Run {
                 let permission = participant.info.permission.as_ref().unwrap();
                 assert!(permission.can_publish || participant.info.tracks.is_empty());
                 assert!(permission.can_subscribe || participant.subscriptions.is_empty());
-                for track in &participant.subscriptions {
+                for (track, _) in &participant.subscriptions {
                     let of = room.participants.iter().find(|other| {
                         other.info.tracks.iter().any(|known| known.sid == track.as_str())
                     });

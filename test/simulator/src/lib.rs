@@ -27,6 +27,7 @@
 //! # Ok::<(), parlor_transport::TransportError>(())
 //! ```
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bottleneck;
 mod carry;
