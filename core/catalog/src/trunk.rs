@@ -14,6 +14,20 @@ const UNNAMED_GET: &str = "trunk ID is required";
 const OTHER_ID: &str = "trunk id in the info must be empty or match the id in the update";
 const NO_ACTION: &str = "missing or unsupported update action";
 
+/// What an update names, and what it asks for.
+fn named<A>(id: String, action: Option<A>) -> Result<(String, A), CatalogError> {
+    if id.is_empty() {
+        return invalid(UNNAMED);
+    }
+    let Some(action) = action else { return invalid(NO_ACTION) };
+    Ok((id, action))
+}
+
+/// A trunk that takes the place of another may leave out its id, or repeat it.
+fn check_replaced(given: &str, id: &str) -> Result<(), CatalogError> {
+    if given.is_empty() || given == id { Ok(()) } else { invalid(OTHER_ID) }
+}
+
 impl Catalog {
     pub(crate) fn create_inbound(
         &mut self,
@@ -63,15 +77,9 @@ impl Catalog {
         request: proto::UpdateSipInboundTrunkRequest,
     ) -> Answer {
         use update_sip_inbound_trunk_request::Action;
-        let id = request.sip_trunk_id;
-        if id.is_empty() {
-            return invalid(UNNAMED);
-        }
-        let Some(action) = request.action else { return invalid(NO_ACTION) };
+        let (id, action) = named(request.sip_trunk_id, request.action)?;
         if let Action::Replace(trunk) = &action {
-            if !trunk.sip_trunk_id.is_empty() && trunk.sip_trunk_id != id {
-                return invalid(OTHER_ID);
-            }
+            check_replaced(&trunk.sip_trunk_id, &id)?;
             check_inbound(trunk)?;
         }
         let known = self.inbound.get(&id).ok_or(NOT_FOUND)?.clone();
@@ -106,15 +114,9 @@ impl Catalog {
         request: proto::UpdateSipOutboundTrunkRequest,
     ) -> Answer {
         use update_sip_outbound_trunk_request::Action;
-        let id = request.sip_trunk_id;
-        if id.is_empty() {
-            return invalid(UNNAMED);
-        }
-        let Some(action) = request.action else { return invalid(NO_ACTION) };
+        let (id, action) = named(request.sip_trunk_id, request.action)?;
         if let Action::Replace(trunk) = &action {
-            if !trunk.sip_trunk_id.is_empty() && trunk.sip_trunk_id != id {
-                return invalid(OTHER_ID);
-            }
+            check_replaced(&trunk.sip_trunk_id, &id)?;
             check_outbound(trunk)?;
         }
         let known = self.outbound.get(&id).ok_or(NOT_FOUND)?.clone();

@@ -2,7 +2,9 @@
 
 use crate::outside::{Address, Outside};
 use livekit_protocol::{SignalTarget, signal_response::Message};
-use parlor_model::{Codec, DataChannel, MediaDescription, PeerId, RemoteTransport, ShardId};
+use parlor_model::{
+    Codec, DataChannel, MediaDescription, PeerId, RemoteTransport, ShardId, SubscriptionId, TrackId,
+};
 use parlor_sfu::command::{LocalTransport, MediaCommand};
 use parlor_signal::response;
 use std::collections::BTreeSet;
@@ -92,13 +94,19 @@ impl Peer {
         cx.command(self.shard, MediaCommand::SetRemote { peer: self.id, remote: boxed });
     }
 
-    pub(crate) fn set_media(&mut self, cx: &mut Outside, media: MediaDescription) {
-        if self.media == media {
-            return;
+    pub(crate) fn set_media(
+        &mut self,
+        cx: &mut Outside,
+        media: MediaDescription,
+    ) -> Vec<(SubscriptionId, TrackId)> {
+        let carried =
+            media.send.iter().map(|section| (section.subscription, section.track)).collect();
+        if self.media != media {
+            self.media = media.clone();
+            let media = Box::new(media);
+            cx.command(self.shard, MediaCommand::SetMedia { peer: self.id, media });
         }
-        self.media = media.clone();
-        let media = Box::new(media);
-        cx.command(self.shard, MediaCommand::SetMedia { peer: self.id, media });
+        carried
     }
 
     pub(crate) fn add_candidate(&mut self, cx: &mut Outside, candidate: String) {

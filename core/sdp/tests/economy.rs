@@ -27,41 +27,63 @@ fn tracks(round: u32) -> Vec<SendTrack> {
     (0..TRACKS).map(track).collect()
 }
 
+/// A step of a round, after which both ends agree.
+enum Step<'a> {
+    Add(&'a [SendTrack]),
+    Remove(&'a [SendTrack]),
+}
+
+/// Adds and removes a hundred tracks again and again; a description stays bounded, and no round's
+/// is longer than the first's but for longer numbers. `negotiate` returns how many are sent after a
+/// step, and the bytes of the server's description.
+fn rounds(mut negotiate: impl FnMut(Step) -> (usize, usize)) {
+    let mut sizes = Vec::new();
+    for round in 0..ROUNDS {
+        let tracks = tracks(round);
+        let (sent, bytes) = negotiate(Step::Add(&tracks));
+        assert_eq!(sent, TRACKS as usize);
+        assert!(bytes < TRACKS as usize * BYTES_A_TRACK, "{bytes}");
+        sizes.push(bytes);
+        assert_eq!(negotiate(Step::Remove(&tracks)).0, 0);
+    }
+    let slack = TRACKS as usize * 20;
+    assert!(sizes.iter().all(|size| *size < sizes[0] + slack), "{sizes:?}");
+}
+
 #[test]
 fn the_single_connection_uses_its_sections_again() {
     let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
     let mut client = ClientOfferer::new(2, ConnectionModel::Single, &ALL_CODECS);
-    let mut sizes = Vec::new();
-    let mut negotiate = |server: &mut Answerer| loop {
-        let offer = client.create_offer(&local("c"));
-        let answer = server.handle_offer(&offer, &local("s"), &[]).unwrap();
-        client.handle_answer(&answer.sdp).unwrap();
-        match server.media_sections_requirement() {
-            Some(requirement) => client.add_receive_sections(requirement),
-            None => break (answer.description.send.len(), answer.sdp.len()),
+    rounds(|step| {
+        match step {
+            Step::Add(tracks) => tracks.iter().for_each(|track| server.add_send(track.clone())),
+            Step::Remove(tracks) => {
+                tracks.iter().for_each(|track| assert!(server.remove_send(track.subscription)));
+            }
         }
-    };
-    for round in 0..ROUNDS {
-        let tracks = tracks(round);
-        tracks.iter().for_each(|track| server.add_send(track.clone()));
-        let (sent, bytes) = negotiate(&mut server);
-        assert_eq!(sent, TRACKS as usize);
-        assert!(bytes < TRACKS as usize * BYTES_A_TRACK, "{bytes}");
-        sizes.push(bytes);
-        tracks.iter().for_each(|track| assert!(server.remove_send(track.subscription)));
-        assert_eq!(negotiate(&mut server).0, 0);
-    }
-    // A description of a later round is as long as that of the first, but for longer numbers.
-    let slack = TRACKS as usize * 20;
-    assert!(sizes.iter().all(|size| *size < sizes[0] + slack), "{sizes:?}");
+        loop {
+            let offer = client.create_offer(&local("c"));
+            let answer = server.handle_offer(&offer, &local("s"), &[]).unwrap();
+            client.handle_answer(&answer.sdp).unwrap();
+            match server.media_sections_requirement() {
+                Some(requirement) => client.add_receive_sections(requirement),
+                None => return (answer.description.send.len(), answer.sdp.len()),
+            }
+        }
+    });
 }
 
 #[test]
 fn the_pair_uses_its_sections_again() {
     let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
     let mut client = ClientAnswerer::new(2, &ALL_CODECS);
-    let mut sizes = Vec::new();
-    let mut negotiate = |server: &mut Offerer| {
+    rounds(|step| {
+        match step {
+            Step::Add(tracks) => tracks.iter().for_each(|track| server.add_send(track.clone())),
+            Step::Remove(tracks) => {
+                tracks.iter().for_each(|track| assert!(server.remove_send(track.subscription)));
+            }
+        }
         let (mut sent, mut bytes) = (0, 0);
         while let Some(offer) = server.poll_offer(&local("s")) {
             let (answer, _) = client.handle_offer(&offer.sdp, &local("c")).unwrap();
@@ -69,17 +91,5 @@ fn the_pair_uses_its_sections_again() {
             (sent, bytes) = (applied.description.send.len(), offer.sdp.len());
         }
         (sent, bytes)
-    };
-    for round in 0..ROUNDS {
-        let tracks = tracks(round);
-        tracks.iter().for_each(|track| server.add_send(track.clone()));
-        let (sent, bytes) = negotiate(&mut server);
-        assert_eq!(sent, TRACKS as usize);
-        assert!(bytes < TRACKS as usize * BYTES_A_TRACK, "{bytes}");
-        sizes.push(bytes);
-        tracks.iter().for_each(|track| assert!(server.remove_send(track.subscription)));
-        assert_eq!(negotiate(&mut server).0, 0);
-    }
-    let slack = TRACKS as usize * 20;
-    assert!(sizes.iter().all(|size| *size < sizes[0] + slack), "{sizes:?}");
+    });
 }

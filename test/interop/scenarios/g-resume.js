@@ -1,32 +1,12 @@
 // Sessions that go on after a break, or begin anew, while media plays both ways.
 import assert from "node:assert/strict";
-import { hearsTone, sawEvent, seesPictures, stayedConnected } from "../harness/expect.js";
+import { sawEvent, stayedConnected } from "../harness/expect.js";
+import { playing, plays } from "../harness/playing.js";
 import { test } from "../harness/test.js";
 import { until } from "../harness/until.js";
 
 const DEADLINE_MS = 30_000;
-const SMALL = { width: 320, height: 180, fps: 15 };
 const ROUNDS = 5;
-
-async function playing(t, single) {
-  const server = await t.server();
-  const alice = await t.joinPage(server, "alice", { singlePeerConnection: single });
-  const bob = await t.joinPage(server, "bob", { singlePeerConnection: single });
-  for (const who of [alice, bob]) {
-    await who.call("publishTone", { hz: 440 });
-    await who.call("publishPictures", SMALL);
-  }
-  await plays(alice, bob);
-  return { server, alice, bob };
-}
-
-async function plays(alice, bob) {
-  for (const who of [alice, bob]) await who.call("resetMedia");
-  await hearsTone(bob, "alice/tone", 440);
-  await hearsTone(alice, "bob/tone", 440);
-  await seesPictures(bob, "alice/pictures", 15);
-  await seesPictures(alice, "bob/pictures", 15);
-}
 
 const texts = async (who, topic) =>
   (await who.call("received")).data.filter((packet) => packet.topic === topic).map(({ text }) => text);
@@ -35,7 +15,7 @@ for (const single of [true, false]) {
   const model = single ? "the single connection" : "the pair of connections";
 
   test(`a lost signal socket is resumed, ${ROUNDS} times, and no message is lost on ${model}`, async (t) => {
-    const { alice, bob } = await playing(t, single);
+    const { alice, bob } = await playing(t, await t.server(), single);
     // Nothing has been said before the first resume: what is said during it is sent again too.
     const expected = { alice: [], bob: [] };
     for (let round = 0; round < ROUNDS; round += 1) {
@@ -64,7 +44,7 @@ for (const single of [true, false]) {
 
   for (const scenario of ["full-reconnect", "node-failure", "migration", "resume-reconnect", "disconnect-signal-on-resume", "disconnect-signal-on-resume-no-messages", "leave-full-reconnect"]) {
     test(`${scenario}: media flows again on ${model}`, async (t) => {
-      const { alice, bob } = await playing(t, single);
+      const { alice, bob } = await playing(t, await t.server(), single);
       await bob.call("simulate", { scenario });
       await sawEvent(bob, "bob is back", ({ event }) => event === "reconnected");
       await plays(alice, bob);
@@ -73,7 +53,7 @@ for (const single of [true, false]) {
   }
 
   test(`server-leave ends for good on ${model}`, async (t) => {
-    const { alice, bob } = await playing(t, single);
+    const { alice, bob } = await playing(t, await t.server(), single);
     await bob.call("simulate", { scenario: "server-leave" });
     await sawEvent(bob, "bob is out", ({ event, reason }) => event === "disconnected" && reason === "SERVER_SHUTDOWN");
     await sawEvent(alice, "alice is told", ({ event, identity }) => event === "participantDisconnected" && identity === "bob");

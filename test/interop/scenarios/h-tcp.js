@@ -1,29 +1,9 @@
 // Media over TCP, where there is nothing else and where it was asked for.
 import assert from "node:assert/strict";
-import { hearsTone, sawEvent, seesPictures, stayedConnected } from "../harness/expect.js";
+import { sawEvent, stayedConnected } from "../harness/expect.js";
+import { playing, plays } from "../harness/playing.js";
 import { test } from "../harness/test.js";
 import { until } from "../harness/until.js";
-
-const SMALL = { width: 320, height: 180, fps: 15 };
-
-async function plays(alice, bob) {
-  for (const who of [alice, bob]) await who.call("resetMedia");
-  await hearsTone(bob, "alice/tone", 440);
-  await hearsTone(alice, "bob/tone", 440);
-  await seesPictures(bob, "alice/pictures", 15);
-  await seesPictures(alice, "bob/pictures", 15);
-}
-
-async function playing(t, server, single) {
-  const alice = await t.joinPage(server, "alice", { singlePeerConnection: single });
-  const bob = await t.joinPage(server, "bob", { singlePeerConnection: single });
-  for (const who of [alice, bob]) {
-    await who.call("publishTone", { hz: 440 });
-    await who.call("publishPictures", SMALL);
-  }
-  await plays(alice, bob);
-  return { alice, bob };
-}
 
 async function goesOver(who, protocol, single) {
   const paths = await who.call("paths");

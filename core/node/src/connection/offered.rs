@@ -6,7 +6,7 @@ use crate::{
     peer::{CANDIDATE_BYTES_MAX, Peer, PeerSettings},
 };
 use livekit_protocol::{SessionDescription, SignalTarget, signal_response::Message};
-use parlor_model::{MediaDescription, Now, SubscriptionId, TrackId};
+use parlor_model::{Now, SubscriptionId, TrackId};
 use parlor_sdp::{
     Answerer, ConnectionModel, PublishedTrack, ReceivedSection, SdpError, SendSource,
 };
@@ -57,8 +57,7 @@ impl Offered {
         }
         let answer = self.answerer.handle_offer(&offer.sdp, &peer.local, publications)?;
         peer.set_remote(cx, answer.remote);
-        let carried = carried(&answer.description);
-        peer.set_media(cx, answer.description);
+        let carried = peer.set_media(cx, answer.description);
         let early = std::mem::take(&mut self.early_candidates);
         for candidate in answer.remote_candidates.into_iter().chain(early) {
             peer.add_candidate(cx, candidate);
@@ -99,10 +98,7 @@ impl Offered {
     ) -> Vec<(SubscriptionId, TrackId)> {
         self.answerer.set_sources(subscription, sources);
         let Some(peer) = &mut self.peer else { return Vec::new() };
-        let description = self.answerer.description();
-        let carried = carried(&description);
-        peer.set_media(cx, description);
-        carried
+        peer.set_media(cx, self.answerer.description())
     }
 
     pub(crate) fn add_candidate(&mut self, cx: &mut Outside, candidate: String) {
@@ -117,8 +113,4 @@ impl Offered {
             }
         }
     }
-}
-
-pub(super) fn carried(media: &MediaDescription) -> Vec<(SubscriptionId, TrackId)> {
-    media.send.iter().map(|section| (section.subscription, section.track)).collect()
 }

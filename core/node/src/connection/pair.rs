@@ -1,9 +1,6 @@
 //! `/rtc`: the client offers what it publishes, we offer what it receives.
 
-use super::{
-    Mismatch, Negotiated,
-    offered::{Offered, carried},
-};
+use super::{Mismatch, Negotiated, offered::Offered};
 use crate::{
     outside::Outside,
     peer::{Peer, PeerSettings},
@@ -76,10 +73,7 @@ impl Subscriber {
         sources: &[SendSource],
     ) -> Vec<(SubscriptionId, TrackId)> {
         self.offerer.set_sources(subscription, sources);
-        let description = self.offerer.description();
-        let carried = carried(&description);
-        self.peer.set_media(cx, description);
-        carried
+        self.peer.set_media(cx, self.offerer.description())
     }
 
     /// The next offer, if one is due and none is unanswered, with our candidates after the first.
@@ -117,8 +111,7 @@ impl Subscriber {
         let Some(applied) = applied else { return Ok(None) };
         self.unanswered = None;
         self.peer.set_remote(cx, applied.remote);
-        let carried = carried(&applied.description);
-        self.peer.set_media(cx, applied.description);
+        let carried = self.peer.set_media(cx, applied.description);
         for candidate in applied.remote_candidates {
             self.peer.add_candidate(cx, candidate);
         }
