@@ -7,7 +7,7 @@ use parlor_model::{PeerId, SubscriptionId};
 use parlor_node::{ParticipantSnapshot, RoomSnapshot};
 use parlor_sfu::{DecisionReport, LinkReport};
 use parlor_webhook::Webhooks;
-use parlor_workers::TcpPeerCounters;
+use parlor_workers::{TcpPeerCounters, WorkerCounters};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
@@ -101,7 +101,7 @@ impl Metrics {
 }
 
 fn write_media(page: &mut Page, totals: &Totals) {
-    let sum = |of: fn(&parlor_workers::WorkerCounters) -> u64| totals.workers.iter().map(of).sum();
+    let sum = |of: fn(&WorkerCounters) -> u64| totals.workers.iter().map(of).sum();
     let directions: [(&str, u64, u64); 2] = [
         (
             "incoming",
@@ -131,17 +131,10 @@ fn write_media(page: &mut Page, totals: &Totals) {
         &delay.counts,
         delay.sum_us as f64 / 1e6,
     );
-    page.family(
-        "parlor_socket_total",
-        Kind::Counter,
-        "What went through the UDP sockets, and not.",
-    );
-    for (index, worker) in totals.workers.iter().enumerate() {
-        let worker_label = index.to_string();
-        for (kind, value) in worker.net.entries() {
-            page.value(&[("worker", &worker_label), ("kind", kind)], value);
-        }
-    }
+    let help = "What went through the media threads, and not, by cause.";
+    write_by_worker(page, totals, "parlor_media_total", help, |w| w.shard.entries());
+    let help = "What went through the UDP sockets, and not.";
+    write_by_worker(page, totals, "parlor_socket_total", help, |w| w.net.entries());
 }
 
 /// Peers over TCP: what went through their connections, and what became of these.
@@ -166,10 +159,20 @@ fn write_tcp(page: &mut Page, totals: &Totals) {
         page.value(&[("kind", kind)], value);
     }
     let help = "What went through the TCP connections of peers, and not.";
-    page.family("parlor_tcp_total", Kind::Counter, help);
+    write_by_worker(page, totals, "parlor_tcp_total", help, |w| w.tcp.net.entries());
+}
+
+fn write_by_worker<const N: usize>(
+    page: &mut Page,
+    totals: &Totals,
+    name: &'static str,
+    help: &str,
+    entries: fn(&WorkerCounters) -> [(&'static str, u64); N],
+) {
+    page.family(name, Kind::Counter, help);
     for (index, worker) in totals.workers.iter().enumerate() {
         let worker_label = index.to_string();
-        for (kind, value) in worker.tcp.net.entries() {
+        for (kind, value) in entries(worker) {
             page.value(&[("worker", &worker_label), ("kind", kind)], value);
         }
     }

@@ -71,7 +71,8 @@ export class Server {
     const port = await freeTcpPort();
     const udpPort = await freeUdpPorts();
     const tcpPort = await freeMediaTcpPort();
-    const args = ["serve", ...(dev ? ["--dev"] : []), "--port", String(port), "--udp-port", String(udpPort), "--rtc.tcp_port", String(tcpPort)];
+    const metricsPort = await freeMediaTcpPort();
+    const args = ["serve", ...(dev ? ["--dev"] : []), "--port", String(port), "--udp-port", String(udpPort), "--rtc.tcp_port", String(tcpPort), "--prometheus.port", String(metricsPort)];
     if (config) {
       writeFileSync(join(folder, "config.yaml"), config);
       args.push("--config", join(folder, "config.yaml"));
@@ -80,7 +81,7 @@ export class Server {
     const log = openSync(logPath, "w");
     const child = spawn(binary, args, { stdio: ["ignore", log, log] });
     closeSync(log);
-    const server = new Server(child, port, logPath);
+    const server = new Server(child, port, metricsPort, logPath);
     try {
       await until("the server answers", START_DEADLINE_MS, async () => {
         if (server.exited()) throw new Error(`the server ended at once:\n${server.log()}`);
@@ -93,11 +94,12 @@ export class Server {
     return server;
   }
 
-  constructor(child, port, logPath) {
+  constructor(child, port, metricsPort, logPath) {
     this.child = child;
     this.url = `ws://127.0.0.1:${port}`;
     this.urlV6 = `ws://[::1]:${port}`;
     this.httpUrl = `http://127.0.0.1:${port}`;
+    this.metricsUrl = `http://127.0.0.1:${metricsPort}/metrics`;
     this.logPath = logPath;
     this.failure = null;
     child.once("error", (error) => (this.failure = error));
@@ -108,6 +110,19 @@ export class Server {
     const fields = readFileSync(`/proc/${this.child.pid}/stat`, "utf8").split(") ")[1].split(" ");
     // utime and stime, in ticks of 10 ms.
     return (Number(fields[11]) + Number(fields[12])) / 100;
+  }
+
+  // Packets that it received or was to send and that did not leave, by cause, and those that the
+  // kernel had no room for, in any socket of this machine.
+  async lost() {
+    const page = await fetch(this.metricsUrl).then((answer) => answer.text());
+    const lost = {};
+    for (const [, kind, count] of page.matchAll(/^parlor_(?:media|socket)_total\{.*kind="((?:unsent|receive_overflow|send)_?\w*)"\} (\d+)$/gm)) {
+      if (kind !== "send_calls") lost[kind] = (lost[kind] ?? 0) + Number(count);
+    }
+    const [names, counts] = readFileSync("/proc/net/snmp", "utf8").split("\n").filter((line) => line.startsWith("Udp:")).map((line) => line.split(" "));
+    for (const name of ["RcvbufErrors", "SndbufErrors"]) lost[name] = Number(counts[names.indexOf(name)]);
+    return lost;
   }
 
   exited() {
