@@ -1,13 +1,13 @@
 //! Peers that come over TCP, and those who only seem to be some.
 #![allow(clippy::unwrap_used)]
 
-use parlor_model::{
-    DataChannel, DtlsRole, IceCredentials, Path, PeerId, RemoteTransport, SctpParameters, ShardId,
-    TransportAddress, TransportProtocol,
-};
+mod common;
+
+use common::{PATIENCE, PEER, open_peer};
+use parlor_model::{DataChannel, Path, ShardId, TransportAddress, TransportProtocol};
 use parlor_net::{Poll, TcpBuffer, TcpConnection};
-use parlor_sfu::command::{LocalTransport, MediaCommand, MediaEvent};
-use parlor_transport::{DtlsIdentity, Transport, TransportConfig, TransportEvent};
+use parlor_sfu::command::{MediaCommand, MediaEvent};
+use parlor_transport::{DtlsIdentity, Transport, TransportEvent};
 use parlor_workers::{
     Announced, FIRST_CHECK_TIMEOUT, HalfOpenCounters, TcpConfig, TcpLimits, Workers, WorkersConfig,
 };
@@ -19,7 +19,6 @@ use std::{
 };
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start(identity: &DtlsIdentity, workers: u8) -> (Workers, SocketAddr) {
     let limits = TcpLimits { connections_per_address: 1, half_open_per_address: 1 };
@@ -41,20 +40,6 @@ fn start(identity: &DtlsIdentity, workers: u8) -> (Workers, SocketAddr) {
     (workers, address)
 }
 
-fn credentials(name: &str) -> IceCredentials {
-    IceCredentials { ufrag: format!("{name}ufrag"), pwd: format!("{name}-password-0123456789") }
-}
-
-fn remote(name: &str, identity: &DtlsIdentity, dtls_role: DtlsRole) -> RemoteTransport {
-    RemoteTransport {
-        ice: credentials(name),
-        ice_lite: false,
-        fingerprints: vec![identity.fingerprint().clone()],
-        dtls_role,
-        sctp: Some(SctpParameters { port: 5000, max_message_size_bytes: 65_536 }),
-    }
-}
-
 /// A peer in this process, on a TCP connection that it has made.
 struct Client {
     transport: Transport,
@@ -65,36 +50,13 @@ struct Client {
 
 impl Client {
     fn open(workers: &mut Workers, server: &DtlsIdentity, address: SocketAddr, ours: &str) -> Self {
-        let identity = DtlsIdentity::generate().unwrap();
-        let shard = ShardId::of_ufrag(ours).unwrap();
-        let worker = workers.get_mut(shard).unwrap();
-        let peer = PeerId(1);
-        let local =
-            LocalTransport { ice: credentials(ours), ice_lite: false, opens_channels: true };
-        worker.send(MediaCommand::OpenPeer { peer, local: Box::new(local) }).unwrap();
-        let described = Box::new(remote("client", &identity, DtlsRole::Server));
-        worker.send(MediaCommand::SetRemote { peer, remote: described }).unwrap();
-
         let stream = TcpStream::connect(address).unwrap();
         let path = Path::tcp(stream.local_addr().unwrap(), address);
-        let now = Instant::now();
-        let mut transport = Transport::new(
-            now,
-            TransportConfig {
-                identity,
-                ice: credentials("client"),
-                ice_lite: false,
-                ice_controlling: true,
-                seed: [9; 32],
-                open_channels: vec![],
-                local_addresses: vec![path.local_address()],
-            },
-        );
-        transport.set_remote(now, remote(ours, server, DtlsRole::Client)).unwrap();
         let port = address.port();
         let line =
             format!("candidate:1 1 tcp 1671430143 127.0.0.1 {port} typ host tcptype passive");
-        transport.add_remote_candidate(now, &line);
+        let worker = workers.get_mut(ShardId::of_ufrag(ours).unwrap()).unwrap();
+        let transport = open_peer(worker, server, (ours, false), path.local_address(), &line);
         let connection = TcpConnection::new(stream, address).unwrap();
         Self { transport, connection, path, events: Vec::new() }
     }
@@ -132,14 +94,13 @@ fn a_peer_connects_over_tcp_to_the_worker_that_its_ufrag_names() {
     let identity = DtlsIdentity::generate().unwrap();
     let (mut workers, address) = start(&identity, 2);
     let mut client = Client::open(&mut workers, &identity, address, "aab");
-    let peer = PeerId(1);
-    let wanted = MediaEvent::ChannelOpen { peer, channel: DataChannel::Reliable };
+    let wanted = MediaEvent::ChannelOpen { peer: PEER, channel: DataChannel::Reliable };
     let worker = workers.get_mut(ShardId(1)).unwrap();
     client.run_until("the channel opens", |_| {
         std::iter::from_fn(|| worker.poll_event().unwrap()).any(|event| event == wanted)
     });
     let data = bytes::Bytes::from(vec![7; 60_000]);
-    let peers = vec![peer];
+    let peers = vec![PEER];
     worker.send(MediaCommand::SendData { channel: DataChannel::Reliable, data, peers }).unwrap();
     let is_whole = |event: &TransportEvent| matches!(event, TransportEvent::Data { data, .. } if data.len() == 60_000);
     client.run_until("the message comes", |client| client.events.iter().any(is_whole));
@@ -178,7 +139,7 @@ fn a_thousand_that_say_nothing_are_cut_in_time_and_hinder_nobody() {
         stream.write_all(&[0, 100, 0, 1][..index % 5]).unwrap();
     }
     let mut client = Client::open(&mut workers, &identity, address, "aaa");
-    let wanted = MediaEvent::PeerConnected { peer: PeerId(1) };
+    let wanted = MediaEvent::PeerConnected { peer: PEER };
     let worker = workers.get_mut(ShardId(0)).unwrap();
     client.run_until("a peer connects meanwhile", |_| {
         std::iter::from_fn(|| worker.poll_event().unwrap()).any(|event| event == wanted)

@@ -1,12 +1,12 @@
 //! Whole workers, met over loopback by real clients.
 #![allow(clippy::unwrap_used)]
 
-use parlor_model::{
-    DataChannel, DtlsRole, IceCredentials, Path, PeerId, RemoteTransport, SctpParameters, ShardId,
-    TransportAddress,
-};
-use parlor_sfu::command::{LocalTransport, MediaCommand, MediaEvent};
-use parlor_transport::{DtlsIdentity, Transport, TransportConfig, TransportEvent};
+mod common;
+
+use common::{PATIENCE, PEER, open_peer};
+use parlor_model::{DataChannel, Path, ShardId, TransportAddress};
+use parlor_sfu::command::{MediaCommand, MediaEvent};
+use parlor_transport::{DtlsIdentity, Transport, TransportEvent};
 use parlor_workers::{Announced, StartError, WorkerHandle, Workers, WorkersConfig};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -15,7 +15,6 @@ use std::{
 };
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config(workers: usize) -> WorkersConfig {
     WorkersConfig {
@@ -33,10 +32,6 @@ fn start(config: WorkersConfig) -> (Workers, Receiver<()>) {
     (Workers::start(config, move || _ = wake.try_send(())).unwrap(), woken)
 }
 
-fn credentials(name: &str) -> IceCredentials {
-    IceCredentials { ufrag: format!("{name}-ufrag"), pwd: format!("{name}-password-0123456789") }
-}
-
 /// A peer in this process: a full, controlling ICE agent on a socket of its own.
 struct Client {
     transport: Transport,
@@ -49,42 +44,12 @@ impl Client {
     /// Opens peer 1 on the worker, and the client to meet it.
     fn open(worker: &mut WorkerHandle, server: &DtlsIdentity, reached_by: IpAddr) -> Self {
         let candidate = worker.candidates()[0].address;
-        let identity = DtlsIdentity::generate().unwrap();
-        let remote = |name, identity: &DtlsIdentity, dtls_role| RemoteTransport {
-            ice: credentials(name),
-            ice_lite: false,
-            fingerprints: vec![identity.fingerprint().clone()],
-            dtls_role,
-            sctp: Some(SctpParameters { port: 5000, max_message_size_bytes: 65_536 }),
-        };
-        let peer = PeerId(1);
-        let local =
-            LocalTransport { ice: credentials("server"), ice_lite: true, opens_channels: true };
-        worker.send(MediaCommand::OpenPeer { peer, local: Box::new(local) }).unwrap();
-        let described = Box::new(remote("client", &identity, DtlsRole::Server));
-        worker.send(MediaCommand::SetRemote { peer, remote: described }).unwrap();
-
         let socket = UdpSocket::bind(SocketAddr::new(reached_by, 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-        let now = Instant::now();
-        let mut transport = Transport::new(
-            now,
-            TransportConfig {
-                identity,
-                ice: credentials("client"),
-                ice_lite: false,
-                ice_controlling: true,
-                seed: [9; 32],
-                open_channels: vec![],
-                local_addresses: vec![TransportAddress::udp(socket.local_addr().unwrap())],
-            },
-        );
-        transport.set_remote(now, remote("server", server, DtlsRole::Client)).unwrap();
+        let address = TransportAddress::udp(socket.local_addr().unwrap());
         let (ip, port) = (candidate.ip(), candidate.port());
-        transport.add_remote_candidate(
-            now,
-            &format!("candidate:1 1 udp 2130706431 {ip} {port} typ host"),
-        );
+        let line = format!("candidate:1 1 udp 2130706431 {ip} {port} typ host");
+        let transport = open_peer(worker, server, ("server-", true), address, &line);
         Self { transport, socket, server: (candidate, SocketAddr::new(reached_by, port)) }
     }
 
@@ -130,7 +95,7 @@ fn connect(config: WorkersConfig, reached_by: IpAddr) {
     let (mut workers, _woken) = start(config);
     let worker = workers.get_mut(ShardId(0)).unwrap();
     let mut client = Client::open(worker, &identity, reached_by);
-    let peer = PeerId(1);
+    let peer = PEER;
     let opened = |channel| MediaEvent::ChannelOpen { peer, channel };
     let wanted = vec![
         MediaEvent::PeerConnected { peer },
