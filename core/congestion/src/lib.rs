@@ -17,13 +17,13 @@
 //!
 //! let now = Instant::now();
 //! let mut estimator = Estimator::new(now, 300_000);
-//! let mut pacer = Pacer::new(now, estimator.pacing_bps());
+//! let mut pacer = Pacer::new(estimator.micros(now), estimator.pacing_bps());
 //! estimator.set_wanted(2_000_000, false, now);
 //!
-//! pacer.push(now, 7, 1200, Priority::Video).unwrap();
+//! pacer.push(estimator.micros(now), 7, 1200, Priority::Video).unwrap();
 //! let mut transport_sequence_number = 0;
-//! while let Some(paced) = pacer.poll(now) {
-//!     let Paced::Send(packet) = paced else { continue };
+//! while let Some(paced) = pacer.poll(estimator.micros(now)) {
+//!     let Paced::Send(packet, _) = paced else { continue };
 //!     assert_eq!(packet, 7);
 //!     estimator.on_sent(Some(transport_sequence_number), now, 1200, PacketKind::Video);
 //!     transport_sequence_number += 1;

@@ -84,7 +84,7 @@ pub struct SentHistory {
 impl SentHistory {
     /// Notes a packet. Numbers that were passed over count as not sent; a number that is not
     /// ahead of the last one is ignored.
-    #[inline]
+    #[inline(always)]
     pub fn on_sent(
         &mut self,
         sequence_number: u16,
@@ -127,7 +127,7 @@ impl SentHistory {
     }
 
     /// Where the ring is full the oldest is forgotten, unless it is so young that the ring grows.
-    #[inline]
+    #[inline(always)]
     fn append(&mut self, sent: Sent, now_us: i64) {
         let is_full = (self.next - self.first) as usize == self.ring.len();
         let index = self.index(self.next);
@@ -135,8 +135,7 @@ impl SentHistory {
             let is_young =
                 oldest.fate != Fate::NotSent && now_us - oldest.sent_us < HISTORY_TIME_US;
             if is_young && self.ring.len() < HISTORY_MAX {
-                self.grow();
-                return self.append(sent, now_us);
+                return self.append_to_larger(sent);
             }
             if self.acknowledged == self.first {
                 self.in_flight_bytes -= u64::from(oldest.size_bytes);
@@ -151,12 +150,15 @@ impl SentHistory {
     }
 
     #[cold]
-    fn grow(&mut self) {
+    fn append_to_larger(&mut self, sent: Sent) {
         let mut larger = vec![NOT_SENT; self.ring.len() * 2];
         for number in self.first..self.next {
             larger[number as usize & (self.ring.len() * 2 - 1)] = self.ring[self.index(number)];
         }
         self.ring = larger;
+        let index = self.index(self.next);
+        self.ring[index] = sent;
+        self.next += 1;
     }
 
     fn index(&self, number: u64) -> usize {

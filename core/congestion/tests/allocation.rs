@@ -28,9 +28,10 @@ fn run(
 ) -> u16 {
     for step in 0..seconds * 200 {
         *now += Duration::from_millis(5);
-        pacer.push(*now, step, 1000, Priority::Video).unwrap();
-        while let Some(paced) = pacer.poll(*now) {
-            if let Paced::Send(_) = paced {
+        let now_us = estimator.micros(*now);
+        pacer.push(now_us, step, 1000, Priority::Video).unwrap();
+        while let Some(paced) = pacer.poll(now_us) {
+            if let Paced::Send(..) = paced {
                 estimator.on_sent(Some(number), *now, 1000, PacketKind::Video);
                 number = number.wrapping_add(1);
             }
@@ -56,7 +57,7 @@ fn run(
                 panic!()
             };
             estimator.on_feedback(&feedback, *now);
-            pacer.set_rate(estimator.pacing_bps(), *now);
+            pacer.set_rate(estimator.pacing_bps(), now_us);
         }
         if estimator.poll_timeout().is_some_and(|at| at <= *now) {
             estimator.handle_timeout(*now);
@@ -71,7 +72,7 @@ fn sending_and_feedback_do_not_allocate() {
     let mut now = start;
     let mut estimator = Estimator::new(now, 3_000_000);
     estimator.set_wanted(20_000_000, false, now);
-    let mut pacer = Pacer::new(now, 3_000_000);
+    let mut pacer = Pacer::new(0, 3_000_000);
     let mut feedback_bytes = Vec::with_capacity(1500);
     let number = run(&mut estimator, &mut pacer, &mut now, 0, start, &mut feedback_bytes, 20);
     let region = Region::new(ALLOCATOR);

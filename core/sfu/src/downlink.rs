@@ -22,7 +22,7 @@ const CALM_LOSS: f64 = 0.01;
 /// A receiver report limits a peer that gives no other feedback from this loss on, in 256ths.
 const REPORTED_LOSS: u8 = 26;
 /// How long the first packet of a frame waits for the others.
-const FRAME_WAIT: Duration = Duration::from_millis(1);
+const FRAME_WAIT_US: i64 = 1000;
 /// A link that loses more than this share of packets needs redundant audio.
 const REDUNDANCY_LOSS: f64 = 0.01;
 /// Audio with redundancy may take this share of the estimate.
@@ -36,8 +36,10 @@ const GUESS: Duration = Duration::from_secs(2);
 pub struct Downlink {
     pub estimator: Estimator,
     pub pacer: Pacer<Queued>,
+    /// When the shard began.
+    epoch: Instant,
     /// What waits leaves together, not before this.
-    next_burst: Option<Instant>,
+    next_burst_us: i64,
     /// When it began, in microseconds since the shard did.
     started_us: i64,
     /// Since when what it says is known to the receiver's side: nothing is limited before.
@@ -60,10 +62,11 @@ pub fn micros(epoch: Instant, now: Instant) -> i64 {
 impl Downlink {
     pub fn new(epoch: Instant, now: Instant) -> Self {
         Self {
-            next_burst: None,
+            epoch,
+            next_burst_us: 0,
             started_us: micros(epoch, now),
             estimator: Estimator::new(now, START_BPS),
-            pacer: Pacer::new(now, UNLIMITED_BPS),
+            pacer: Pacer::new(micros(epoch, now), UNLIMITED_BPS),
             limited_since: None,
             allocated_bps: 0,
             used_bps: 0,
@@ -129,20 +132,26 @@ impl Downlink {
     }
 
     /// Until when what waits is held, to leave together with what comes meanwhile: bursts begin
-    /// `gathering` apart, and video waits for the rest of its frame. `None`: it may leave now.
+    /// `gathering_us` apart, and video waits for the rest of its frame. `None`: it may leave now.
     #[inline]
-    pub fn gathers_until(&self, now: Instant, gathering: Duration) -> Option<Instant> {
-        let (oldest, has_audio) = self.pacer.oldest()?;
-        let frame = if has_audio { oldest } else { oldest + gathering.min(FRAME_WAIT) };
+    pub fn gathers_until(&self, now_us: i64, gathering_us: i64) -> Option<i64> {
+        let (oldest_us, has_audio) = self.pacer.oldest()?;
+        let wait_us = if has_audio { 0 } else { gathering_us.min(FRAME_WAIT_US) };
         // A burst in the future by more than that is of another gathering.
-        let next = self.next_burst.map_or(frame, |at| at.min(now + gathering).max(frame));
-        (next > now).then_some(next)
+        let burst_us = self.next_burst_us.min(now_us + gathering_us);
+        let next_us = burst_us.max(oldest_us + wait_us);
+        (next_us > now_us).then_some(next_us)
     }
 
     /// All that waited has left.
     #[inline]
-    pub fn has_burst(&mut self, now: Instant, gathering: Duration) {
-        self.next_burst = Some(now + gathering);
+    pub fn has_burst(&mut self, now_us: i64, gathering_us: i64) {
+        self.next_burst_us = now_us + gathering_us;
+    }
+
+    /// The time of the shard as an instant.
+    pub fn instant(&self, now_us: i64) -> Instant {
+        self.epoch + Duration::from_micros(now_us.unsigned_abs())
     }
 
     /// Sets the pace by the estimate.
@@ -158,7 +167,8 @@ impl Downlink {
             && state.queue_delay_ms < CALM_QUEUE_MS
             && state.loss < state.inherent_loss + CALM_LOSS;
         let calm_bps = if is_calm { CALM_FACTOR * state.estimate_bps as f64 } else { 0.0 };
-        self.pacer.set_rate(self.estimator.pacing_bps().max(calm_bps as u64), now);
+        let pacing_bps = self.estimator.pacing_bps().max(calm_bps as u64);
+        self.pacer.set_rate(pacing_bps, micros(self.epoch, now));
     }
 
     /// How long what waits for its turn will take.

@@ -206,7 +206,7 @@ impl World {
             let flow = &mut self.flows[usize::from(datagram[0])];
             if let Some(Rtcp::TransportFeedback(feedback)) = packets(&datagram[1..]).next() {
                 flow.estimator.on_feedback(&feedback, now);
-                flow.pacer.set_rate(flow.estimator.pacing_bps(), now);
+                flow.pacer.set_rate(flow.estimator.pacing_bps(), flow.estimator.micros(now));
             }
             flow.next_allocation = now;
         }
@@ -223,7 +223,7 @@ impl Flow {
             seed,
             one_way_us: 20_000,
             estimator: Estimator::new(start, 300_000),
-            pacer: Pacer::new(start, 300_000),
+            pacer: Pacer::new(0, 300_000),
             next_sequence_number: 65_000,
             next_audio: start,
             next_frame: start,
@@ -258,7 +258,9 @@ impl Flow {
             self.next_audio += 20 * MS;
             let size_bytes = if self.is_busy { RED_BYTES } else { AUDIO_BYTES };
             let handle = Handle { size_bytes, kind: PacketKind::Audio, layer: 0 };
-            self.pacer.push(now, handle, size_bytes, Priority::Audio).unwrap();
+            self.pacer
+                .push(self.estimator.micros(now), handle, size_bytes, Priority::Audio)
+                .unwrap();
         }
         let has_stalled = self.is_busy && self.frame_count.is_multiple_of(STALL_EVERY);
         let stall = if has_stalled { STALL } else { Duration::ZERO };
@@ -288,7 +290,12 @@ impl Flow {
             for _ in 0..count {
                 let size_bytes = bytes.div_ceil(count) + 40;
                 let handle = Handle { size_bytes, kind: PacketKind::Video, layer };
-                let _ = self.pacer.push(now, handle, size_bytes, Priority::Video);
+                let _ = self.pacer.push(
+                    self.estimator.micros(now),
+                    handle,
+                    size_bytes,
+                    Priority::Video,
+                );
             }
         }
     }
@@ -300,7 +307,7 @@ impl Flow {
         }
         if self.estimator.poll_timeout().is_some_and(|at| at <= now) {
             self.estimator.handle_timeout(now);
-            self.pacer.set_rate(self.estimator.pacing_bps(), now);
+            self.pacer.set_rate(self.estimator.pacing_bps(), self.estimator.micros(now));
         }
     }
 
@@ -355,12 +362,12 @@ impl Flow {
 
     fn send(&mut self, now: Instant) -> Vec<(u16, Handle)> {
         let mut out = Vec::new();
-        while let Some(paced) = self.pacer.poll(now) {
+        while let Some(paced) = self.pacer.poll(self.estimator.micros(now)) {
             match paced {
                 // What is of a layer that is no longer sent is of no use.
-                Paced::Send(handle)
+                Paced::Send(handle, _)
                     if handle.kind == PacketKind::Video && Some(handle.layer) != self.sending => {}
-                Paced::Send(handle) => {
+                Paced::Send(handle, _) => {
                     self.number(now, handle, &mut out);
                 }
                 Paced::Drop(..) => {

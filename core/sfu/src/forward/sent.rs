@@ -1,7 +1,5 @@
 //! What has left on one outgoing stream, for retransmissions and against doubles.
 
-use std::time::Instant;
-
 use parlor_rtp::extension::AbsSendTime;
 
 use super::munger::Munged;
@@ -290,11 +288,6 @@ pub fn may_resend(packet: &SentPacket, now_ms: u32, round_trip_ms: u32) -> bool 
     let since_ms = (now_ms as u16).wrapping_sub(packet.sent_ms);
     packet.resends < MAX_RESENDS
         && (packet.resends == 0 || u32::from(since_ms) >= round_trip_ms.clamp(10, 100))
-}
-
-/// Milliseconds since the shard began.
-pub fn millis(epoch: Instant, now: Instant) -> u32 {
-    now.saturating_duration_since(epoch).as_millis() as u32
 }
 
 #[cfg(test)]

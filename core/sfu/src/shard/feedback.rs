@@ -9,10 +9,7 @@ use parlor_rtp::rtcp::{self, Nack, ReportBlocks, Rtcp, SenderReport};
 use super::{Shard, ingress::size_bytes};
 use crate::{
     arena::Key,
-    forward::{
-        Queued, Sending,
-        sent::{may_resend, millis},
-    },
+    forward::{Queued, Sending, sent::may_resend},
     peer::{Peer, bring_forward},
 };
 
@@ -108,7 +105,8 @@ impl Shard {
     }
 
     fn handle_nack(&mut self, now: Instant, key: Key<Peer>, nack: &Nack<'_>) {
-        let now_ms = millis(self.epoch(now), now);
+        let now_us = self.micros(now);
+        let now_ms = (now_us / 1000) as u32;
         let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.can_send()) else { return };
         let Some(&subscription_key) = peer.outgoing.get(nack.ssrcs.media) else { return };
         let Some(subscription) = self.subscriptions.get_mut(subscription_key) else { return };
@@ -148,7 +146,7 @@ impl Shard {
                 };
                 let queued = Queued { subscription: subscription_key, number, sending };
                 let pacer = &mut peer.downlink.pacer;
-                if pacer.push(now, queued, size_bytes, Priority::Retransmission).is_err() {
+                if pacer.push(now_us, queued, size_bytes, Priority::Retransmission).is_err() {
                     self.counters.unsent_queue_full += 1;
                 }
             }

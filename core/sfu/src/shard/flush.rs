@@ -97,9 +97,11 @@ impl Shard {
             }
             rtcp.pop();
         }
-        let gathers = !self.gathering.is_zero();
+        let now_us = moment.since_epoch_us;
+        let gathering_us = self.gathering.as_micros() as i64;
+        let gathers = gathering_us > 0;
         let (held, audio_bytes) =
-            if gathers { gather(downlink, moment.now, self.gathering) } else { (None, 0) };
+            if gathers { gather(downlink, now_us, gathering_us) } else { (None, 0) };
         let sent_before = self.counters.rtp_sent;
         let mut media = Media {
             tracks: &self.tracks,
@@ -116,9 +118,9 @@ impl Shard {
         let mut late = None;
         while held.is_none() && !downlink.pacer.is_empty() {
             let Some(slot) = out.slot() else { return Room::Full };
-            match downlink.pacer.poll(now) {
+            match downlink.pacer.poll(now_us) {
                 None => break,
-                Some(Paced::Send(queued)) => {
+                Some(Paced::Send(queued, _)) => {
                     let len = media.send(&queued, slot);
                     out.commit(path, len);
                 }
@@ -137,14 +139,15 @@ impl Shard {
         }
         // What the pacer keeps back leaves when it says so.
         if gathers && media.counters.rtp_sent != sent_before && downlink.pacer.is_empty() {
-            downlink.has_burst(now, self.gathering);
+            downlink.has_burst(now_us, gathering_us);
         }
         // Mostly nothing waits, and what left moves no timeout.
         let waits = !downlink.pacer.is_empty() || peer.deadlines.pace.is_some();
         if downlink.estimator.timeout_has_changed() || waits {
             let not_before = now + LEAST_WAIT;
             let due = |at: Option<Instant>| at.map(|at| at.max(not_before));
-            peer.deadlines.pace = held.or_else(|| due(downlink.pacer.poll_timeout()));
+            let paced = || due(downlink.pacer.poll_timeout().map(|at| downlink.instant(at)));
+            peer.deadlines.pace = held.map(|at| downlink.instant(at)).or_else(paced);
             peer.deadlines.estimate = due(downlink.estimator.poll_timeout());
             self.schedule(key);
         }
@@ -333,10 +336,10 @@ impl Media<'_> {
 
 /// Until when media is held, and the length that payloads of audio are padded to.
 #[inline(never)]
-fn gather(downlink: &Downlink, now: Instant, gathering: Duration) -> (Option<Instant>, usize) {
+fn gather(downlink: &Downlink, now_us: i64, gathering_us: i64) -> (Option<i64>, usize) {
     let longest = downlink.pacer.longest(Priority::Audio);
     let audio_bytes = longest.map_or(0, |bytes| bytes.saturating_sub(OVERHEAD_BYTES));
-    (downlink.gathers_until(now, gathering), audio_bytes)
+    (downlink.gathers_until(now_us, gathering_us), audio_bytes)
 }
 
 /// How much padding brings an audio packet to a length, remembered with the packet.

@@ -24,7 +24,7 @@ use crate::{
         munger::Held,
         red::{Redundancy, choose_added},
         select::Wanted,
-        sent::{self, SentPacket, millis},
+        sent::{self, SentPacket},
     },
     peer::{Peer, Source, bring_forward},
     receive::{
@@ -238,7 +238,8 @@ impl Shard {
 
     /// Owes the packet to every subscription that its stream is forwarded to.
     fn forward(&mut self, now: Instant, source: Source, number: u64, keyframe: bool) {
-        let now_ms = millis(self.epoch(now), now);
+        let now_us = self.micros(now);
+        let now_ms = (now_us / 1000) as u32;
         let Some(track) = self.tracks.get_mut(source.track) else { return };
         if track.muted {
             self.counters.dropped_muted += 1;
@@ -258,7 +259,7 @@ impl Shard {
         let size_bytes = size_bytes(&packet.stream.history, number);
         let (mut waits, mut waits_inside) = (false, false);
         let counters = &mut self.counters;
-        let mut owing = Owing { now, now_ms, streams, size_bytes, priority, counters };
+        let mut owing = Owing { now, now_us, now_ms, streams, size_bytes, priority, counters };
         for route in routes.iter_mut().filter(|route| route.active) {
             let starts = route.current != Some(source.stream);
             let begins = starts && may_start && accepts(route, streams, source.stream);
@@ -362,6 +363,7 @@ struct To<'a> {
 /// What owing a packet takes, whoever it goes to.
 struct Owing<'a> {
     now: Instant,
+    now_us: i64,
     now_ms: u32,
     streams: &'a [Stream],
     size_bytes: usize,
@@ -377,7 +379,7 @@ impl Owing<'_> {
             Ok(number) => {
                 let subscription = to.route.subscription;
                 let queued = Queued { subscription, number, sending: Sending::First };
-                if to.pacer.push(self.now, queued, self.size_bytes, self.priority).is_err() {
+                if to.pacer.push(self.now_us, queued, self.size_bytes, self.priority).is_err() {
                     self.counters.unsent_queue_full += 1;
                 }
                 return true;

@@ -35,6 +35,7 @@ use crate::{
     arena::{Arena, Key},
     command::{LocalTransport, MediaCommand, MediaEvent, PeerFailure, SubscriptionSettings},
     counters::Counters,
+    downlink::micros,
     forward::Subscription,
     peer::{MAX_UFRAGS, Peer, Srtp},
     quality::QUALITY_INTERVAL,
@@ -255,6 +256,11 @@ impl Shard {
 
     fn epoch(&self, now: Instant) -> Instant {
         self.epoch.unwrap_or(now)
+    }
+
+    /// Microseconds since the shard began.
+    fn micros(&self, now: Instant) -> i64 {
+        micros(self.epoch(now), now)
     }
 
     fn open_peer(&mut self, now: Instant, id: PeerId, local: LocalTransport) {

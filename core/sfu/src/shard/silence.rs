@@ -9,7 +9,7 @@ use parlor_model::{Codec, TrackId, TrackKind};
 use super::{MAX_AHEAD, Shard};
 use crate::{
     arena::Key,
-    forward::{Queued, Sending, Subscription, blank::Silence, sent::millis},
+    forward::{Queued, Sending, Subscription, blank::Silence},
     peer::{Peer, bring_forward},
     receive::bitrate::OVERHEAD_BYTES,
 };
@@ -99,7 +99,8 @@ impl Shard {
 
     /// Owes a peer the silent frames that are due.
     pub(super) fn send_silence(&mut self, now: Instant, key: Key<Peer>) {
-        let now_ms = millis(self.epoch(now), now);
+        let now_us = self.micros(now);
+        let now_ms = (now_us / 1000) as u32;
         let Some(peer) = self.peers.get_mut(key) else { return };
         let mut next: Option<Instant> = None;
         for at in 0..peer.subscriptions.len() {
@@ -108,7 +109,7 @@ impl Shard {
             if let Some(number) = subscription.next_silence(now, now_ms) {
                 let queued = Queued { subscription: key, number, sending: Sending::First };
                 let pacer = &mut peer.downlink.pacer;
-                if pacer.push(now, queued, OVERHEAD_BYTES, Priority::Audio).is_err() {
+                if pacer.push(now_us, queued, OVERHEAD_BYTES, Priority::Audio).is_err() {
                     self.counters.unsent_queue_full += 1;
                 }
             }
