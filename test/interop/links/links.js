@@ -2,7 +2,11 @@
 //
 // Against Parlor, or with --server-command against another server that this starts, or with --url
 // against one that runs already. Root is needed, for network namespaces. See docs/congestion.md.
+//
+// With --link "delay_ms=300 jitter_ms=10 ..." all media goes through the simulator's own link, in both
+// directions (test/netem, parlor-link); the scenario `asis` does nothing else to it.
 import { execFile, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { appendFileSync, closeSync, mkdirSync, openSync, writeFileSync } from "node:fs";
 import { loadavg } from "node:os";
 import { join } from "node:path";
@@ -13,7 +17,7 @@ import { API_KEY, API_SECRET } from "../harness/server.js";
 import { until } from "../harness/until.js";
 import { openPage, startBrowser } from "./call.js";
 import { makeCamera } from "./camera.js";
-import { Net, SERVER_IP } from "./net.js";
+import { Net, RELAY_IP, SERVER_IP } from "./net.js";
 import { scenarios } from "./scenarios.js";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
@@ -23,6 +27,8 @@ const { values: options, positionals } = parseArgs({
     server: { type: "string", default: join(here, "../../../target/debug/parlor") },
     "server-command": { type: "string" },
     url: { type: "string" },
+    link: { type: "string" },
+    relay: { type: "string", default: join(here, "../../../target/debug/parlor-link") },
     key: { type: "string", default: API_KEY },
     secret: { type: "string", default: API_SECRET },
     chromium: { type: "string", default: "/usr/bin/chromium" },
@@ -50,8 +56,10 @@ for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => end(1));
 async function startServer() {
   if (options.url) return options.url;
   const command = options["server-command"]?.replaceAll("{ip}", SERVER_IP).split(" ") ?? [
-    options.server, "serve", "--port", String(PORT), "--udp-port", "7882", "--node-ip", SERVER_IP,
+    options.server, "serve", "--port", String(PORT), "--udp-port", "7882", "--node-ip", options.link ? RELAY_IP : SERVER_IP,
     "--keys", `${options.key}: ${options.secret}`,
+    // A server that asks clients itself would find a way around the relay.
+    ...(options.link ? ["--rtc.use_ice_lite", "true"] : []),
   ];
   const [program, ...args] = [...net.inside(net.server), "nice", "-n", options.nice, ...command];
   const log = openSync(join(folder, "server.log"), "w");
@@ -95,6 +103,18 @@ async function token(identity, room) {
   return grant.toJwt();
 }
 
+// The simulator's link before each port that the server may take.
+async function startRelays() {
+  net.addRelay();
+  for (const port of [PORT + 2, PORT + 3]) {
+    const [program, ...args] = [...net.inside(net.client), "nice", "-n", options.nice, options.relay, `${RELAY_IP}:${port}`, `${SERVER_IP}:${port}`, ...options.link.split(" ")];
+    const child = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"] });
+    open.push(() => child.stdin.end());
+    await once(child.stdout, "data");
+  }
+}
+
+if (options.link) await startRelays();
 const url = await startServer();
 const camera = makeCamera(join(folder, "camera.y4m"));
 const browsers = {};

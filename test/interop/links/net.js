@@ -7,6 +7,8 @@ import { join } from "node:path";
 
 export const SERVER_IP = "10.213.0.1";
 const CLIENT_IP = "10.213.0.2";
+// Of the subscriber's end; who sends there sends to the relay.
+export const RELAY_IP = "10.213.9.1";
 // Enough for a few packets, and little against the depth of the queue.
 const BURST_BYTES = 3000;
 const QUEUE_MS = 200;
@@ -39,6 +41,10 @@ export class Net {
       this.close();
       throw error;
     }
+  }
+
+  addRelay() {
+    ip("-n", this.client, "address", "add", `${RELAY_IP}/32`, "dev", "lo");
   }
 
   // How to start something in a namespace.

@@ -25,6 +25,14 @@ async function lossy(t, percent) {
 }
 
 export const scenarios = {
+  asis: {
+    need: {},
+    async run(t) {
+      const { alice, bob } = await t.call();
+      const first = await watch(alice, bob, SETTLE_S, t.trace);
+      return [["as it is, first 12 s", first], ["as it is, after 12 s", await watch(alice, bob, 20, t.trace)]];
+    },
+  },
   "700": {
     need: { "700 kbit/s, after 12 s": [only(360), frames(0.97), noFreeze, below("lossPercent", 0.5)] },
     async run(t) {
