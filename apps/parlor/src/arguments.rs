@@ -3,7 +3,7 @@
 
 use crate::Failure;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
-use parlor_config::{Config, ConfigError, PortRange, Source, keys};
+use parlor_config::{Config, ConfigError, PortRange, Remark, Source, keys};
 use std::{
     net::IpAddr,
     os::unix::fs::PermissionsExt,
@@ -124,8 +124,8 @@ impl Arguments {
         Duration::from_secs(self.drain_timeout)
     }
 
-    /// The file, with environment and flags laid over it; and the keys of it that do nothing.
-    pub fn config(&self) -> Result<(Config, Vec<&'static str>), Failure> {
+    /// The file, with environment and flags laid over it; and what of it does nothing.
+    pub fn config(&self) -> Result<(Config, Vec<Remark>), Failure> {
         let strict = !self.disable_strict_config;
         let mut source = match (&self.config, &self.config_body) {
             (Some(path), _) => read_config(path, strict)?,
@@ -135,7 +135,7 @@ impl Arguments {
         for (path, value) in &self.generated.0 {
             source.set(path, value)?;
         }
-        let without_effect = source.without_effect().to_vec();
+        let remarks = source.remarks().to_vec();
         let mut config = source.config()?;
         if !self.bind.is_empty() {
             config.bind_addresses = self.bind.clone();
@@ -157,16 +157,22 @@ impl Arguments {
         }
         let named = (!config.key_file.is_empty()).then(|| PathBuf::from(&config.key_file));
         if let Some(path) = self.key_file.as_ref().or(named.as_ref()) {
-            config.add_keys(&read_key_file(path)?)?;
+            config.add_keys(&read_secret_file(path)?)?;
         }
         if let Some(keys) = &self.keys {
             config.add_keys(keys)?;
+        }
+        for turn in &mut config.rtc.turn_servers {
+            if turn.secret.is_empty() && !turn.secret_file.is_empty() {
+                let secret = read_secret_file(Path::new(&turn.secret_file))?;
+                turn.secret = secret.trim().to_owned();
+            }
         }
         if self.dev || config.development {
             config.apply_dev_mode();
         }
         config.check()?;
-        Ok((config, without_effect))
+        Ok((config, remarks))
     }
 }
 
@@ -176,8 +182,9 @@ fn read_config(path: &Path, strict: bool) -> Result<Source, Failure> {
     Source::from_yaml(&yaml, strict).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-fn read_key_file(path: &Path) -> Result<String, Failure> {
-    let fault = |error| format!("cannot read the key file {}: {error}", path.display());
+/// A file that others must not be able to read.
+fn read_secret_file(path: &Path) -> Result<String, Failure> {
+    let fault = |error| format!("cannot read the file of secrets {}: {error}", path.display());
     let mode = std::fs::metadata(path).map_err(fault)?.permissions().mode();
     if mode & 0o007 != 0 {
         return Err(ConfigError::KeyFileMode(path.display().to_string()).into());

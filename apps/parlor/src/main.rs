@@ -4,7 +4,9 @@
 
 mod addresses;
 mod arguments;
+mod check;
 mod control;
+mod external;
 mod load_test;
 mod metrics;
 mod outbox;

@@ -4,13 +4,14 @@ use crate::{
     Failure,
     addresses::{self, MediaAddresses},
     arguments::Arguments,
+    check,
     control::{self, Control, MAILBOX, Order},
     metrics::{self, Metrics},
     outbox::Outlet,
     settings,
 };
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use parlor_config::{Config, DEFAULT_TCP_PORT, DEFAULT_UDP_PORT, PortRange};
+use parlor_config::{Config, DEFAULT_TCP_PORT};
 use parlor_gateway::Gateway;
 use parlor_node::{
     Node, NodeConfig, TcpPolicy,
@@ -42,27 +43,19 @@ const LISTEN_BACKLOG: u32 = 1024;
 const ORDERS_MAX: usize = 16;
 /// How often a server that drains looks whether everybody has left.
 const DRAIN_LOOK: Duration = Duration::from_millis(500);
-/// Shorter secrets of API keys can be guessed.
-const SECRET_BYTES_MIN: usize = 32;
 
 /// Runs the server until it is told to end.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let (config, without_effect) = arguments.config()?;
+    let (config, remarks) = arguments.config()?;
+    let mut warnings: Vec<String> = remarks.iter().map(ToString::to_string).collect();
+    warnings.extend(check::warnings(&config, arguments.dev));
     if arguments.check {
-        println!("The configuration is good.");
-        for key in without_effect {
-            println!("{key} has no effect on this server.");
-        }
+        print!("{}", check::report(&config, &addresses::discover(&config)?, warnings));
         return Ok(());
     }
     let set_level = start_logs(&config);
-    if !without_effect.is_empty() {
-        tracing::warn!(keys = ?without_effect, "configured, but without effect on this server");
-    }
-    for (key, _) in config.keys.iter().filter(|(_, secret)| secret.len() < SECRET_BYTES_MIN) {
-        if !arguments.dev {
-            tracing::error!(key, "the secret is shorter than {SECRET_BYTES_MIN} bytes");
-        }
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(arguments, &config, &set_level));
@@ -297,9 +290,6 @@ fn start_webhooks(
         max_age: queue.max_age.unwrap_or(default.max_age),
         max_depth: queue.max_depth.unwrap_or(default.max_depth),
     };
-    if storage.is_none() {
-        tracing::warn!("no storage.path (--data-dir): webhooks are lost when the process ends");
-    }
     let runtime = tokio::runtime::Handle::current();
     Ok(Some(Webhooks::start(webhooks, storage, runtime)?))
 }
@@ -397,13 +387,11 @@ fn bind_failure(address: SocketAddr, error: &io::Error) -> String {
 }
 
 fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), Failure> {
-    let MediaAddresses { listen, announced } = addresses::discover(config)?;
-    let ports = config.rtc.udp_port.unwrap_or_else(|| {
-        PortRange::starting_at(
-            DEFAULT_UDP_PORT,
-            thread::available_parallelism().map_or(1, usize::from),
-        )
-    });
+    let MediaAddresses { listen, announced, warnings } = addresses::discover(config)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let ports = config.media_ports(addresses::processors());
     let identity = DtlsIdentity::generate()?;
     let fingerprint = identity.fingerprint().clone();
     let seeds = (0..ports.count()).map(|_| seed()).collect::<Result<_, _>>()?;
@@ -443,7 +431,7 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
 }
 
 /// Where peers come over TCP, unless that is switched off.
-fn tcp_port(config: &Config) -> Option<u16> {
+pub(crate) fn tcp_port(config: &Config) -> Option<u16> {
     Some(config.rtc.tcp_port.unwrap_or(DEFAULT_TCP_PORT)).filter(|port| *port != 0)
 }
 

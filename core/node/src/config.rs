@@ -3,7 +3,7 @@
 use livekit_protocol as proto;
 use parlor_model::{Codec, Fingerprint, ShardId, TransportAddress};
 use parlor_room::RoomSettings;
-use parlor_signal::ApiKeys;
+use parlor_signal::{ApiKeys, ice::IceServer};
 use std::collections::BTreeMap;
 
 /// What a [`crate::Node`] must know of the process that it runs in.
@@ -14,7 +14,7 @@ pub struct NodeConfig {
     /// Told to clients; empty when there is none.
     pub region: String,
     /// STUN and TURN servers that clients are told to use.
-    pub ice_servers: Vec<proto::IceServer>,
+    pub ice_servers: Vec<IceServer>,
     /// Settings of rooms whose creator chose none.
     pub room: RoomSettings,
     /// Codecs that may be published, of those that Parlor forwards.

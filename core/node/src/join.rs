@@ -63,7 +63,7 @@ impl Host {
         member.syncs_streams = self.room.settings().sync_streams && client.knows_stream_names();
         cx.outputs.push_back(Output::Accept { session });
         cx.sessions.insert(session, self.address(&sid));
-        self.send_join(cx, &sid, member, tcp_only && !cx.config.tcp.only);
+        self.send_join(cx, now, &sid, member, tcp_only && !cx.config.tcp.only);
         self.send_token(cx, now, &sid);
         self.apply(now, Command::SetJoined(sid.clone()));
         self.tell_agents_of_join(cx, now, &sid);
@@ -82,12 +82,14 @@ impl Host {
     fn send_join(
         &mut self,
         cx: &mut Outside,
+        now: Now,
         sid: &ParticipantSid,
         member: Member,
         is_fallback: bool,
     ) {
         let Some(this) = self.room.participant(sid) else { return };
-        let join = cx.server.join(&self.room, this, &member.client, &self.secrets());
+        let secrets = self.secrets();
+        let join = cx.server.join(&self.room, this, &member.client, &secrets, now.unix);
         let message = join.message(member.connection.is_subscriber_primary(), is_fallback);
         self.members.insert(sid.clone(), member);
         self.send(cx, sid, message);

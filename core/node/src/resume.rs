@@ -64,7 +64,7 @@ impl Host {
         member.claims.exp = member.claims.exp.max(request.claims.exp);
         cx.outputs.push_back(Output::Accept { session });
         cx.sessions.insert(session, self.address(&sid));
-        self.tell_present(cx, &sid);
+        self.tell_present(cx, now, &sid);
         if drop == Some(SimulatedDrop::AfterMessages) {
             self.close_session(cx, now, &sid);
             return Resumed::Yes;
@@ -85,9 +85,9 @@ impl Host {
     }
 
     /// What a client has to know that may have missed anything: who is here, who has gone.
-    fn tell_present(&mut self, cx: &mut Outside, sid: &ParticipantSid) {
+    fn tell_present(&mut self, cx: &mut Outside, now: Now, sid: &ParticipantSid) {
         let Some(member) = self.members.get(sid) else { return };
-        let reconnect = cx.server.reconnect(&member.client, member.last_sequence);
+        let reconnect = cx.server.reconnect(&member.client, sid, member.last_sequence, now.unix);
         self.send(cx, sid, reconnect);
         let is_back = |gone: &parlor_room::Participant| {
             self.room.participant_by_identity(gone.info.identity.as_str()).is_some()

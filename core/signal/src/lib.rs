@@ -24,6 +24,7 @@ pub mod connect;
 pub mod data;
 pub mod device;
 pub mod frame;
+pub mod ice;
 pub mod request;
 pub mod response;
 pub mod token;

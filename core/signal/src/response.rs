@@ -1,9 +1,10 @@
 //! What clients are told, built from the state of a room.
 
-use crate::device::DisabledCodecs;
+use crate::{device::DisabledCodecs, ice::IceServer};
 use livekit_protocol as proto;
 use parlor_model::{
-    Codec, DisconnectReason, ParticipantKind, Permissions, TrackKind, TrackSid, TrackSource,
+    Codec, DisconnectReason, ParticipantKind, ParticipantSid, Permissions, TrackKind, TrackSid,
+    TrackSource,
 };
 use parlor_room::{
     DataTrack, LayerMode, Participant, Quality, Room, State, Track, TrackCodec, VideoLayer,
@@ -14,6 +15,7 @@ use proto::{
     request_response::{Reason, Request},
     signal_response::Message,
 };
+use std::time::Duration;
 
 /// The version that clients and tools check: that of the LiveKit server whose behaviour this is.
 pub const COMPATIBLE_VERSION: &str = "1.13.5";
@@ -34,7 +36,7 @@ pub struct Server {
     /// Empty when there is none.
     pub region: String,
     /// STUN and TURN servers for clients.
-    pub ice_servers: Vec<proto::IceServer>,
+    pub ice_servers: Vec<IceServer>,
     /// Codecs that may be published.
     pub codecs: Vec<Codec>,
 }
@@ -222,11 +224,21 @@ impl Server {
         }
     }
 
+    fn ice_servers_of(&self, sid: &ParticipantSid, unix: Duration) -> Vec<proto::IceServer> {
+        self.ice_servers.iter().map(|server| server.of(sid.as_str(), unix)).collect()
+    }
+
     /// The first message of a session that goes on: `last_sequence` is the number of the last
     /// reliable packet that came from the client, 0 for none.
-    pub fn reconnect(&self, client: &Client, last_sequence: u32) -> Message {
+    pub fn reconnect(
+        &self,
+        client: &Client,
+        sid: &ParticipantSid,
+        last_sequence: u32,
+        unix: Duration,
+    ) -> Message {
         Message::Reconnect(proto::ReconnectResponse {
-            ice_servers: self.ice_servers.clone(),
+            ice_servers: self.ice_servers_of(sid, unix),
             client_configuration: client.disabled_codecs.configuration(),
             server_info: Some(self.info()),
             last_message_seq: last_sequence,
@@ -240,6 +252,7 @@ impl Server {
         this: &Participant,
         client: &Client,
         secrets: &RoomSecrets<'_>,
+        unix: Duration,
     ) -> Join {
         let others = room
             .participants()
@@ -249,7 +262,7 @@ impl Server {
             participant: Some(participant_info(this, &self.region)),
             other_participants: others.map(|other| participant_info(other, &self.region)).collect(),
             server_version: COMPATIBLE_VERSION.to_owned(),
-            ice_servers: self.ice_servers.clone(),
+            ice_servers: self.ice_servers_of(&this.info.sid, unix),
             server_region: self.region.clone(),
             ping_timeout: PING_TIMEOUT_SECONDS,
             ping_interval: PING_INTERVAL_SECONDS,

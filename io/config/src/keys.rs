@@ -76,25 +76,25 @@ pub const KEYS: &[Key] = &[
     yes("storage.path", Text),
     yes("rtc.udp_port", Ports),
     yes("rtc.tcp_port", Integer),
-    no("rtc.port_range_start", Integer),
-    no("rtc.port_range_end", Integer),
+    yes("rtc.port_range_start", Integer),
+    yes("rtc.port_range_end", Integer),
     yes("rtc.node_ip", Text),
     no("rtc.node_ip_auto_generated", Bool),
-    no("rtc.use_external_ip", Bool),
-    no("rtc.external_ip_only", Bool),
-    no("rtc.advertise_internal_ip", Bool),
-    no("rtc.skip_external_ip_validation", Bool),
+    yes("rtc.use_external_ip", Bool),
+    yes("rtc.external_ip_only", Bool),
+    yes("rtc.advertise_internal_ip", Bool),
+    yes("rtc.skip_external_ip_validation", Bool),
     yes("rtc.use_ice_lite", Bool),
     no("rtc.use_mdns", Bool),
-    no("rtc.interfaces.includes", Structure),
-    no("rtc.interfaces.excludes", Structure),
-    no("rtc.ips.includes", Structure),
-    no("rtc.ips.excludes", Structure),
+    yes("rtc.interfaces.includes", List),
+    yes("rtc.interfaces.excludes", List),
+    yes("rtc.ips.includes", List),
+    yes("rtc.ips.excludes", List),
     yes("rtc.enable_loopback_candidate", Bool),
     no("rtc.use_stun_port_as_ice", Bool),
     yes("rtc.force_tcp", Bool),
     yes("rtc.stun_servers", List),
-    no("rtc.turn_servers", Structure),
+    yes("rtc.turn_servers", Structure),
     no("rtc.batch_io.batch_size", Integer),
     no("rtc.batch_io.max_flush_interval", Duration),
     no("rtc.sctp_min_cwnd", Integer),
@@ -164,7 +164,7 @@ pub const KEYS: &[Key] = &[
     yes("limit.max_data_blobs_size", Integer),
     no("limit.max_data_track_custom_encoding_length", Integer),
     yes("limit.signal_message_size_limit", Integer),
-    no("limit.agent_signal_message_size_limit", Integer),
+    yes("limit.agent_signal_message_size_limit", Integer),
     yes("limit.max_api_request_body_size", Integer),
     yes("limit.connections_per_address", Integer),
     yes("limit.half_open_per_address", Integer),
@@ -245,6 +245,66 @@ pub const KEYS: &[Key] = &[
     no("trace.jaeger_url", Text),
 ];
 
+/// Why keys have no effect, by their beginnings.
+const WHY_NOT: &[(&str, &str)] = &[
+    ("logging.component_levels", "RUST_LOG sets levels by component"),
+    ("logging.pion_level", "there is no Pion"),
+    ("logging.", "every line is logged"),
+    ("debug_handler.", "/debug/rooms is on the main port, for a token"),
+    ("rtc.node_ip_auto_generated", "LiveKit sets it itself"),
+    ("rtc.use_mdns", "names of clients are never looked up"),
+    ("rtc.use_stun_port_as_ice", "rtc.udp_port can be 3478"),
+    ("rtc.batch_io.", "datagrams always go in batches"),
+    ("rtc.sctp_", "fixed"),
+    ("rtc.packet_buffer_size", "fixed"),
+    ("rtc.pli_throttle.", "fixed, at LiveKit's defaults"),
+    ("rtc.congestion_control", "always on: docs/congestion.md"),
+    ("rtc.use_send_side_bwe_interceptor", "always on: docs/congestion.md"),
+    ("rtc.send_side_bwe_pacer", "always on: docs/congestion.md"),
+    ("rtc.allow_udp_unstable_fallback", "TCP follows a lost connection only"),
+    ("rtc.reconnect_on_", "not built"),
+    ("rtc.allow_timestamp_adjustment", "timestamps are always the sender's"),
+    ("rtc.data_channel_max_buffered_amount", "fixed"),
+    ("rtc.datachannel_slow_threshold", "who is too slow ends alone, and holds nobody back"),
+    ("rtc.datachannel_lossy_target_latency", "what cannot leave at once is dropped"),
+    ("rtc.data_track_target_latency", "what cannot leave at once is dropped"),
+    ("rtc.strict_acks", "not built"),
+    ("rtc.enable_warp", "not built"),
+    ("rtc.enable_rtp_stream_restart_detection", "always on"),
+    ("rtc.forward_stats", "parlor_added_delay_seconds is always counted"),
+    ("audio.active_red_encoding", "not built"),
+    ("audio.enable_loss_proxying", "not built"),
+    ("audio.", "fixed, at LiveKit's defaults"),
+    ("video.", "fixed, at LiveKit's defaults"),
+    ("room.create_room_enabled", "LiveKit ignores it too"),
+    ("room.create_room_", "a room is made at once or not at all"),
+    ("room.update_batch_target_size", "fixed"),
+    ("room.user_data_recording", "of LiveKit Cloud"),
+    ("limit.bytes_per_sec", "not built"),
+    ("limit.num_tracks", "not built"),
+    ("limit.subscription_limit_", "not built"),
+    ("limit.max_data_track_custom_encoding_length", "fixed, at LiveKit's default"),
+    ("webhook.url_notifier", "webhook.resource_url_notifier does it"),
+    ("turn.", "there is no TURN relay: ICE-TCP (rtc.tcp_port), or one's own in rtc.turn_servers"),
+    ("sip", "there is no SIP service yet"),
+    ("redis.", "a node is alone, and needs none"),
+    ("node_selector.", "a node is alone"),
+    ("signal_relay.", "a node is alone"),
+    ("psrpc.", "a node is alone"),
+    ("agents.target_load", "the least loaded worker is always asked first"),
+    ("agents.", "of LiveKit Cloud"),
+    ("node_stats.", "a node is alone"),
+    ("api.", "a node is alone"),
+    ("metric", "of LiveKit Cloud"),
+    ("trace.", "trace ids are in the logs"),
+];
+
+/// Why this server does nothing with a key.
+pub fn why_not(path: &str) -> &'static str {
+    let found = WHY_NOT.iter().find(|(beginning, _)| path.starts_with(beginning));
+    found.map_or("", |(_, why)| why)
+}
+
 /// The key of this path, if there is one.
 pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
@@ -309,8 +369,10 @@ mod tests {
         let page = include_str!("../../../docs/configuration.md");
         for key in KEYS {
             let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", key.path)));
-            let effect = if key.effective { "| yes |" } else { "| not yet |" };
-            assert!(row.is_some_and(|row| row.ends_with(effect)), "{}", key.path);
+            let why = why_not(key.path);
+            assert!(key.effective || !why.is_empty(), "{}", key.path);
+            let effect = if key.effective { "| yes |" } else { &format!("| no: {why} |") };
+            assert!(row.is_some_and(|row| row.ends_with(effect)), "{}: {effect}", key.path);
         }
     }
 

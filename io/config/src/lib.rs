@@ -3,7 +3,7 @@
 //! [`Source::from_yaml`] reads a file; the program then lays its flags and variables over it,
 //! makes a [`Config`] of it and calls [`Config::check`]. Every key that is missing has LiveKit's
 //! default. Every key of LiveKit is known, also where this server has nothing that it could
-//! configure ([`Source::without_effect`]). Any other is an error that names its line and the
+//! configure ([`Source::remarks`]). Any other is an error that names its line and the
 //! key that was probably meant, since a misspelt key that is ignored costs an evening. No error
 //! shows a value: it may be a secret.
 //!
@@ -22,16 +22,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod keys;
+mod network;
 mod port_range;
 mod sections;
 mod source;
 
+pub use network::{IpNetwork, IpNetworkError};
 pub use port_range::{PortRange, PortRangeError};
 pub use sections::{
-    EnabledCodec, Ingress, Limit, Logging, PlayoutDelay, PresetAgent, Prometheus, Room, RoomPreset,
-    Rtc, Storage, Webhook, WebhookFilter, WebhookQueue,
+    EnabledCodec, Filter, Ingress, Limit, Logging, PlayoutDelay, PresetAgent, Prometheus, Room,
+    RoomPreset, Rtc, Storage, TurnServer, Webhook, WebhookFilter, WebhookQueue,
 };
-pub use source::Source;
+pub use source::{Remark, Source};
 
 use parlor_model::Codec;
 use serde::Deserialize;
@@ -139,7 +141,7 @@ pub enum ConfigError {
     /// A flag or a variable.
     #[error("{0} must be {1}")]
     Value(String, String),
-    #[error("the key file must be readable by its owner and group only: chmod o= {0}")]
+    #[error("a file of secrets must be readable by its owner and group only: chmod o= {0}")]
     KeyFileMode(String),
     #[error("webhook.api_key {0:?} is none of the keys")]
     WebhookKey(String),
@@ -155,6 +157,10 @@ pub enum ConfigError {
     Keys(usize),
     #[error("rtc.node_ip must be an IP address, or one of each family separated by a comma: {0:?}")]
     NodeIp(String),
+    #[error("rtc.turn_servers: {0:?} needs {1}")]
+    TurnServer(String, &'static str),
+    #[error("rtc.port_range_end must be a port that is not below rtc.port_range_start")]
+    MediaPortRange,
     #[error("room.enabled_codecs names a codec that is not forwarded here: {0:?}")]
     Codec(String),
     #[error("logging.level must be debug, info, warn or error: {0:?}")]
@@ -230,6 +236,10 @@ impl Config {
             return Err(ConfigError::PrometheusAuth);
         }
         self.node_ips()?;
+        if self.rtc.port_range_end < self.rtc.port_range_start {
+            return Err(ConfigError::MediaPortRange);
+        }
+        self.rtc.turn_servers.iter().try_for_each(TurnServer::check)?;
         self.codecs().map(|_| ())
     }
 
@@ -241,6 +251,19 @@ impl Config {
     /// The port of metrics, if there is one.
     pub fn prometheus_port(&self) -> Option<u16> {
         [self.prometheus.port, self.prometheus_port].into_iter().find(|port| *port > 0)
+    }
+
+    /// The UDP ports of media on a machine with so many processors, one for each media thread.
+    pub fn media_ports(&self, processors: usize) -> PortRange {
+        let rtc = &self.rtc;
+        match (rtc.port_range_start, rtc.udp_port) {
+            (0, Some(ports)) => ports,
+            (0, None) => PortRange::starting_at(DEFAULT_UDP_PORT, processors),
+            (first, _) => {
+                let all = usize::from(rtc.port_range_end.saturating_sub(first)) + 1;
+                PortRange::starting_at(first, processors.min(all))
+            }
+        }
     }
 
     /// `rtc.node_ip`, parsed; empty if unset.
@@ -352,6 +375,30 @@ logging:
     }
 
     #[test]
+    fn a_range_of_ports_has_a_media_thread_for_each_processor() {
+        let ports = |yaml: &str| Config::from_yaml(yaml).unwrap().media_ports(4).to_string();
+        assert_eq!(ports(""), "7882-7885");
+        assert_eq!(ports("rtc: {udp_port: 9000}"), "9000");
+        let range = "rtc: {udp_port: 9000, port_range_start: 50000, port_range_end: 60000}";
+        assert_eq!(ports(range), "50000-50003");
+        assert_eq!(ports("rtc: {port_range_start: 50000, port_range_end: 50001}"), "50000-50001");
+        let backwards = Config::from_yaml("keys: {a: b}\nrtc: {port_range_start: 5}").unwrap();
+        assert!(matches!(backwards.check(), Err(ConfigError::MediaPortRange)));
+    }
+
+    #[test]
+    fn includes_come_before_excludes() {
+        let may = |yaml: &str, interface: &str, ip: &str| {
+            Config::from_yaml(yaml).unwrap().rtc.may_use(interface, ip.parse().unwrap())
+        };
+        let names = "rtc: {interfaces: {excludes: [docker0]}}";
+        assert!(may(names, "eth0", "10.0.0.1") && !may(names, "docker0", "10.0.0.1"));
+        let both = "rtc: {ips: {includes: [10.0.0.0/8], excludes: [10.0.0.1/32]}}";
+        assert!(may(both, "eth0", "10.0.0.1") && !may(both, "eth0", "192.0.2.1"));
+        assert!(Config::from_yaml("rtc: {ips: {includes: [eth0]}}").is_err());
+    }
+
+    #[test]
     fn dev_mode_brings_a_key_and_stays_on_this_machine() {
         let mut config = Config::default();
         config.apply_dev_mode();
@@ -415,7 +462,8 @@ logging:
             webhook:\n  api_key: k\n  urls:\n    - https://your-host.com/handler\n\
             \x20 resource_url_notifier:\n    max_age: 30s\nkeys: {k: 12345}\nlimit: {bytes_per_sec: 1_000_000_000}\n";
         let source = Source::from_yaml(yaml, true).unwrap();
-        assert!(source.without_effect().contains(&"redis.address"));
+        let is_remarked = |key: &str| source.remarks().iter().any(|r| r.text.starts_with(key));
+        assert!(is_remarked("redis.address has no effect"));
         let config = source.config().unwrap();
         config.check().unwrap();
         assert_eq!(config.log_level(), "warn");

@@ -1,8 +1,8 @@
 //! The sections of the file that have an effect.
 
-use crate::PortRange;
+use crate::{ConfigError, IpNetwork, PortRange};
 use serde::{Deserialize, Deserializer};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 /// `rtc`: how media reaches this server.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -10,6 +10,10 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Rtc {
     /// One media thread per port. Unset: from [`DEFAULT_UDP_PORT`] on, one per processor.
     pub udp_port: Option<PortRange>,
+    /// First UDP port of media; comes before `udp_port`. One media thread per processor.
+    pub port_range_start: u16,
+    /// Last of them.
+    pub port_range_end: u16,
     /// TCP port of media for peers that UDP does not reach; 0 for none. Unset:
     /// [`DEFAULT_TCP_PORT`](crate::DEFAULT_TCP_PORT), if it is free.
     pub tcp_port: Option<u16>,
@@ -22,28 +26,167 @@ pub struct Rtc {
     /// The address that clients are told, one per family, separated by a comma; unset: those of
     /// the network interfaces.
     pub node_ip: String,
+    /// Ask the STUN servers which addresses the outside sees.
+    pub use_external_ip: bool,
+    /// Announce those only that a STUN server has seen.
+    pub external_ip_only: bool,
+    /// Announce the addresses behind them too.
+    pub advertise_internal_ip: bool,
+    /// Do not try whether what is sent there comes back here.
+    pub skip_external_ip_validation: bool,
+    /// Interfaces whose addresses are used.
+    pub interfaces: Filter<String>,
+    /// Addresses that are used.
+    pub ips: Filter<IpNetwork>,
     /// Be an ICE-lite agent towards clients that can have it.
     pub use_ice_lite: bool,
     /// Tell clients the loopback addresses too.
     pub enable_loopback_candidate: bool,
-    /// STUN servers (`host:port`) that clients are told to use.
-    pub stun_servers: Vec<String>,
+    /// STUN servers (`host:port`) that clients are told to use, and that `use_external_ip` asks;
+    /// unset: [`Rtc::STUN_SERVERS`].
+    pub stun_servers: Option<Vec<String>>,
+    /// TURN servers that clients are told to use.
+    pub turn_servers: Vec<TurnServer>,
+}
+
+/// `rtc.interfaces` and `rtc.ips`: only the includes where there are some, else all but the
+/// excludes, as in LiveKit.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, bound = "T: Deserialize<'de>")]
+#[allow(missing_docs)]
+pub struct Filter<T> {
+    pub includes: Vec<T>,
+    pub excludes: Vec<T>,
+}
+
+impl<T> Default for Filter<T> {
+    fn default() -> Self {
+        Self { includes: Vec::new(), excludes: Vec::new() }
+    }
+}
+
+impl<T> Filter<T> {
+    /// Whether it lets everything pass.
+    pub fn is_empty(&self) -> bool {
+        self.includes.is_empty() && self.excludes.is_empty()
+    }
+
+    fn passes(&self, matches: impl Fn(&T) -> bool) -> bool {
+        match self.includes.is_empty() {
+            true => !self.excludes.iter().any(matches),
+            false => self.includes.iter().any(matches),
+        }
+    }
+}
+
+/// One of `rtc.turn_servers`.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TurnServer {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// `udp`, `tcp` or `tls`.
+    pub protocol: String,
+    /// Who the clients are, if they are all the same to it.
+    pub username: String,
+    /// With which password.
+    #[serde(deserialize_with = "secret_text")]
+    pub credential: String,
+    /// What it shares with this server, which makes a name and a password of it for each client.
+    #[serde(deserialize_with = "secret_text")]
+    pub secret: String,
+    /// A file that holds the secret. Others must not be able to read it.
+    pub secret_file: String,
+    /// How long such a name is good, seconds; 0 for [`TurnServer::TTL_SECONDS`].
+    pub ttl: u32,
+}
+
+/// A text that may look like a number, and that no error shows.
+fn secret_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    crate::source::text_of(value).ok_or_else(|| serde::de::Error::custom("a text is expected"))
+}
+
+impl TurnServer {
+    /// How long a name is good where nothing is said.
+    pub const TTL_SECONDS: u32 = 14_400;
+    /// The longest that it may be.
+    pub const TTL_SECONDS_MAX: u32 = 86_400;
+
+    /// Whether clients can be told of it.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let has_secret = !self.secret.is_empty() || !self.secret_file.is_empty();
+        let needs = match () {
+            () if self.host.is_empty() => "a host",
+            () if self.port == 0 => "a port",
+            () if !matches!(self.protocol.as_str(), "udp" | "tcp" | "tls") => {
+                "a protocol: udp, tcp or tls"
+            }
+            () if !has_secret && (self.username.is_empty() || self.credential.is_empty()) => {
+                "a username and a credential, or a secret"
+            }
+            () if self.ttl > Self::TTL_SECONDS_MAX => "a ttl of 86400 seconds at most",
+            () => return Ok(()),
+        };
+        Err(ConfigError::TurnServer(self.host.clone(), needs))
+    }
+
+    /// `ttl`, or what it is by default.
+    pub fn ttl(&self) -> Duration {
+        let seconds = if self.ttl == 0 { Self::TTL_SECONDS } else { self.ttl };
+        Duration::from_secs(seconds.into())
+    }
+}
+
+impl std::fmt::Debug for TurnServer {
+    /// Without secrets.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let server = (&self.host, self.port, &self.protocol);
+        formatter.debug_tuple("TurnServer").field(&server).finish()
+    }
+}
+
+impl Rtc {
+    /// LiveKit's choice.
+    pub const STUN_SERVERS: [&str; 3] =
+        ["global.stun.twilio.com:3478", "stun.l.google.com:19302", "stun1.l.google.com:19302"];
+
+    /// `stun_servers`, or LiveKit's choice.
+    pub fn stun_servers(&self) -> Vec<String> {
+        let default = || Self::STUN_SERVERS.map(str::to_owned).to_vec();
+        self.stun_servers.clone().unwrap_or_else(default)
+    }
+
+    /// Whether an address of an interface is one that may be used.
+    pub fn may_use(&self, interface: &str, ip: IpAddr) -> bool {
+        self.interfaces.passes(|name| name == interface)
+            && self.ips.passes(|network| network.contains(ip))
+    }
 }
 
 impl Default for Rtc {
     fn default() -> Self {
-        let stun_servers =
-            ["global.stun.twilio.com:3478", "stun.l.google.com:19302", "stun1.l.google.com:19302"];
         Self {
             udp_port: None,
+            port_range_start: 0,
+            port_range_end: 0,
             tcp_port: None,
             force_tcp: false,
             allow_tcp_fallback: true,
             tcp_fallback_rtt_threshold: 0,
             node_ip: String::new(),
+            use_external_ip: false,
+            external_ip_only: false,
+            advertise_internal_ip: false,
+            skip_external_ip_validation: false,
+            interfaces: Filter::default(),
+            ips: Filter::default(),
             use_ice_lite: false,
             enable_loopback_candidate: false,
-            stun_servers: stun_servers.map(str::to_owned).to_vec(),
+            stun_servers: None,
+            turn_servers: Vec::new(),
         }
     }
 }
@@ -260,6 +403,8 @@ pub struct Limit {
     pub max_data_blobs_size: Option<usize>,
     /// Longest message on the signal socket, bytes, compressed and decompressed.
     pub signal_message_size_limit: Option<usize>,
+    /// The same of the sockets of agent workers.
+    pub agent_signal_message_size_limit: Option<usize>,
     /// Longest body of an API request, bytes.
     pub max_api_request_body_size: usize,
     /// Most TCP connections of one address; loopback is exempt. Not LiveKit's.
@@ -285,6 +430,7 @@ impl Default for Limit {
             max_data_blob_key_length: None,
             max_data_blobs_size: None,
             signal_message_size_limit: None,
+            agent_signal_message_size_limit: None,
             max_api_request_body_size: 10 << 20,
             connections_per_address: 10_000,
             half_open_per_address: 1_000,

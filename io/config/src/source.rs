@@ -11,7 +11,29 @@ use std::time::Duration;
 #[derive(Clone, Default)]
 pub struct Source {
     tree: Map<String, Value>,
-    without_effect: Vec<&'static str>,
+    remarks: Vec<Remark>,
+}
+
+/// Something that was written and does nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remark {
+    /// Its line in the file; 0 for a flag or a variable.
+    pub line: usize,
+    /// The key, and why.
+    pub text: String,
+}
+
+impl std::fmt::Display for Remark {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            0 => formatter.write_str(&self.text),
+            line => write!(formatter, "line {line}: {}", self.text),
+        }
+    }
+}
+
+fn without_effect(path: &str) -> String {
+    format!("{path} has no effect: {}", keys::why_not(path))
 }
 
 impl Source {
@@ -55,7 +77,8 @@ impl Source {
                 let value = checked_value(key.kind, value)
                     .ok_or_else(|| fault(format!("{below} must be {}", expected(key.kind))))?;
                 if !key.effective {
-                    self.without_effect.push(key.path);
+                    let line = line_of(yaml, &below);
+                    self.remarks.push(Remark { line, text: without_effect(key.path) });
                 }
                 checked.insert(name, value);
             } else if keys::is_section(&below) {
@@ -64,10 +87,14 @@ impl Source {
                 };
                 let inner = self.section(yaml, &below, inner, strict)?;
                 checked.insert(name, Value::Object(inner));
-            } else if strict {
+            } else {
                 let meant = keys::nearest(path, &name);
                 let meant = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
-                return Err(fault(format!("unknown key {below}{meant}")));
+                let text = format!("unknown key {below}{meant}");
+                if strict {
+                    return Err(fault(text));
+                }
+                self.remarks.push(Remark { line: line_of(yaml, &below), text });
             }
         }
         Ok(checked)
@@ -96,14 +123,15 @@ impl Source {
         }
         section.insert(last.to_owned(), value);
         if !key.effective {
-            self.without_effect.push(key.path);
+            self.remarks.push(Remark { line: 0, text: without_effect(key.path) });
         }
         Ok(())
     }
 
-    /// Keys that were given and do nothing on this server.
-    pub fn without_effect(&self) -> &[&'static str] {
-        &self.without_effect
+    /// Keys that were given and do nothing on this server: LiveKit's that have no effect here,
+    /// and, where that is no error, unknown ones.
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
     }
 
     /// The configuration.
@@ -158,7 +186,7 @@ fn checked_value(kind: Kind, value: Value) -> Option<Value> {
     }
 }
 
-fn text_of(value: Value) -> Option<String> {
+pub(crate) fn text_of(value: Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text),
         Value::Number(number) => Some(number.to_string()),
@@ -252,6 +280,18 @@ mod tests {
     }
 
     #[test]
+    fn what_does_nothing_is_named_with_its_line() {
+        let yaml = "port: 1\nrtc:\n  udp_prot: 2\n  use_mdns: true\nnope: 3\n";
+        let source = Source::from_yaml(yaml, false).unwrap();
+        let remarks: Vec<String> = source.remarks().iter().map(Remark::to_string).collect();
+        let all = remarks.join("\n");
+        assert!(all.contains("line 3: unknown key rtc.udp_prot; did you mean udp_port?"), "{all}");
+        assert!(all.contains("line 4: rtc.use_mdns has no effect: names"), "{all}");
+        assert!(all.contains("line 5: unknown key nope"), "{all}");
+        assert_eq!(remarks.len(), 3);
+    }
+
+    #[test]
     fn flags_are_laid_over_the_file() {
         let mut source = Source::from_yaml("room: {empty_timeout: 5}", true).unwrap();
         source.set("room.departure_timeout", "7").unwrap();
@@ -259,7 +299,8 @@ mod tests {
         source.set("turn.domain", "t.example").unwrap();
         assert!(source.set("room.empty_timeout", "soon").is_err());
         assert!(source.set("keys", "a").is_err() && source.set("nope", "a").is_err());
-        assert_eq!(source.without_effect(), ["turn.domain"]);
+        let remarks: Vec<String> = source.remarks().iter().map(Remark::to_string).collect();
+        assert!(matches!(&remarks[..], [one] if one.starts_with("turn.domain has no effect")));
         let config = source.config().unwrap();
         assert_eq!((config.room.empty_timeout, config.room.departure_timeout), (5, 7));
         assert!(config.rtc.use_ice_lite);

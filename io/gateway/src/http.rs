@@ -201,6 +201,7 @@ impl Gateway {
                 };
                 let upgrade = hyper::upgrade::on(&mut request);
                 let wish = |session| Input::Connect { session, request: Box::new(wish) };
+                let key = (key, self.shared.ledger.limits().message_bytes);
                 socket::open(self, handshake, wish, upgrade, permit, key).await
             }
             Err(error) => refusal(error.status, error.body),
@@ -271,6 +272,7 @@ impl Gateway {
         let upgrade = hyper::upgrade::on(&mut request);
         let api_key = claims.iss;
         let wish = |session| Input::Worker { session, api_key };
+        let key = (key, self.shared.ledger.limits().agent_message_bytes);
         socket::open(self, handshake, wish, upgrade, permit, key).await
     }
 

@@ -61,8 +61,6 @@ use tokio::{
 pub const MAX_CONNECTIONS: usize = 65_536;
 /// A request's headers must have come by then.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest message of a WebSocket, bytes, where the operator set no limit.
-const UNLIMITED_MESSAGE_BYTES: usize = 64 << 20;
 /// After an accept that failed, for lack of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -184,14 +182,6 @@ impl Gateway {
     /// Bounds what is taken from now on.
     pub fn set_limits(&self, limits: GatewayLimits) {
         self.shared.ledger.set(limits);
-    }
-
-    /// Longest message that is taken from a socket, bytes.
-    pub(crate) fn message_bytes(&self) -> usize {
-        match self.shared.ledger.limits().message_bytes {
-            0 => UNLIMITED_MESSAGE_BYTES,
-            bytes => bytes,
-        }
     }
 
     /// Verifies tokens with other keys from now on.

@@ -28,6 +28,8 @@ pub struct GatewayLimits {
     pub body_bytes: usize,
     /// Longest message of a WebSocket, bytes, compressed and decompressed.
     pub message_bytes: usize,
+    /// The same of the sockets of agent workers.
+    pub agent_message_bytes: usize,
     /// Longest names.
     pub names: NameLimits,
 }
@@ -42,6 +44,7 @@ impl Default for GatewayLimits {
             api_calls_per_second: 5_000,
             body_bytes: crate::http::MAX_BODY_BYTES,
             message_bytes: crate::websocket::MAX_MESSAGE_BYTES,
+            agent_message_bytes: crate::websocket::MAX_MESSAGE_BYTES,
             names: NameLimits::default(),
         }
     }

@@ -36,6 +36,8 @@ pub const MAX_QUEUED_MESSAGES: usize = 4096;
 pub const MAX_QUEUED_BYTES: usize = 8 << 20;
 /// Shorter messages are not worth compressing.
 const MIN_COMPRESSED_BYTES: usize = 256;
+/// Longest message where the operator set no limit.
+const UNLIMITED_MESSAGE_BYTES: usize = 64 << 20;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// The node answers a join much earlier; this holds when it is stuck.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -100,6 +102,7 @@ struct Session {
     id: SessionId,
     queue: mpsc::Receiver<Frame>,
     load: Arc<Load>,
+    message_bytes: usize,
     _permit: Arc<Permit>,
     _key: KeySocket,
 }
@@ -147,14 +150,15 @@ impl Drop for ForgetSocket<'_> {
     }
 }
 
-/// Asks the node whether the client may come in, and answers the upgrade accordingly.
+/// Asks the node whether the client may come in, and answers the upgrade accordingly. Messages
+/// may be so long as comes with the key; 0 is as long as anybody's.
 pub(crate) async fn open(
     gateway: &Gateway,
     handshake: Handshake,
     wish: impl FnOnce(SessionId) -> Input,
     upgrade: OnUpgrade,
     permit: Arc<Permit>,
-    key: KeySocket,
+    (key, message_bytes): (KeySocket, usize),
 ) -> Answer {
     let id = SessionId(gateway.draw_id());
     let (decision, decided) = oneshot::channel();
@@ -162,7 +166,16 @@ pub(crate) async fn open(
     let load = Arc::new(Load::default());
     let handle = SocketHandle { decision: Some(decision), queue: Some(sender), load: load.clone() };
     gateway.tables().sockets.insert(id, handle);
-    let session = Session { gateway: gateway.clone(), id, queue, load, _permit: permit, _key: key };
+    let message_bytes = if message_bytes == 0 { UNLIMITED_MESSAGE_BYTES } else { message_bytes };
+    let session = Session {
+        gateway: gateway.clone(),
+        id,
+        queue,
+        load,
+        message_bytes,
+        _permit: permit,
+        _key: key,
+    };
     let exchange = async {
         gateway.tell(wish(id)).await;
         decided.await
@@ -233,7 +246,7 @@ impl Session {
     ) -> End {
         let (reader, mut writer) = stream.split();
         let mut decoder = Decoder::new(deflate);
-        decoder.admit(self.gateway.message_bytes());
+        decoder.admit(self.message_bytes);
         let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         let mut output = BytesMut::new();
         loop {

@@ -79,14 +79,17 @@ impl World {
         let config = NodeConfig {
             api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect(),
             region: String::new(),
-            ice_servers: vec![proto::IceServer {
-                urls: vec![
-                    "stun:global.stun.twilio.com:3478".into(),
-                    "stun:stun.l.google.com:19302".into(),
-                    "stun:stun1.l.google.com:19302".into(),
-                ],
-                ..Default::default()
-            }],
+            ice_servers: vec![
+                proto::IceServer {
+                    urls: vec![
+                        "stun:global.stun.twilio.com:3478".into(),
+                        "stun:stun.l.google.com:19302".into(),
+                        "stun:stun1.l.google.com:19302".into(),
+                    ],
+                    ..Default::default()
+                }
+                .into(),
+            ],
             room: Default::default(),
             codecs: vec![
                 Codec::Pcmu,
