@@ -1,6 +1,6 @@
 // The server's end, and a participant's.
 import assert from "node:assert/strict";
-import { sawEvent } from "../harness/expect.js";
+import { hearsTone, sawEvent } from "../harness/expect.js";
 import { test } from "../harness/test.js";
 
 for (const signal of ["SIGTERM", "SIGINT"]) {
@@ -37,3 +37,17 @@ test("a second join with the same identity replaces the first", async (t) => {
   await sawEvent(first, "the first is told", ({ event, reason }) => event === "disconnected" && reason === "DUPLICATE_IDENTITY");
   assert.equal((await second.call("state")).connection, "connected");
 });
+
+for (const single of [true, false]) {
+  test(`a tab that crashes is noticed, on ${single ? "the single connection" : "the pair"}`, async (t) => {
+    const server = await t.server();
+    const alice = await t.joinPage(server, "alice", { singlePeerConnection: single });
+    const bob = await t.joinPython(server, "bob");
+    await alice.call("publishTone", { hz: 440 });
+    await hearsTone(bob, "alice/tone", 440);
+    const crashed = performance.now();
+    await alice.page.goto("chrome://crash").catch(() => {});
+    await sawEvent(bob, "alice left", ({ event, identity }) => event === "participantDisconnected" && identity === "alice");
+    t.note(`seen by the others after ${((performance.now() - crashed) / 1000).toFixed(1)} s`);
+  });
+}
