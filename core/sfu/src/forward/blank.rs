@@ -73,9 +73,9 @@ impl Silence {
 }
 
 impl Subscription {
-    /// The number of the next frame of our own, if one is due. It has no source; its codec is that
-    /// of the packet before.
-    pub fn next_silence(&mut self, now: Instant, now_ms: u32) -> Option<u64> {
+    /// The next frame of our own with its number, if one is due. It has no source; its codec is
+    /// that of the packet before.
+    pub fn next_silence(&mut self, now: Instant) -> Option<(u64, SentPacket)> {
         let silence = self.silence.as_mut().filter(|silence| silence.due <= now)?;
         let frame = silence.frame;
         silence.due += frame;
@@ -86,9 +86,9 @@ impl Subscription {
         let codec_index = self.last_codec;
         self.codec(codec_index)?;
         let munged = Munger::insert(&mut self.munger, now, frame);
-        let mut sent = SentPacket::blank(munged.number, munged.timestamp, codec_index, now_ms);
+        let mut sent = SentPacket::blank(munged.number, munged.timestamp, codec_index);
         sent.indices = munged.indices;
-        self.sent.insert(munged.number, sent, now_ms).then_some(munged.number)
+        Some((munged.number, sent))
     }
 }
 

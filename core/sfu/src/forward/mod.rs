@@ -18,7 +18,11 @@ use parlor_model::{
 use parlor_rtp::rtcp::SenderInfo;
 
 use self::{
-    blank::Silence, header::HeaderTemplate, munger::Munger, red::Redundancy, sent::SentPackets,
+    blank::Silence,
+    header::HeaderTemplate,
+    munger::Munger,
+    red::Redundancy,
+    sent::{SentPacket, SentPackets},
 };
 use crate::{
     arena::Key, command::SubscriptionSettings, peer::Peer, quality::Reported, receive::Stream,
@@ -271,10 +275,10 @@ fn matching(
 }
 
 /// How a queued packet leaves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Sending {
-    /// For the first time.
-    First,
+    /// For the first time: what is remembered of it from then on.
+    First(SentPacket),
     /// Again, on the SSRC for retransmissions, under this number there.
     Rtx { number: u64 },
     /// Again, byte for byte, where there is no such SSRC.

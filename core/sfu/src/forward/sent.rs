@@ -51,7 +51,7 @@ pub struct Source {
 impl SentPacket {
     /// A packet of a source.
     #[inline]
-    pub fn new(munged: &Munged, source: Source, now_ms: u32) -> Self {
+    pub fn new(munged: &Munged, source: Source) -> Self {
         Self {
             number: munged.number as u32,
             source: source.number as u32,
@@ -61,18 +61,18 @@ impl SentPacket {
             transport_sequence: 0,
             abs_send_time: [0; 3],
             stream: source.stream,
-            sent_ms: now_ms as u16,
+            sent_ms: 0,
             flags: u8::from(munged.marker) | source.added << ADDED_SHIFT,
             resends: 0,
         }
     }
 
     /// A silent frame, in the codec at this position of the source's list.
-    pub fn blank(number: u64, timestamp: u32, codec_index: u8, now_ms: u32) -> Self {
+    pub fn blank(number: u64, timestamp: u32, codec_index: u8) -> Self {
         let indices = Indices::default();
         let munged = Munged { number, timestamp, marker: true, indices, active: 0 };
         let source = Source { stream: 0, number: 0, added: codec_index };
-        let sent = Self::new(&munged, source, now_ms);
+        let sent = Self::new(&munged, source);
         Self { flags: sent.flags | BLANK, ..sent }
     }
 
@@ -80,6 +80,11 @@ impl SentPacket {
     #[inline]
     pub fn blank_codec(&self) -> Option<u8> {
         (self.flags & BLANK != 0).then_some(self.flags >> ADDED_SHIFT)
+    }
+
+    #[inline]
+    pub fn is_blank(&self) -> bool {
+        self.flags & BLANK != 0
     }
 
     #[inline]
@@ -119,19 +124,15 @@ impl SentPacket {
     /// indices are rewritten: it stands in their place.
     #[inline]
     pub fn audio_padding(&self) -> u8 {
-        if self.is_padded() { self.indices.key_index } else { 0 }
-    }
-
-    /// Whether there is [`Self::audio_padding`].
-    #[inline]
-    pub fn is_padded(&self) -> bool {
-        self.flags & PADDED != 0
+        if self.flags & PADDED != 0 { self.indices.key_index } else { 0 }
     }
 
     /// Sets [`Self::audio_padding`].
     pub fn set_audio_padding(&mut self, padding: u8) {
-        self.flags |= PADDED;
-        self.indices.key_index = padding;
+        if padding > 0 {
+            self.flags |= PADDED;
+            self.indices.key_index = padding;
+        }
     }
 
     pub fn was_resent(&self) -> bool {
@@ -161,11 +162,12 @@ impl SentPackets {
         Self { entries: Vec::new(), max_entries, turned_ms: 0, highest: 0, floor: 0 }
     }
 
-    /// Remembers a packet under its number. `false` when that has left before, or is too old to
-    /// tell.
+    /// Remembers a packet that leaves under its number. `false` when that has left before, or is
+    /// too old to tell.
     #[inline]
     #[must_use]
     pub fn insert(&mut self, number: u64, packet: SentPacket, now_ms: u32) -> bool {
+        let packet = SentPacket { sent_ms: now_ms as u16, ..packet };
         if number != self.highest + 1 || self.entries.is_empty() {
             return self.insert_apart(number, packet, now_ms);
         }
@@ -224,20 +226,6 @@ impl SentPackets {
         self.floor = self.highest + 1;
     }
 
-    /// Forgets the packets from this number on, and that their numbers were taken: none of them
-    /// has left.
-    pub fn take_back(&mut self, first: u64) {
-        for number in first..=self.highest {
-            let slot = self.slot(number);
-            if let Some(entry) = self.entries.get_mut(slot).filter(|e| e.number == number as u32) {
-                // The place is empty.
-                entry.number ^= 1;
-            }
-        }
-        self.highest = self.highest.min(first.saturating_sub(1));
-        self.floor = self.floor.min(first);
-    }
-
     #[inline]
     fn mask(&self) -> u64 {
         (self.entries.len() as u64).wrapping_sub(1)
@@ -279,7 +267,7 @@ impl SentPackets {
 
 /// Places in which no number is that of a packet there.
 fn empty(len: usize) -> Vec<SentPacket> {
-    let packet = |slot: usize| SentPacket::blank(slot as u64 ^ 1, 0, 0, 0);
+    let packet = |slot: usize| SentPacket::blank(slot as u64 ^ 1, 0, 0);
     (0..len).map(packet).collect()
 }
 
@@ -294,12 +282,12 @@ pub fn may_resend(packet: &SentPacket, now_ms: u32, round_trip_ms: u32) -> bool 
 mod tests {
     use super::*;
 
-    fn packet(number: u64, sent_ms: u32) -> SentPacket {
-        SentPacket::blank(number, 0, 0, sent_ms)
+    fn packet(number: u64) -> SentPacket {
+        SentPacket::blank(number, 0, 0)
     }
 
     fn insert(sent: &mut SentPackets, number: u64, now_ms: u32) -> bool {
-        sent.insert(number, packet(number, now_ms), now_ms)
+        sent.insert(number, packet(number), now_ms)
     }
 
     #[test]
@@ -341,16 +329,16 @@ mod tests {
         let (indices, highest) = (Indices::default(), (7 << 32) + 5);
         let munged = Munged { number: 9, timestamp: 1, marker: true, indices, active: 0 };
         for number in [highest, highest - 5, highest - 6, highest - 1000] {
-            let sent = SentPacket::new(&munged, Source { stream: 3, number, added: 3 }, 70_000);
+            let sent = SentPacket::new(&munged, Source { stream: 3, number, added: 3 });
             assert_eq!((sent.source(highest), sent.stream()), (number, 3));
             assert_eq!((sent.marker(), sent.added(), sent.blank_codec()), (true, 3, None));
         }
-        assert_eq!(SentPacket::blank(1, 2, 31, 3).blank_codec(), Some(31));
+        assert_eq!(SentPacket::blank(1, 2, 31).blank_codec(), Some(31));
     }
 
     #[test]
     fn a_packet_is_resent_once_a_round_trip_and_not_for_ever() {
-        let mut one = packet(1, 0);
+        let mut one = packet(1);
         assert!(may_resend(&one, 101, 50));
         one.note_resend(65_500);
         assert!(!may_resend(&one, 65_549, 50));

@@ -9,7 +9,7 @@ use parlor_rtp::{
 };
 
 use super::{
-    Sending, Subscription,
+    Subscription,
     red::{Redundancy, write_payload},
     sent::SentPacket,
 };
@@ -28,6 +28,14 @@ pub struct Written<'a> {
     pub rest: &'a [u8],
     pub ssrc: Ssrc,
     pub index: u64,
+}
+
+impl Written<'_> {
+    /// Bytes behind the header, padding with them.
+    #[inline]
+    pub fn payload_bytes(&self) -> usize {
+        self.bytes + self.rest.len() - self.header_bytes
+    }
 }
 
 /// Longest dependency descriptor: the length of a header extension has a byte.
@@ -53,22 +61,23 @@ impl<'a> ExtensionList<'a> {
     }
 }
 
-/// Writes the packet as plaintext; `None` when it does not fit or the subscriber has no payload
+/// Writes the packet as plaintext, under `number` or, where there is one, again under the number
+/// `rtx`; `None` when it does not fit or the subscriber has no payload
 /// type for it.
 #[inline(always)]
 pub fn write_packet<'a>(
     out: &mut [u8],
     subscription: &Subscription,
     sent: &SentPacket,
-    (number, sending): (u64, Sending),
+    (number, rtx): (u64, Option<u64>),
     history: &History,
     facts: &PacketFacts,
     parts: &PacketParts<'a>,
 ) -> Option<Written<'a>> {
     let codec = subscription.codec(facts.codec_index)?;
-    let (payload_type, ssrc, index): (PayloadType, Ssrc, u64) = match sending {
-        Sending::First | Sending::Repeat => (codec.payload_type, subscription.section.ssrc, number),
-        Sending::Rtx { number } => (codec.rtx?, subscription.section.rtx_ssrc?, number),
+    let (payload_type, ssrc, index): (PayloadType, Ssrc, u64) = match rtx {
+        None => (codec.payload_type, subscription.section.ssrc, number),
+        Some(number) => (codec.rtx?, subscription.section.rtx_ssrc?, number),
     };
     let fields = HeaderFields {
         marker: sent.marker(),
@@ -80,10 +89,10 @@ pub fn write_packet<'a>(
     let has_rare = facts.has_rare_extensions || subscription.settings.playout_delay.is_some();
     let header_bytes = match &subscription.header {
         Some(header) if !has_rare => header.write(out, &fields, sent, facts)?,
-        _ => write_extended_header(out, subscription, sent, sending, facts, parts, &fields)?,
+        _ => write_extended_header(out, subscription, sent, rtx.is_some(), facts, parts, &fields)?,
     };
     let mut bytes = header_bytes;
-    if matches!(sending, Sending::Rtx { .. }) {
+    if rtx.is_some() {
         let original = (number as u16).to_be_bytes();
         out.get_mut(bytes..bytes + OSN_LEN)?.copy_from_slice(&original);
         bytes += OSN_LEN;
@@ -166,11 +175,12 @@ pub fn write_padding(
     Some(Written { header_bytes, bytes, rest: &[], ssrc: fields.ssrc, index: number })
 }
 
+#[inline(never)]
 fn write_extended_header(
     out: &mut [u8],
     subscription: &Subscription,
     sent: &SentPacket,
-    sending: Sending,
+    is_rtx: bool,
     facts: &PacketFacts,
     parts: &PacketParts<'_>,
     fields: &HeaderFields,
@@ -197,7 +207,7 @@ fn write_extended_header(
     list.add(ids.abs_capture_time, parts.abs_capture_time);
     list.add(ids.dependency_descriptor, descriptor);
     let chosen = subscription.settings.playout_delay.map(PlayoutDelay::to_bytes);
-    if !matches!(sending, Sending::Rtx { .. }) {
+    if !is_rtx {
         let delay = chosen.as_ref().or(facts.playout_delay.as_ref());
         list.add(ids.playout_delay, delay.map_or(&[], |delay| &delay[..]));
     }

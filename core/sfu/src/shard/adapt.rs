@@ -126,7 +126,7 @@ impl Shard {
         self.taken_back.clear();
         let taken_back = &mut self.taken_back;
         peer.downlink.pacer.remove(Priority::Video, |queued| {
-            let is_unwanted = queued.subscription == key && queued.sending == Sending::First;
+            let is_unwanted = queued.subscription == key && matches!(queued.sending, Sending::First(_));
             if is_unwanted {
                 taken_back.push(queued.number);
             }
@@ -143,7 +143,6 @@ impl Shard {
         match left.filter(|_| next < subscription.munger.next_number()) {
             Some(left) => {
                 subscription.munger.take_back(next, &left);
-                subscription.sent.take_back(next);
                 subscription.useless_below = next;
             }
             None => subscription.useless_below = subscription.munger.next_number(),

@@ -16,6 +16,7 @@ use crate::{
     forward::{
         Queued, Sending, Subscription,
         blank::write_silence,
+        sent::SentPacket,
         write::{Written, padded, write_packet, write_padding},
     },
     peer::{Peer, Srtp},
@@ -109,6 +110,7 @@ impl Shard {
             counters: &mut self.counters,
             srtp,
             time: moment.send_time,
+            now_ms: (now_us / 1000) as u32,
             estimator_us: downlink.estimator_us(moment.since_epoch_us),
             next_transport_sequence,
             estimator: &mut downlink.estimator,
@@ -182,6 +184,8 @@ struct Media<'a> {
     counters: &'a mut Counters,
     srtp: &'a mut Srtp,
     time: AbsSendTime,
+    /// Since the shard began.
+    now_ms: u32,
     /// Now, by the clock of the estimator.
     estimator_us: i64,
     next_transport_sequence: &'a mut u16,
@@ -192,22 +196,33 @@ struct Media<'a> {
 
 impl Media<'_> {
     /// Seals a packet into a slot and returns its length; 0 when it is not to leave.
+    #[inline(always)]
     fn send(&mut self, queued: &Queued, slot: &mut [u8]) -> usize {
-        match self.seal(queued, slot) {
+        let sealed = match &queued.sending {
+            Sending::First(sent) => self.seal_first(queued, *sent, slot),
+            again => self.seal_again(queued, *again, PacketKind::Retransmission, slot),
+        };
+        match sealed {
             Ok(len) => {
                 self.counters.rtp_sent += 1;
-                return len;
+                len
             }
             Err(unsent) => {
-                *match unsent {
-                    Unsent::Revoked => &mut self.counters.unsent_revoked,
-                    Unsent::Late => &mut self.counters.unsent_late,
-                    Unsent::History => &mut self.counters.unsent_history,
-                    Unsent::Unsealed => &mut self.counters.unsent_unsealed,
-                } += 1;
+                self.count(unsent);
+                0
             }
         }
-        0
+    }
+
+    #[cold]
+    fn count(&mut self, unsent: Unsent) {
+        *match unsent {
+            Unsent::Revoked => &mut self.counters.unsent_revoked,
+            Unsent::Late => &mut self.counters.unsent_late,
+            Unsent::Twice => &mut self.counters.unforwarded_late,
+            Unsent::History => &mut self.counters.unsent_history,
+            Unsent::Unsealed => &mut self.counters.unsent_unsealed,
+        } += 1;
     }
 
     /// Seals a packet that is there for its size only: something that left a moment ago, again, or
@@ -238,7 +253,7 @@ impl Media<'_> {
             subscription.next_rtx += 1;
             let sending = Sending::Rtx { number: rtx };
             let queued = Queued { subscription: key, number, sending };
-            if let Ok(len) = self.seal_as(&queued, PacketKind::Padding, slot) {
+            if let Ok(len) = self.seal_again(&queued, sending, PacketKind::Padding, slot) {
                 self.counters.probes_sent += 1;
                 return Some(len);
             }
@@ -257,19 +272,59 @@ impl Media<'_> {
         Some(len)
     }
 
-    #[inline]
-    fn seal(&mut self, queued: &Queued, slot: &mut [u8]) -> Result<usize, Unsent> {
-        let is_first = queued.sending == Sending::First;
-        let len = self.seal_as(queued, PacketKind::Retransmission, slot)?;
-        self.counters.retransmissions_sent += u64::from(!is_first);
-        Ok(len)
-    }
-
-    /// As [`Self::seal`]; `kind` is what it is when it does not leave for the first time.
-    #[inline]
-    fn seal_as(
+    /// Seals what leaves for the first time, and remembers it.
+    #[inline(always)]
+    fn seal_first(
         &mut self,
         queued: &Queued,
+        mut sent: SentPacket,
+        slot: &mut [u8],
+    ) -> Result<usize, Unsent> {
+        let subscription =
+            self.subscriptions.get_mut(queued.subscription).ok_or(Unsent::Revoked)?;
+        let track = self.tracks.get(subscription.track).ok_or(Unsent::Revoked)?;
+        if queued.number < subscription.useless_below {
+            return Err(Unsent::Late);
+        }
+        let is_numbered = subscription.section.extensions.transport_cc.is_some();
+        let transport_sequence = *self.next_transport_sequence;
+        sent.transport_sequence = if is_numbered { transport_sequence } else { 0 };
+        sent.set_abs_send_time(self.time);
+        let number = queued.number;
+        let written = if sent.is_blank() {
+            write_blank(slot, subscription, track, (number, &sent))?
+        } else {
+            if track.muted || !subscription.settings.enabled {
+                return Err(Unsent::Revoked);
+            }
+            let mut written = write_media(slot, subscription, track, &sent, (number, None))?;
+            if self.audio_bytes > 0 && track.kind == TrackKind::Audio {
+                let padding = padding_to(self.audio_bytes, written.payload_bytes());
+                written = padded(slot, written, padding).ok_or(Unsent::Unsealed)?;
+                sent.set_audio_padding(padding);
+            }
+            written
+        };
+        // The cipher must never see a number twice.
+        if !subscription.sent.insert(number, sent, self.now_ms) {
+            return Err(Unsent::Twice);
+        }
+        subscription.packets = subscription.packets.wrapping_add(1);
+        let payload_bytes = written.payload_bytes() - usize::from(sent.audio_padding());
+        subscription.octets = subscription.octets.wrapping_add(payload_bytes as u32);
+        let kind = match track.kind {
+            TrackKind::Audio => PacketKind::Audio,
+            TrackKind::Video => PacketKind::Video,
+        };
+        self.finish(slot, &written, is_numbered.then_some(transport_sequence), kind)
+    }
+
+    /// Seals what has left before: under a number of its own, or byte for byte.
+    #[inline(never)]
+    fn seal_again(
+        &mut self,
+        queued: &Queued,
+        sending: Sending,
         kind: PacketKind,
         slot: &mut [u8],
     ) -> Result<usize, Unsent> {
@@ -281,62 +336,82 @@ impl Media<'_> {
             return Err(Unsent::Late);
         }
         let sent = subscription.sent.get_mut(queued.number).ok_or(Unsent::History)?;
-        let blank_codec = sent.blank_codec();
-        if is_silenced && blank_codec.is_none() {
+        if is_silenced && !sent.is_blank() {
             return Err(Unsent::Revoked);
         }
-        let is_new = queued.sending != Sending::Repeat;
-        let is_numbered = is_new && subscription.section.extensions.transport_cc.is_some();
+        let rtx = match sending {
+            Sending::Rtx { number } => Some(number),
+            Sending::First(_) | Sending::Repeat => None,
+        };
+        let is_numbered = rtx.is_some() && subscription.section.extensions.transport_cc.is_some();
         if is_numbered {
             sent.transport_sequence = *self.next_transport_sequence;
-            *self.next_transport_sequence = self.next_transport_sequence.wrapping_add(1);
         }
-        if is_new {
+        if rtx.is_some() {
             sent.set_abs_send_time(self.time);
         }
         let sent = *sent;
-        let written = match blank_codec {
-            Some(index) => {
-                let codec = track.codecs.get(usize::from(index)).ok_or(Unsent::History)?.codec;
-                let outgoing = subscription.codec(index).ok_or(Unsent::Unsealed)?;
-                let (trailer, sent) = (&track.frame_trailer, (queued.number, &sent));
-                write_silence(slot, subscription, sent, codec, &outgoing, trailer)
-            }
-            None => {
-                let history = &track.streams.get(sent.stream()).ok_or(Unsent::History)?.history;
-                let source = sent.source(history.highest());
-                let (facts, parts) = history.get(source).ok_or(Unsent::History)?;
-                let leaves = (queued.number, queued.sending);
-                write_packet(slot, subscription, &sent, leaves, history, facts, &parts)
-            }
+        let mut written = if sent.is_blank() {
+            write_blank(slot, subscription, track, (queued.number, &sent))?
+        } else {
+            write_media(slot, subscription, track, &sent, (queued.number, rtx))?
         };
-        let mut written = written.ok_or(Unsent::Unsealed)?;
-        let payload_bytes = written.bytes + written.rest.len() - written.header_bytes;
-        if self.audio_bytes > 0 || sent.is_padded() {
-            let padding = match queued.sending {
-                Sending::First if track.kind == TrackKind::Audio && blank_codec.is_none() => {
-                    pad_to(self.audio_bytes, payload_bytes, queued.number, subscription)
-                }
-                // The same number must carry the same bytes.
-                Sending::Repeat => sent.audio_padding(),
-                Sending::First | Sending::Rtx { .. } => 0,
-            };
-            written = padded(slot, written, padding).ok_or(Unsent::Unsealed)?;
+        // The same number must carry the same bytes.
+        if rtx.is_none() {
+            written = padded(slot, written, sent.audio_padding()).ok_or(Unsent::Unsealed)?;
         }
-        let len = seal_written(&self.srtp.sender, &written, slot).map_err(|_| Unsent::Unsealed)?;
-        let kind = match (queued.sending, track.kind) {
-            (Sending::First, TrackKind::Audio) => PacketKind::Audio,
-            (Sending::First, TrackKind::Video) => PacketKind::Video,
-            _ => kind,
-        };
-        let transport_sequence = is_numbered.then_some(sent.transport_sequence);
-        self.estimator.on_sent_at(transport_sequence, self.estimator_us, len, kind);
-        if matches!(queued.sending, Sending::First) {
-            subscription.packets = subscription.packets.wrapping_add(1);
-            subscription.octets = subscription.octets.wrapping_add(payload_bytes as u32);
-        }
+        let len =
+            self.finish(slot, &written, is_numbered.then_some(sent.transport_sequence), kind)?;
+        self.counters.retransmissions_sent += u64::from(kind == PacketKind::Retransmission);
         Ok(len)
     }
+
+    /// Seals what was written and tells the estimator of it.
+    #[inline(always)]
+    fn finish(
+        &mut self,
+        slot: &mut [u8],
+        written: &Written<'_>,
+        transport_sequence: Option<u16>,
+        kind: PacketKind,
+    ) -> Result<usize, Unsent> {
+        let len = seal_written(&self.srtp.sender, written, slot).map_err(|_| Unsent::Unsealed)?;
+        if let Some(number) = transport_sequence {
+            *self.next_transport_sequence = number.wrapping_add(1);
+        }
+        self.estimator.on_sent_at(transport_sequence, self.estimator_us, len, kind);
+        Ok(len)
+    }
+}
+
+/// Writes a packet of a source; `rtx` as for [`write_packet`].
+#[inline(always)]
+fn write_media<'a>(
+    slot: &mut [u8],
+    subscription: &Subscription,
+    track: &'a Track,
+    sent: &SentPacket,
+    numbers: (u64, Option<u64>),
+) -> Result<Written<'a>, Unsent> {
+    let history = &track.streams.get(sent.stream()).ok_or(Unsent::History)?.history;
+    let source = sent.source(history.highest());
+    let (facts, parts) = history.get(source).ok_or(Unsent::History)?;
+    write_packet(slot, subscription, sent, numbers, history, facts, &parts).ok_or(Unsent::Unsealed)
+}
+
+#[cold]
+fn write_blank(
+    slot: &mut [u8],
+    subscription: &Subscription,
+    track: &Track,
+    (number, sent): (u64, &SentPacket),
+) -> Result<Written<'static>, Unsent> {
+    let index = sent.blank_codec().ok_or(Unsent::Unsealed)?;
+    let codec = track.codecs.get(usize::from(index)).ok_or(Unsent::History)?.codec;
+    let outgoing = subscription.codec(index).ok_or(Unsent::Unsealed)?;
+    let trailer = &track.frame_trailer;
+    write_silence(slot, subscription, (number, sent), codec, &outgoing, trailer)
+        .ok_or(Unsent::Unsealed)
 }
 
 /// Until when media is held, and the length that payloads of audio are padded to.
@@ -347,22 +422,10 @@ fn gather(downlink: &Downlink, now_us: i64, gathering_us: i64) -> (Option<i64>, 
     (downlink.gathers_until(now_us, gathering_us), audio_bytes)
 }
 
-/// How much padding brings an audio packet to a length, remembered with the packet.
-#[inline(never)]
-fn pad_to(
-    audio_bytes: usize,
-    payload_bytes: usize,
-    number: u64,
-    subscription: &mut Subscription,
-) -> u8 {
+/// How much padding brings an audio packet to a length.
+fn padding_to(audio_bytes: usize, payload_bytes: usize) -> u8 {
     let missing = audio_bytes.saturating_sub(payload_bytes);
-    let padding = if missing <= MAX_AUDIO_PADDING { missing as u8 } else { 0 };
-    if padding > 0
-        && let Some(sent) = subscription.sent.get_mut(number)
-    {
-        sent.set_audio_padding(padding);
-    }
-    padding
+    if missing <= MAX_AUDIO_PADDING { missing as u8 } else { 0 }
 }
 
 /// Seals what was written, and what it refers to, into a slot; returns its length.
@@ -380,6 +443,8 @@ fn seal_written(
 enum Unsent {
     Revoked,
     Late,
+    /// Its number has left before.
+    Twice,
     History,
     Unsealed,
 }

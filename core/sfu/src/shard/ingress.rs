@@ -239,7 +239,6 @@ impl Shard {
     /// Owes the packet to every subscription that its stream is forwarded to.
     fn forward(&mut self, now: Instant, source: Source, number: u64, keyframe: bool) {
         let now_us = self.micros(now);
-        let now_ms = (now_us / 1000) as u32;
         let Some(track) = self.tracks.get_mut(source.track) else { return };
         if track.muted {
             self.counters.dropped_muted += 1;
@@ -259,7 +258,7 @@ impl Shard {
         let size_bytes = size_bytes(&packet.stream.history, number);
         let (mut waits, mut waits_inside) = (false, false);
         let counters = &mut self.counters;
-        let mut owing = Owing { now, now_us, now_ms, streams, size_bytes, priority, counters };
+        let mut owing = Owing { now, now_us, streams, size_bytes, priority, counters };
         for route in routes.iter_mut().filter(|route| route.active) {
             let starts = route.current != Some(source.stream);
             let begins = starts && may_start && accepts(route, streams, source.stream);
@@ -279,8 +278,10 @@ impl Shard {
             let mut to = To { subscription, route, pacer: &mut peer.downlink.pacer, wanted };
             let owed = if begins || may_start && !starts && is_late {
                 owing.owe_all(&mut to, source.stream, number..=newest, begins)
+            } else if starts {
+                owing.owe_late(&mut to, &packet)
             } else {
-                owing.owe(&mut to, &packet, if starts { Way::IsOver } else { Way::GoesOn })
+                owing.owe(&mut to, &packet, Way::GoesOn)
             };
             waits_inside |= subscription.munger.waits_for_keyframe();
             if owed && !subscription.started {
@@ -364,7 +365,6 @@ struct To<'a> {
 struct Owing<'a> {
     now: Instant,
     now_us: i64,
-    now_ms: u32,
     streams: &'a [Stream],
     size_bytes: usize,
     priority: Priority,
@@ -376,9 +376,9 @@ impl Owing<'_> {
     #[inline(always)]
     fn owe(&mut self, to: &mut To<'_>, packet: &Arrived<'_>, way: Way) -> bool {
         match self.number(to, packet, way) {
-            Ok(number) => {
+            Ok((number, sent)) => {
                 let subscription = to.route.subscription;
-                let queued = Queued { subscription, number, sending: Sending::First };
+                let queued = Queued { subscription, number, sending: Sending::First(sent) };
                 if to.pacer.push(self.now_us, queued, self.size_bytes, self.priority).is_err() {
                     self.counters.unsent_queue_full += 1;
                 }
@@ -389,6 +389,12 @@ impl Owing<'_> {
             Err(Unforwarded::Codec) => self.counters.unforwarded_codec += 1,
         }
         false
+    }
+
+    /// Owes a packet of what is over.
+    #[cold]
+    fn owe_late(&mut self, to: &mut To<'_>, packet: &Arrived<'_>) -> bool {
+        self.owe(to, packet, Way::IsOver)
     }
 
     /// Owes a keyframe and what has come after it.
@@ -418,9 +424,14 @@ impl Owing<'_> {
         owed
     }
 
-    /// Gives a packet its number in the subscription and remembers it there.
+    /// Gives a packet its number in the subscription.
     #[inline(always)]
-    fn number(&self, to: &mut To<'_>, packet: &Arrived<'_>, way: Way) -> Result<u64, Unforwarded> {
+    fn number(
+        &self,
+        to: &mut To<'_>,
+        packet: &Arrived<'_>,
+        way: Way,
+    ) -> Result<(u64, SentPacket), Unforwarded> {
         let (now, wanted, facts) = (self.now, to.wanted, packet.facts);
         let scalability = packet.stream.scalability.as_ref();
         let subscription = &mut *to.subscription;
@@ -440,12 +451,8 @@ impl Owing<'_> {
         })?;
         let added = packet.added(codec.redundancy);
         let from = sent::Source { stream: packet.at, number: facts.number, added };
-        let sent = SentPacket::new(&munged, from, self.now_ms);
         subscription.last_codec = facts.codec_index;
-        if !subscription.sent.insert(munged.number, sent, self.now_ms) {
-            return Err(Unforwarded::Late);
-        }
-        Ok(munged.number)
+        Ok((munged.number, SentPacket::new(&munged, from)))
     }
 }
 

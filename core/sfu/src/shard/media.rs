@@ -152,6 +152,8 @@ impl Shard {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
         subscription.track = to;
         subscription.munger.forget_sources();
+        // What waits is of the encoding before.
+        subscription.useless_below = subscription.munger.next_number();
         subscription.sent.clear();
         subscription.silence = None;
         let route = Route::new(key, subscription.peer, &subscription.settings);

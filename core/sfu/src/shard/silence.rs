@@ -100,14 +100,13 @@ impl Shard {
     /// Owes a peer the silent frames that are due.
     pub(super) fn send_silence(&mut self, now: Instant, key: Key<Peer>) {
         let now_us = self.micros(now);
-        let now_ms = (now_us / 1000) as u32;
         let Some(peer) = self.peers.get_mut(key) else { return };
         let mut next: Option<Instant> = None;
         for at in 0..peer.subscriptions.len() {
             let Some(&key) = peer.subscriptions.get(at) else { break };
             let Some(subscription) = self.subscriptions.get_mut(key) else { continue };
-            if let Some(number) = subscription.next_silence(now, now_ms) {
-                let queued = Queued { subscription: key, number, sending: Sending::First };
+            if let Some((number, sent)) = subscription.next_silence(now) {
+                let queued = Queued { subscription: key, number, sending: Sending::First(sent) };
                 let pacer = &mut peer.downlink.pacer;
                 if pacer.push(now_us, queued, OVERHEAD_BYTES, Priority::Audio).is_err() {
                     self.counters.unsent_queue_full += 1;
