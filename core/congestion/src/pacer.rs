@@ -15,13 +15,15 @@ pub const BURST: Duration = Duration::from_millis(5);
 /// A thread that is woken late makes up for so much: without that a busy machine would send less
 /// than the rate, whatever waits.
 const LATE_MAX_US: i64 = 20_000;
-/// The queue is emptied within this time, at up to [`RATE_FACTOR_MAX`] times the rate.
-const DRAIN_US: f64 = 250_000.0;
+/// The queue is emptied within this time, at up to five fourths of the rate.
+const DRAIN_US: i64 = 250_000;
 /// Packets that [`Pacer::longest`] looks at.
 const MOST_COMPARED: usize = 32;
-const RATE_FACTOR_MAX: f64 = 1.25;
-/// Bits a second in a byte a microsecond.
-const BPS: f64 = 8_000_000.0;
+/// Debts are counted in so small parts of a byte that slow rates are exact.
+const PARTS: i64 = 1 << 24;
+/// A debt that is older has been paid.
+const PAID_US: i64 = 10_000_000;
+const RATE_MAX_BPS: u64 = 100_000_000_000;
 
 /// What leaves first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -132,10 +134,10 @@ pub struct Pacer<T> {
     /// Nothing has waited since before then.
     waits_since_us: i64,
     queued_bytes: u64,
-    /// Bytes a microsecond.
-    rate: f64,
-    /// What was sent ahead of the rate, in bytes.
-    debt_bytes: f64,
+    /// Parts of a byte a microsecond.
+    rate: i64,
+    /// What was sent ahead of the rate, in parts of a byte.
+    debt: i64,
     updated_us: i64,
     is_bursting: bool,
 }
@@ -148,8 +150,8 @@ impl<T: Copy> Pacer<T> {
             queued: 0,
             waits_since_us: now_us,
             queued_bytes: 0,
-            rate: rate_bps.max(1) as f64 / BPS,
-            debt_bytes: 0.0,
+            rate: parts_per_us(rate_bps),
+            debt: 0,
             updated_us: now_us,
             is_bursting: true,
         }
@@ -158,7 +160,7 @@ impl<T: Copy> Pacer<T> {
     /// Changes the rate, [`crate::Estimator::pacing_bps`].
     pub fn set_rate(&mut self, rate_bps: u64, now_us: i64) {
         self.pay(now_us);
-        self.rate = rate_bps.max(1) as f64 / BPS;
+        self.rate = parts_per_us(rate_bps);
     }
 
     /// Queues a packet; hands it back where [`QUEUE_MAX`] of its priority wait.
@@ -203,7 +205,7 @@ impl<T: Copy> Pacer<T> {
             return None;
         }
         let waiting = self.take(priority)?;
-        self.debt_bytes += f64::from(waiting.size_bytes);
+        self.debt += i64::from(waiting.size_bytes) * PARTS;
         Some(Paced::Send(waiting.item, now_us - waiting.pushed_us))
     }
 
@@ -230,35 +232,38 @@ impl<T: Copy> Pacer<T> {
     #[inline]
     fn may_send(&mut self) -> bool {
         self.is_bursting = match self.is_bursting {
-            true => self.debt_bytes < self.burst_bytes(),
-            false => self.debt_bytes <= 0.0,
+            true => self.debt < self.burst(),
+            false => self.debt <= 0,
         };
         self.is_bursting
     }
 
     /// A microsecond that timers are late must not add a packet.
     #[inline]
-    fn burst_bytes(&self) -> f64 {
-        0.999 * self.rate_now() * BURST.as_micros() as f64
+    fn burst(&self) -> i64 {
+        self.rate_now() * (BURST.as_micros() as i64 - 5)
     }
 
     /// The rate, raised where the queue would last too long.
     #[inline]
-    fn rate_now(&self) -> f64 {
-        let draining = self.queued_bytes as f64 * (1.0 / DRAIN_US);
-        draining.max(self.rate).min(RATE_FACTOR_MAX * self.rate)
+    fn rate_now(&self) -> i64 {
+        let queued = self.queued_bytes as i64 * PARTS;
+        if queued <= self.rate * DRAIN_US {
+            return self.rate;
+        }
+        (queued / DRAIN_US).min(self.rate * 5 / 4)
     }
 
     #[inline]
     fn pay(&mut self, now_us: i64) {
         if now_us > self.updated_us {
-            let paid_bytes = self.rate_now() * (now_us - self.updated_us) as f64;
+            let rate = self.rate_now();
+            let paid = rate * (now_us - self.updated_us).min(PAID_US);
             self.updated_us = now_us;
             // Who was woken late makes up for it; who had nothing to send has nothing to make up
             // for.
             let late_us = if self.queued == 0 { 0 } else { LATE_MAX_US };
-            let left_bytes = self.debt_bytes - paid_bytes;
-            self.debt_bytes = left_bytes.max(-self.rate_now() * late_us as f64);
+            self.debt = (self.debt - paid).max(-rate * late_us);
         }
     }
 
@@ -268,12 +273,13 @@ impl<T: Copy> Pacer<T> {
             return None;
         }
         let is_due = !self.queues[Priority::Audio as usize].is_empty()
-            || self.debt_bytes <= 0.0
-            || self.is_bursting && self.debt_bytes < self.burst_bytes();
+            || self.debt <= 0
+            || self.is_bursting && self.debt < self.burst();
         if is_due {
             return Some(self.updated_us);
         }
-        let wait_us = (self.debt_bytes / self.rate_now()).ceil().min(10_000_000.0) as i64;
+        let rate = self.rate_now();
+        let wait_us = (self.debt / rate + 1).min(PAID_US);
         let useless = Priority::ALL.into_iter().filter_map(|priority| {
             let waiting = self.queues[priority as usize].waiting().first()?;
             Some(waiting.pushed_us + priority.useless_after_us() + 1)
@@ -338,6 +344,11 @@ impl<T: Copy> Pacer<T> {
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
     }
+}
+
+fn parts_per_us(rate_bps: u64) -> i64 {
+    let bps = rate_bps.clamp(100, RATE_MAX_BPS) as i128;
+    (bps * i128::from(PARTS) / 8_000_000) as i64
 }
 
 #[cfg(test)]

@@ -21,6 +21,11 @@ impl<T> Key<T> {
         self.index as usize
     }
 }
+#[cfg(test)]
+impl<T> Key<T> {
+    /// Of no value.
+    pub const NOWHERE: Self = Self { index: u32::MAX, generation: 0, kind: PhantomData };
+}
 impl<T> PartialEq for Key<T> {
     fn eq(&self, other: &Self) -> bool {
         self.index == other.index && self.generation == other.generation

@@ -15,7 +15,9 @@ const UNLIMITED_BPS: u64 = 100_000_000_000;
 /// Where there is neither queue nor loss, and room, a frame may leave this much faster than the
 /// estimate.
 const CALM_FACTOR: f64 = 2.5;
-/// There is room where the estimate is so many times what was shared out.
+/// There is all the room where the estimate is so many times what was shared out, and none where
+/// they are the same. Keyframes that come together must not wait until a picture freezes because
+/// the estimate is a little less than that.
 const CALM_ROOM: f64 = 1.3;
 const CALM_QUEUE_MS: f64 = 10.0;
 const CALM_LOSS: f64 = 0.01;
@@ -160,13 +162,16 @@ impl Downlink {
             return;
         }
         let state = self.estimator.state();
-        let has_room =
-            !self.may_pause(now) || state.estimate_bps as f64 > CALM_ROOM * self.used_bps as f64;
-        let is_calm = has_room
-            && state.usage != Usage::Overusing
+        let is_calm = state.usage != Usage::Overusing
             && state.queue_delay_ms < CALM_QUEUE_MS
             && state.loss < state.inherent_loss + CALM_LOSS;
-        let calm_bps = if is_calm { CALM_FACTOR * state.estimate_bps as f64 } else { 0.0 };
+        let room = match self.may_pause(now) {
+            true => state.estimate_bps as f64 / self.used_bps.max(1) as f64,
+            false => CALM_ROOM,
+        };
+        let share = ((room - 1.0) / (CALM_ROOM - 1.0)).clamp(0.0, 1.0);
+        let factor = 1.0 + share * (CALM_FACTOR - 1.0);
+        let calm_bps = if is_calm { factor * state.estimate_bps as f64 } else { 0.0 };
         let pacing_bps = self.estimator.pacing_bps().max(calm_bps as u64);
         self.pacer.set_rate(pacing_bps, micros(self.epoch, now));
     }
@@ -181,5 +186,46 @@ impl Downlink {
     pub fn has_moved(&self) -> bool {
         let (now_bps, before_bps) = (self.estimator.estimate_bps(), self.allocated_bps);
         now_bps.abs_diff(before_bps) * 32 > before_bps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parlor_congestion::{Paced, Priority};
+
+    use super::*;
+    use crate::{arena::Key, forward::Sending};
+
+    /// How long 42 kB, the keyframes of four small cameras, take on a link of which so much is
+    /// used.
+    fn keyframes_ms(used_bps: u64) -> i64 {
+        let start = Instant::now();
+        let mut link = Downlink::new(start, start);
+        link.handle_remb(start, Bitrate(2_050_000));
+        let now = start + GUESS;
+        link.used_bps = used_bps;
+        link.handle_remb(now, Bitrate(2_050_000));
+        let begin_us = micros(start, now);
+        for number in 0..36 {
+            let queued = Queued { subscription: Key::NOWHERE, number, sending: Sending::Repeat };
+            link.pacer.push(begin_us, queued, 1175, Priority::Video).unwrap();
+        }
+        let mut now_us = begin_us;
+        while let Some(due_us) = link.pacer.poll_timeout() {
+            now_us = due_us;
+            while let Some(paced) = link.pacer.poll(now_us) {
+                assert!(matches!(paced, Paced::Send(..)));
+            }
+        }
+        (now_us - begin_us) / 1000
+    }
+
+    #[test]
+    fn keyframes_that_come_together_do_not_wait_until_a_picture_freezes() {
+        // A freeze is a picture that comes 150 ms late; the estimate was 1.28 times what was used.
+        let calm = keyframes_ms(1_600_000);
+        assert!(calm < 80, "{calm} ms");
+        let busy = keyframes_ms(2_000_000);
+        assert!((130..170).contains(&busy), "{busy} ms");
     }
 }

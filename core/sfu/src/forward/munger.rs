@@ -280,7 +280,6 @@ impl Munger {
     ///
     /// # Errors
     /// When it does not.
-    #[inline(always)]
     pub fn munge(
         &mut self,
         now: Instant,
@@ -330,6 +329,26 @@ impl Munger {
             before => *before = Some(last),
         }
         Ok(munged)
+    }
+
+    /// As [`Self::munge`] for the packet that follows in a stream without layers, as almost all of
+    /// them do: its number and timestamp. `None`: ask there.
+    #[inline(always)]
+    pub fn follow(&mut self, now: Instant, stream: u8, facts: &PacketFacts) -> Option<(u64, u32)> {
+        let next = self.next_source.get_mut(usize::from(stream))?;
+        let (Some(segment), Some(last)) = (&self.segment, &mut self.last) else { return None };
+        let is_layered = facts.frame.layering != Layering::None;
+        if segment.stream != stream || facts.number < *next || is_layered {
+            return None;
+        }
+        let number = segment.first_out + (facts.number - segment.first_source);
+        *next = facts.number + 1;
+        self.next = number + 1;
+        last.timestamp = facts.timestamp.wrapping_add(segment.timestamp_offset);
+        last.source_timestamp = facts.timestamp;
+        last.marker = facts.marker;
+        last.at = now;
+        Some((number, last.timestamp))
     }
 
     /// Chooses layers at the first packet of a picture.

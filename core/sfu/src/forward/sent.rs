@@ -67,6 +67,12 @@ impl SentPacket {
         }
     }
 
+    /// The same packet of a source as another subscription has it.
+    #[inline]
+    pub fn renumbered(&self, number: u64, timestamp: u32) -> Self {
+        Self { number: number as u32, timestamp, ..*self }
+    }
+
     /// A silent frame, in the codec at this position of the source's list.
     pub fn blank(number: u64, timestamp: u32, codec_index: u8) -> Self {
         let indices = Indices::default();

@@ -126,7 +126,8 @@ impl Shard {
         self.taken_back.clear();
         let taken_back = &mut self.taken_back;
         peer.downlink.pacer.remove(Priority::Video, |queued| {
-            let is_unwanted = queued.subscription == key && matches!(queued.sending, Sending::First(_));
+            let is_unwanted =
+                queued.subscription == key && matches!(queued.sending, Sending::First(_));
             if is_unwanted {
                 taken_back.push(queued.number);
             }

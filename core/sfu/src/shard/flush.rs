@@ -135,9 +135,7 @@ impl Shard {
         }
         while let Some(probe) = media.estimator.poll_probe(now) {
             let Some(slot) = out.slot() else { return Room::Full };
-            // What waits has a number, but may yet be taken back: it is not repeated.
-            let may_repeat = downlink.pacer.is_empty();
-            let len = media.probe(&peer.subscriptions, probe.size_bytes, may_repeat, slot);
+            let len = media.probe(&peer.subscriptions, probe.size_bytes, slot);
             let Some(len) = len else { break };
             out.commit(path, len);
         }
@@ -231,7 +229,6 @@ impl Media<'_> {
         &mut self,
         subscriptions: &[Key<Subscription>],
         size_bytes: usize,
-        may_repeat: bool,
         slot: &mut [u8],
     ) -> Option<usize> {
         let mut padding = None;
@@ -244,9 +241,7 @@ impl Media<'_> {
             padding = Some(key);
             let is_flowing = subscription.started && !subscription.share.paused;
             let newest = subscription.sent.newest();
-            let Some(number) =
-                newest.filter(|_| is_flowing && may_repeat && size_bytes >= LEAST_REPEATED)
-            else {
+            let Some(number) = newest.filter(|_| is_flowing && size_bytes >= LEAST_REPEATED) else {
                 continue;
             };
             let rtx = subscription.next_rtx;

@@ -21,7 +21,7 @@ use crate::{
     counters::Counters,
     forward::{
         Queued, Sending, Subscription,
-        munger::Held,
+        munger::{Held, Munged},
         red::{Redundancy, choose_added},
         select::Wanted,
         sent::{self, SentPacket},
@@ -30,6 +30,7 @@ use crate::{
     receive::{
         Incoming, Received, Stream, arrivals,
         bitrate::OVERHEAD_BYTES,
+        frame::Layering,
         history::{History, PacketFacts, Refused},
     },
     track::{Route, Track, accepts},
@@ -255,36 +256,43 @@ impl Shard {
         let may_start = keyframe && newest - number <= MAX_REPLAY;
         let is_late = number < newest;
         let is_only = streams.len() == 1;
+        let is_layered = packet.facts.frame.layering != Layering::None;
         let size_bytes = size_bytes(&packet.stream.history, number);
         let (mut waits, mut waits_inside) = (false, false);
         let counters = &mut self.counters;
         let mut owing = Owing { now, now_us, streams, size_bytes, priority, counters };
         for route in routes.iter_mut().filter(|route| route.active) {
             let starts = route.current != Some(source.stream);
-            let begins = starts && may_start && accepts(route, streams, source.stream);
-            if starts && !begins && !is_late {
+            if starts && !is_late && !(may_start && accepts(route, streams, source.stream)) {
                 waits |= route.target == Some(source.stream);
                 continue;
             }
             let Some(subscription) = self.subscriptions.get_mut(route.subscription) else {
                 continue;
             };
-            let begins = begins && subscription.munger.may_start(source.stream, number);
-            if starts && !begins {
-                waits |= route.target == Some(source.stream);
-            }
             let Some(peer) = self.peers.get_mut(route.peer) else { continue };
-            let wanted = route.wanted(is_only);
-            let mut to = To { subscription, route, pacer: &mut peer.downlink.pacer, wanted };
-            let owed = if begins || may_start && !starts && is_late {
-                owing.owe_all(&mut to, source.stream, number..=newest, begins)
-            } else if starts {
-                owing.owe_late(&mut to, &packet)
-            } else {
-                owing.owe(&mut to, &packet, Way::GoesOn)
-            };
-            waits_inside |= subscription.munger.waits_for_keyframe();
-            if owed && !subscription.started {
+            let pacer = &mut peer.downlink.pacer;
+            // Most packets follow in a stream without layers.
+            let is_plain = !starts && !is_late && !is_layered;
+            if !is_plain || !owing.follow(subscription, pacer, route.subscription, &packet) {
+                let begins = starts
+                    && may_start
+                    && accepts(route, streams, source.stream)
+                    && subscription.munger.may_start(source.stream, number);
+                waits |= starts && !begins && route.target == Some(source.stream);
+                let wanted = route.wanted(is_only);
+                let mut to = To { subscription, route, pacer, wanted };
+                let owed = if begins || may_start && !starts && is_late {
+                    owing.owe_all(&mut to, source.stream, number..=newest, begins)
+                } else {
+                    owing.owe(&mut to, &packet, if starts { Way::IsOver } else { Way::GoesOn })
+                };
+                waits_inside |= subscription.munger.waits_for_keyframe();
+                if !owed {
+                    continue;
+                }
+            }
+            if !subscription.started {
                 subscription.started = true;
                 let subscription = subscription.id;
                 self.events.push_back(MediaEvent::SubscriptionStarted { subscription });
@@ -292,7 +300,7 @@ impl Shard {
                 bring_forward(&mut peer.deadlines.report, now);
                 self.timers.set(route.peer.index(), peer.next_deadline());
             }
-            if owed && !peer.is_ready {
+            if !peer.is_ready {
                 peer.is_ready = true;
                 self.ready.push_back(route.peer);
             }
@@ -332,13 +340,23 @@ struct Arrived<'a> {
     facts: &'a PacketFacts,
     /// See [`choose_added`]; worked out for the first who needs it.
     added: OnceCell<u8>,
+    /// What is remembered of it where it leaves as it came.
+    sent: SentPacket,
 }
 
 impl<'a> Arrived<'a> {
     fn new(streams: &'a [Stream], at: u8, number: u64) -> Option<Self> {
         let stream = streams.get(usize::from(at))?;
         let facts = stream.history.facts(number)?;
-        Some(Self { at, stream, facts, added: OnceCell::new() })
+        let munged = Munged {
+            number,
+            timestamp: facts.timestamp,
+            marker: facts.marker,
+            indices: facts.frame.indices,
+            active: 0,
+        };
+        let sent = SentPacket::new(&munged, sent::Source { stream: at, number, added: 0 });
+        Some(Self { at, stream, facts, added: OnceCell::new(), sent })
     }
 
     /// The redundancy that a subscription gets with it.
@@ -372,8 +390,36 @@ struct Owing<'a> {
 }
 
 impl Owing<'_> {
-    /// Owes a packet and says whether it does: most packets end here.
-    #[inline(always)]
+    /// Owes the packet that follows in a stream without layers. `false`: it may be something else,
+    /// see [`Self::owe`].
+    #[inline(never)]
+    fn follow(
+        &mut self,
+        subscription: &mut Subscription,
+        pacer: &mut Pacer<Queued>,
+        key: Key<Subscription>,
+        packet: &Arrived<'_>,
+    ) -> bool {
+        let facts = packet.facts;
+        let is_plain = subscription.codec(facts.codec_index).is_some_and(|codec| {
+            matches!(codec.redundancy, Redundancy::Untouched | Redundancy::Relabelled(_))
+        });
+        if !is_plain {
+            return false;
+        }
+        let follows = subscription.munger.follow(self.now, packet.at, facts);
+        let Some((number, timestamp)) = follows else { return false };
+        subscription.last_codec = facts.codec_index;
+        let sent = packet.sent.renumbered(number, timestamp);
+        let queued = Queued { subscription: key, number, sending: Sending::First(sent) };
+        if pacer.push(self.now_us, queued, self.size_bytes, self.priority).is_err() {
+            self.counters.unsent_queue_full += 1;
+        }
+        true
+    }
+
+    /// Owes a packet and says whether it does.
+    #[inline(never)]
     fn owe(&mut self, to: &mut To<'_>, packet: &Arrived<'_>, way: Way) -> bool {
         match self.number(to, packet, way) {
             Ok((number, sent)) => {
@@ -389,12 +435,6 @@ impl Owing<'_> {
             Err(Unforwarded::Codec) => self.counters.unforwarded_codec += 1,
         }
         false
-    }
-
-    /// Owes a packet of what is over.
-    #[cold]
-    fn owe_late(&mut self, to: &mut To<'_>, packet: &Arrived<'_>) -> bool {
-        self.owe(to, packet, Way::IsOver)
     }
 
     /// Owes a keyframe and what has come after it.
