@@ -3,12 +3,20 @@
 
 mod common;
 
-use common::{World, media::*, ms};
+use common::{
+    World,
+    layered::{Coding, DESCRIPTOR_ID},
+    media::*,
+    ms,
+    plan::{Announced, OUT_SSRC, Plan, Step},
+};
 use parlor_model::{Codec, Ssrc, SubscriptionId, TrackId};
 use parlor_rtp::is_keyframe;
 use parlor_sfu::command::MediaCommand;
 
 const OUT: Ssrc = Ssrc(2000);
+/// Codecs whose layers a dependency descriptor tells.
+const DESCRIBED: [Codec; 3] = [Codec::Vp8, Codec::Vp9, Codec::Av1];
 
 fn stop(world: &mut World, subscription: u32) {
     let subscription = SubscriptionId(subscription);
@@ -83,6 +91,69 @@ fn an_h264_video_ends_in_black_pictures_when_its_publisher_has_gone() {
     world.run(ms(400));
     assert_black(&world, bob, 3, Codec::H264);
     world.assert_clean();
+}
+
+#[test]
+fn a_video_of_any_codec_ends_in_black_pictures_that_follow_its_last() {
+    let plain = Coding::plain;
+    let svc = |codec, descriptor| Coding { spatial: 3, temporal: 3, descriptor, ..plain(codec) };
+    let codings = [
+        Coding { temporal: 3, ..plain(Codec::Vp8) },
+        Coding { temporal: 3, descriptor: true, ..plain(Codec::Vp8) },
+        plain(Codec::H264),
+        Coding { temporal: 3, ..plain(Codec::H265) },
+        plain(Codec::Vp9),
+        svc(Codec::Vp9, false),
+        svc(Codec::Vp9, true),
+        plain(Codec::Av1),
+        svc(Codec::Av1, true),
+    ];
+    let frame = Step::Frame { seed: 1, wait_ms: 33 };
+    for coding in codings {
+        let mut plan = Plan::new(Plan::world(), 0, coding, 1, Announced::BySsrc, 7);
+        plan.calm = true;
+        (0..22).for_each(|_| plan.apply(frame));
+        let count = |plan: &Plan| plan.world.clients[1].packets(OUT_SSRC).len();
+        let seen = count(&plan);
+        assert!(seen >= 22, "{coding:?}");
+        plan.world.command(MediaCommand::StopSubscription {
+            subscription: SubscriptionId(21),
+            blank: true,
+        });
+        (0..15).for_each(|_| plan.apply(frame));
+        plan.check().unwrap();
+        assert_eq!(count(&plan), seen + 6, "{coding:?}");
+        let packets = plan.world.clients[1].packets(OUT_SSRC);
+        for packet in &packets[seen..] {
+            assert!(packet.marker() && packet.payload().len() < 120, "{coding:?}");
+            let is_alone = coding.descriptor && coding.codec == Codec::Vp8;
+            assert!(is_alone || is_keyframe(coding.codec, packet.payload()), "{coding:?}");
+            assert_eq!(
+                packet.extension(DESCRIPTOR_ID).is_some(),
+                DESCRIBED.contains(&coding.codec)
+            );
+        }
+    }
+}
+
+#[test]
+fn an_encrypted_video_ends_in_pictures_that_clients_know_or_in_none() {
+    for (codec, pictures) in [(Codec::H264, 6), (Codec::Vp9, 0), (Codec::Av1, 0)] {
+        let mut plan = Plan::new(Plan::world(), 0, Coding::plain(codec), 1, Announced::BySsrc, 7);
+        plan.calm = true;
+        let (track, trailer) = (TrackId(11), b"trailer"[..].into());
+        plan.world.command(MediaCommand::SetFrameTrailer { track, trailer });
+        (0..5).for_each(|_| plan.apply(Step::Frame { seed: 1, wait_ms: 33 }));
+        let seen = plan.world.clients[1].packets(OUT_SSRC).len();
+        plan.world.command(MediaCommand::StopSubscription {
+            subscription: SubscriptionId(21),
+            blank: true,
+        });
+        plan.world.run(ms(400));
+        let packets = plan.world.clients[1].packets(OUT_SSRC);
+        assert_eq!(packets.len(), seen + pictures, "{codec:?}");
+        assert!(packets[seen..].iter().all(|packet| packet.payload().ends_with(b"trailer")));
+    }
 }
 
 #[test]

@@ -47,6 +47,38 @@ const H264: [u8; 43] = [
     0x00, 0x09, 0xff, 0xff, 0xf8, 0x7a, 0x28, 0x00, 0x08, 0x27, 0xfc,
 ];
 
+/// The same in VP9 profile 0, as libvpx codes it.
+const VP9: [u8; 26] = [
+    0x83, 0x49, 0x83, 0x42, 0x00, 0x00, 0xf0, 0x00, 0xf1, 0x90, 0xe0, 0x90, 0x70, 0x66, 0x40, 0x00,
+    0x00, 0x80, 0x40, 0x00, 0x10, 0xbf, 0xf9, 0x33, 0x80, 0x00,
+];
+/// The same in AV1 main profile, as SVT-AV1 codes it: aggregation header, sequence header and frame,
+/// without their sizes (AV1 RTP specification, section 4).
+const AV1: [u8; 29] = [
+    0x28, 0x0b, 0x08, 0x00, 0x00, 0x00, 0x01, 0x9f, 0xf8, 0x95, 0xf2, 0x00, 0x80, 0x30, 0x10, 0x00,
+    0xda, 0x80, 0xe3, 0x87, 0x1c, 0x10, 0x00, 0x00, 0x01, 0xc0, 0x2b, 0xb9, 0x20,
+];
+/// The same in H265 main profile, as x265 codes it: VPS, SPS, PPS and IDR in one aggregation packet
+/// (RFC 7798 section 4.4.2).
+const H265: [u8; 87] = [
+    0x60, 0x01, 0x00, 0x18, 0x40, 0x01, 0x0c, 0x01, 0xff, 0xff, 0x01, 0x60, 0x00, 0x00, 0x03, 0x00,
+    0x90, 0x00, 0x00, 0x03, 0x00, 0x00, 0x03, 0x00, 0x1e, 0xba, 0x02, 0x40, 0x00, 0x26, 0x42, 0x01,
+    0x01, 0x01, 0x60, 0x00, 0x00, 0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00, 0x03, 0x00, 0x1e,
+    0xa0, 0x88, 0x45, 0x96, 0xe9, 0x6f, 0x0b, 0x9a, 0x02, 0x00, 0x00, 0x03, 0x00, 0x02, 0x00, 0x00,
+    0x03, 0x00, 0x3c, 0x10, 0x00, 0x06, 0x44, 0x01, 0xc0, 0x73, 0xc0, 0x89, 0x00, 0x09, 0x28, 0x01,
+    0xac, 0x19, 0x60, 0x1b, 0xaf, 0xa0, 0xe0,
+];
+
+/// Whether a video of this codec can end in black pictures. Clients that decrypt know those of VP8
+/// and H264 for not being encrypted, and no others.
+pub fn has_picture(codec: Codec, is_encrypted: bool) -> bool {
+    match codec {
+        Codec::Vp8 | Codec::H264 => true,
+        Codec::Vp9 | Codec::Av1 | Codec::H265 => !is_encrypted,
+        _ => false,
+    }
+}
+
 /// Frames of our own that are being sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
@@ -105,32 +137,32 @@ pub fn write_silence(
         Redundancy::Relabelled(opus) | Redundancy::Added(opus) => Some(opus),
         Redundancy::Untouched | Redundancy::Removed => None,
     };
-    let frame = match codec {
-        Codec::Opus => &OPUS[..],
-        Codec::Red if outgoing.redundancy != Redundancy::Untouched => &OPUS[..],
-        Codec::Pcmu => &PCMU[..],
-        Codec::Pcma => &PCMA[..],
-        Codec::Vp8 => &VP8[..],
-        Codec::H264 => &H264[..],
-        _ => return None,
+    let frame = frame_of(codec, outgoing.redundancy)?;
+    let ids = &subscription.section.extensions;
+    let dependencies = match codec {
+        Codec::Vp8 | Codec::Vp9 | Codec::Av1 => ids.dependency_descriptor,
+        _ => None,
     };
+    let [high, low] = sent.indices.frame_number.to_be_bytes();
+    let alone = [WHOLE_FRAME, high, low, ALONE[0], ALONE[1], ALONE[2]];
     let mut descriptor = [0; MAX_DESCRIPTOR];
     let descriptor = match codec {
         // Beside a dependency descriptor the payload of VP8 says nothing of itself.
-        Codec::Vp8 if subscription.section.extensions.dependency_descriptor.is_some() => &[0x10],
-        Codec::Vp8 => write_descriptor(&mut descriptor, sent)?,
+        Codec::Vp8 if dependencies.is_some() => &[0x10],
+        Codec::Vp8 => write_vp8(&mut descriptor, sent)?,
+        Codec::Vp9 => write_vp9(&mut descriptor, sent)?,
         _ => &[],
     };
-    let ids = &subscription.section.extensions;
     let transport_sequence = sent.transport_sequence.to_be_bytes();
     let abs_send_time = sent.abs_send_time();
-    let all: [(Option<u8>, &[u8]); 4] = [
+    let all: [(Option<u8>, &[u8]); 5] = [
         (ids.mid, subscription.section.mid.as_bytes()),
         (ids.transport_cc, &transport_sequence),
         (ids.abs_send_time, &abs_send_time),
         (ids.audio_level, &[NO_SOUND]),
+        (dependencies, &alone),
     ];
-    let mut extensions: [(u8, &[u8]); 4] = [(0, &[]); 4];
+    let mut extensions: [(u8, &[u8]); 5] = [(0, &[]); 5];
     let mut count = 0;
     for (id, data) in all {
         if let (Some(id), Some(place)) = (id, extensions.get_mut(count)) {
@@ -158,11 +190,32 @@ pub fn write_silence(
     Some(Written { header_bytes, bytes: at, rest: &[], ssrc, index })
 }
 
-/// Longest VP8 payload descriptor that is written here.
+/// What a frame of our own is in a codec; `None` where there is none.
+fn frame_of(codec: Codec, redundancy: Redundancy) -> Option<&'static [u8]> {
+    Some(match codec {
+        Codec::Red if redundancy == Redundancy::Untouched => return None,
+        Codec::Opus | Codec::Red => &OPUS,
+        Codec::Pcmu => &PCMU,
+        Codec::Pcma => &PCMA,
+        Codec::Vp8 => &VP8,
+        Codec::Vp9 => &VP9,
+        Codec::Av1 => &AV1,
+        Codec::H264 => &H264,
+        Codec::H265 => &H265,
+    })
+}
+
+/// The first byte of a dependency descriptor: first and last packet of a frame of template 0.
+const WHOLE_FRAME: u8 = 0xc0;
+/// What follows the frame number in a dependency descriptor that brings a structure of one
+/// template and one decode target, which may be joined here and has no chain.
+const ALONE: [u8; 3] = [0x80, 0x00, 0xe0];
+
+/// Longest payload descriptor that is written here.
 const MAX_DESCRIPTOR: usize = 16;
 
 /// The VP8 payload descriptor of a keyframe that goes on with the indices of the stream.
-fn write_descriptor<'a>(out: &'a mut [u8; MAX_DESCRIPTOR], sent: &SentPacket) -> Option<&'a [u8]> {
+fn write_vp8<'a>(out: &'a mut [u8; MAX_DESCRIPTOR], sent: &SentPacket) -> Option<&'a [u8]> {
     let picture_id = vp8::PictureId { value: sent.indices.picture_id, wide: true };
     let descriptor = vp8::Descriptor {
         start_of_partition: true,
@@ -175,14 +228,45 @@ fn write_descriptor<'a>(out: &'a mut [u8; MAX_DESCRIPTOR], sent: &SentPacket) ->
     out.get(..len)
 }
 
+/// The VP9 payload descriptor of a whole keyframe in flexible mode, which needs no scalability
+/// structure: flags I, L, F, B and E, the picture id and layer 0 (RFC 9628 section 4.2).
+fn write_vp9<'a>(out: &'a mut [u8; MAX_DESCRIPTOR], sent: &SentPacket) -> Option<&'a [u8]> {
+    const FLAGS: u8 = 0xbc;
+    const WIDE: u8 = 0x80;
+    let [high, low] = sent.indices.picture_id.to_be_bytes();
+    let place = out.first_chunk_mut::<4>()?;
+    *place = [FLAGS, high | WIDE, low, 0];
+    Some(place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parlor_rtp::is_keyframe;
+    use parlor_rtp::{
+        dependency_descriptor::{DecodeTargetIndication, Descriptor},
+        is_keyframe, vp9,
+    };
 
     #[test]
     fn pictures_are_keyframes() {
         assert!(is_keyframe(Codec::H264, &H264));
+        assert!(is_keyframe(Codec::H265, &H265));
+        assert!(is_keyframe(Codec::Av1, &AV1));
         assert_eq!(VP8[0] & 1, 0, "the P bit of the frame header");
+        let sent = SentPacket::blank(1, 2, 0, 3);
+        let mut descriptor = [0; MAX_DESCRIPTOR];
+        let descriptor = write_vp9(&mut descriptor, &sent).unwrap();
+        let payload = [descriptor, &VP9].concat();
+        assert!(is_keyframe(Codec::Vp9, &payload));
+        assert_eq!(vp9::Descriptor::parse(&payload).unwrap().len, descriptor.len());
+    }
+
+    #[test]
+    fn a_picture_depends_on_nothing() {
+        let descriptor = [WHOLE_FRAME, 0, 7, ALONE[0], ALONE[1], ALONE[2]];
+        let read = Descriptor::parse(&descriptor, None).unwrap();
+        assert!(read.structure_attached && read.start_of_frame && read.end_of_frame);
+        assert_eq!((read.frame_number, read.frame_diffs.as_slice()), (7, &[][..]));
+        assert_eq!(read.decode_targets.get(0), DecodeTargetIndication::Switch);
     }
 }

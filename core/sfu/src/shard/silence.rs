@@ -4,12 +4,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use parlor_congestion::Priority;
-use parlor_model::{Codec, TrackId, TrackKind};
+use parlor_model::{TrackId, TrackKind};
 
 use super::{MAX_AHEAD, Shard};
 use crate::{
     arena::Key,
-    forward::{Queued, Sending, Subscription, blank::Silence},
+    forward::{
+        Queued, Sending, Subscription,
+        blank::{Silence, has_picture},
+    },
     peer::{Peer, bring_forward},
     receive::bitrate::OVERHEAD_BYTES,
 };
@@ -47,7 +50,8 @@ impl Shard {
         };
         let Some(track) = self.tracks.get_mut(subscription.track) else { return false };
         let codec = track.codecs.get(usize::from(subscription.last_codec));
-        if !codec.is_some_and(|binding| matches!(binding.codec, Codec::Vp8 | Codec::H264)) {
+        let is_encrypted = !track.frame_trailer.is_empty();
+        if !codec.is_some_and(|binding| has_picture(binding.codec, is_encrypted)) {
             return false;
         }
         let Some(peer) = self.peers.get_mut(subscription.peer).filter(|peer| peer.can_send())

@@ -71,6 +71,9 @@ pub enum Announced {
     BySsrc,
 }
 
+/// The SSRC that the subscriber of the first track of a world hears.
+pub const OUT_SSRC: Ssrc = Ssrc(1_000_000_000);
+
 /// What tells one track of a world from another.
 #[derive(Clone, Copy, Debug)]
 struct Numbers {
@@ -88,8 +91,8 @@ impl Numbers {
             track: TrackId(11 + number),
             subscription: SubscriptionId(21 + number),
             source: 50 + number * 1_000,
-            out: Ssrc(1_000_000_000 + number * 2),
-            out_rtx: Ssrc(1_000_000_001 + number * 2),
+            out: Ssrc(OUT_SSRC.0 + number * 2),
+            out_rtx: Ssrc(OUT_SSRC.0 + 1 + number * 2),
         }
     }
 }
