@@ -60,6 +60,7 @@ impl Host {
         };
         let mut member = Member::new(now, sid.clone(), session, client, request.claims, connection);
         member.allows_pause = request.subscriber_allow_pause.unwrap_or(true);
+        member.adaptive_stream = request.adaptive_stream;
         member.syncs_streams = self.room.settings().sync_streams && client.knows_stream_names();
         cx.outputs.push_back(Output::Accept { session });
         cx.sessions.insert(session, self.address(&sid));

@@ -55,6 +55,8 @@ pub(crate) struct Member {
     pub(crate) track_settings: BTreeMap<TrackSid, proto::UpdateTrackSettings>,
     /// Whether its video may be paused when its link does not carry it.
     pub(crate) allows_pause: bool,
+    /// It follows the size of its video elements: a video begins small.
+    pub(crate) adaptive_stream: bool,
     /// Whether all tracks of one source come in one stream.
     pub(crate) syncs_streams: bool,
     /// The data tracks that it receives, by the handle that it knows them by.
@@ -123,6 +125,7 @@ impl Member {
             carried: BTreeMap::new(),
             track_settings: BTreeMap::new(),
             allows_pause: true,
+            adaptive_stream: false,
             syncs_streams: false,
             data_handles: BTreeMap::new(),
             next_data_handle: None,

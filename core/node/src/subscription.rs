@@ -77,6 +77,10 @@ impl Host {
         let Some(member) = self.members.get_mut(subscriber) else { return };
         let subscription = cx.subscription_id();
         let is_video = known.kind == TrackKind::Video;
+        if is_video && member.adaptive_stream {
+            // The lowest quality, until it says what it shows.
+            member.track_settings.entry(track.clone()).or_default();
+        }
         let wanted = member.track_settings.get(&track);
         let settings = subscription_settings(&self.room, known, 0, wanted, member.allows_pause);
         member.connection.add_send(SendTrack {

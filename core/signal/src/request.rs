@@ -43,13 +43,16 @@ pub fn name(request: &Request) -> &'static str {
 pub fn new_track(request: &proto::AddTrackRequest) -> NewTrack {
     #[allow(deprecated)]
     let (stereo, disable_dtx) = (request.stereo, request.disable_dtx);
-    let mut audio_features = request.audio_features.clone();
-    for (flag, feature) in [
+    // What flags say comes first, as LiveKit has it.
+    let flags = [
         (stereo, proto::AudioTrackFeature::TfStereo),
         (disable_dtx, proto::AudioTrackFeature::TfNoDtx),
-    ] {
-        if flag && !audio_features.contains(&feature.into()) {
-            audio_features.push(feature.into());
+    ];
+    let flagged = flags.into_iter().filter(|(flag, _)| *flag).map(|(_, feature)| feature as i32);
+    let mut audio_features: Vec<i32> = flagged.collect();
+    for feature in &request.audio_features {
+        if !audio_features.contains(feature) {
+            audio_features.push(*feature);
         }
     }
     let has = |feature: proto::AudioTrackFeature| audio_features.contains(&feature.into());

@@ -220,6 +220,27 @@ globalThis.participant = {
     return performance.now();
   },
 
+  // Unsubscribes, and says what the decoder had done before and until the end.
+  async lastPictures({ identity, name }) {
+    const { track } = meters.get(`${identity}/${name}`);
+    const decoded = async () => {
+      const statistics = await track.getRTCStatsReport();
+      const inbound = [...(statistics?.values() ?? [])].find((entry) => entry.type === "inbound-rtp");
+      const { framesDecoded, keyFramesDecoded, framesDropped, pliCount, frameWidth } = inbound ?? {};
+      return inbound && { framesDecoded, keyFramesDecoded, framesDropped, pliCount, frameWidth };
+    };
+    const before = await decoded();
+    this.setSubscribed({ identity, name, subscribed: false });
+    let after = before;
+    for (const ends = performance.now() + 2000; performance.now() < ends; ) {
+      const now = await decoded();
+      if (!now) break;
+      after = now;
+      await new Promise((done) => setTimeout(done, 5));
+    }
+    return { before, after };
+  },
+
   // `quality` is livekit-client's VideoQuality: 0 low, 1 medium, 2 high.
   setVideoQuality({ identity, name, quality }) {
     const publications = room.remoteParticipants.get(identity)?.trackPublications.values() ?? [];

@@ -13,10 +13,14 @@ use livekit_protocol as proto;
 use parlor_model::{Codec, DataChannel, Fingerprint, Now, PeerId, ShardId, Ssrc, TransportAddress};
 use parlor_node::{
     Node, NodeConfig,
-    io::{Frame, Input, Output, SessionId},
+    api::ApiRequest,
+    io::{CallId, Frame, Input, Output, SessionId},
 };
 use parlor_sfu::command::{MediaCommand, MediaEvent};
-use parlor_signal::connect::{ConnectPath, HttpRequest, parse};
+use parlor_signal::{
+    connect::{ConnectPath, ConnectRequest, HttpRequest, parse},
+    token::{Claims, VideoGrant},
+};
 use prost::Message;
 use serde_json::{Value, json};
 use std::{
@@ -41,6 +45,23 @@ fn fixture(name: &str) -> Vec<Line> {
     let mut text = String::new();
     flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
     text.lines().map(|line| Line(serde_json::from_str(line).unwrap())).collect()
+}
+
+/// Sets what the join request of a fixture, another's, says otherwise than the recorded one did.
+fn said_otherwise(request: &mut ConnectRequest, line: &Value) {
+    let (Some(said), Some(settings)) = (line.get("capabilities"), line.get("settings")) else {
+        return;
+    };
+    let info = json!({ "capabilities": said });
+    let info: proto::ClientInfo = serde_json::from_value(info).unwrap();
+    request.client_info.capabilities = info.capabilities;
+    request.auto_subscribe = settings["auto_subscribe"] == true;
+    request.adaptive_stream = settings["adaptive_stream"] == true;
+    if let (Some(sdp), Some(offer)) =
+        (line["publisher_offer"].as_str(), &mut request.publisher_offer)
+    {
+        offer.sdp = sdp.to_owned();
+    }
 }
 
 #[derive(Default)]
@@ -138,21 +159,36 @@ impl World {
 
     pub fn played(self, name: &str) -> Self {
         let mut world = self;
+        let start = world.now.instant;
         for line in fixture(name) {
-            world.now.instant += STEP;
-            world.now.unix += STEP;
-            while world.node.poll_timeout().is_some_and(|due| due <= world.now.instant) {
-                world.node.handle_timeout(world.now);
-                world.drain();
-            }
+            let passed = match line.0["t"].as_u64() {
+                // As it was recorded.
+                Some(t) => (start + Duration::from_millis(t)).duration_since(world.now.instant),
+                None => STEP,
+            };
+            world.pass(passed);
             world.step(&line);
         }
         world
     }
 
+    fn pass(&mut self, time: Duration) {
+        let end = self.now.instant + time;
+        while let Some(due) = self.node.poll_timeout().filter(|due| *due <= end) {
+            let step = due.saturating_duration_since(self.now.instant);
+            self.now.instant += step;
+            self.now.unix += step;
+            self.node.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now.unix += end - self.now.instant;
+        self.now.instant = end;
+    }
+
     fn step(&mut self, line: &Line) {
         match (line.text("kind"), line.text("dir")) {
             ("ws-request", _) => self.connect(line),
+            ("http", _) => self.call(line),
             ("ws", "c2s") => self.request(line),
             ("ws", _) => {
                 let socket = self.sockets.get_mut(line.text("conn")).unwrap();
@@ -181,6 +217,29 @@ impl World {
         }
     }
 
+    /// A call of the server API, by whom it allows.
+    fn call(&mut self, line: &Line) {
+        for socket in self.sockets.keys().cloned().collect::<Vec<_>>() {
+            self.learn_ids(&socket);
+        }
+        let mut body = line.0["body"].clone();
+        self.translate(&mut body);
+        let room = body["room"].as_str().unwrap().to_owned();
+        let request = match line.text("method") {
+            "MutePublishedTrack" => {
+                ApiRequest::MutePublishedTrack(serde_json::from_value(body).unwrap())
+            }
+            "UpdateSubscriptions" => {
+                ApiRequest::UpdateSubscriptions(serde_json::from_value(body).unwrap())
+            }
+            other => panic!("{other}"),
+        };
+        let grant = VideoGrant { room_admin: true, room, ..Default::default() };
+        let claims = Some(Box::new(Claims { video: Some(grant), ..Default::default() }));
+        self.node.handle(self.now, Input::Api { call: CallId(1), claims, request });
+        self.drain();
+    }
+
     fn connect(&mut self, line: &Line) {
         let name = line.text("conn").to_owned();
         let query: Vec<(String, String)> =
@@ -202,6 +261,7 @@ impl World {
             limits: Default::default(),
         };
         let mut request = Box::new(parse(request, Some(&claims)).unwrap());
+        said_otherwise(&mut request, &line.0);
         for before in self.sockets.keys().cloned().collect::<Vec<_>>() {
             self.learn_ids(&before);
         }
