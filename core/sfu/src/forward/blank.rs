@@ -253,7 +253,7 @@ mod tests {
         assert!(is_keyframe(Codec::H265, &H265));
         assert!(is_keyframe(Codec::Av1, &AV1));
         assert_eq!(VP8[0] & 1, 0, "the P bit of the frame header");
-        let sent = SentPacket::blank(1, 2, 0, 3);
+        let sent = SentPacket::blank(1, 2, 0);
         let mut descriptor = [0; MAX_DESCRIPTOR];
         let descriptor = write_vp9(&mut descriptor, &sent).unwrap();
         let payload = [descriptor, &VP9].concat();
