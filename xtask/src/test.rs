@@ -16,6 +16,9 @@ const LONG_STEPS: &[&str] = &["loom"];
 /// Generated worlds of `test/simulator` in a full run.
 const WORLDS_FULL: &str = "1000";
 
+/// How often a full run kills the server in the middle of API calls and webhooks.
+const KILLS_FULL: &str = "100";
+
 /// What to run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -116,7 +119,7 @@ fn run_step(root: &Path, plan: &Plan, step: &str) -> Count {
             let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
             command.args(plan.filter.as_deref());
             if plan.full {
-                command.env("PARLOR_WORLDS", WORLDS_FULL);
+                command.env("PARLOR_WORLDS", WORLDS_FULL).env("PARLOR_KILLS", KILLS_FULL);
             }
             at_least_status(counted(&mut command))
         }

@@ -147,7 +147,7 @@ impl Control {
                 let links = self.workers.iter_mut().map(explain).collect();
                 let _ = answer.send(Shown { rooms: self.node.snapshot(), links });
             }
-            Order::Reconfigure(keys, limits) => self.node.reconfigure(keys, limits),
+            Order::Reconfigure(keys, limits) => self.node.reconfigure(now(), keys, limits),
         }
     }
 

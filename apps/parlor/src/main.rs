@@ -11,6 +11,7 @@ mod load_test;
 mod metrics;
 mod outbox;
 mod participant;
+mod process;
 mod room;
 mod serve;
 mod settings;

@@ -1,6 +1,9 @@
 //! The metrics page and the debug view, from what the control thread and the edges count.
 
-use crate::control::{Order, Shown, Totals};
+use crate::{
+    control::{Order, Shown, Totals},
+    process,
+};
 use parlor_gateway::{Gateway, RoomsQuestion};
 use parlor_metrics::{Kind, Page};
 use parlor_model::{PeerId, SubscriptionId};
@@ -34,6 +37,7 @@ impl Metrics {
         write_media(&mut page, &totals);
         write_tcp(&mut page, &totals);
         self.write_edges(&mut page);
+        process::write(&mut page);
         page.finish()
     }
 
@@ -101,27 +105,30 @@ impl Metrics {
 }
 
 fn write_media(page: &mut Page, totals: &Totals) {
-    let sum = |of: fn(&WorkerCounters) -> u64| totals.workers.iter().map(of).sum();
-    let directions: [(&str, u64, u64); 2] = [
-        (
-            "incoming",
-            sum(|w| w.shard.rtp_received),
-            sum(|w| w.net.received_bytes + w.tcp.net.received_bytes),
-        ),
-        ("outgoing", sum(|w| w.shard.rtp_sent), sum(|w| w.net.sent_bytes + w.tcp.net.sent_bytes)),
-    ];
+    let sum = |of: fn(&WorkerCounters) -> u64| totals.workers.iter().map(of).sum::<u64>();
+    let again = sum(|w| w.shard.retransmissions_sent);
+    let received = sum(|w| w.shard.rtp_received);
     page.family("livekit_packet_total", Kind::Counter, "Media packets, authenticated.");
-    for (direction, packets, _) in directions {
-        page.value(&[("direction", direction)], packets);
+    for (direction, transmission, packets) in [
+        ("incoming", "initial", received.saturating_sub(sum(|w| w.shard.repaired))),
+        ("incoming", "retransmit", sum(|w| w.shard.repaired)),
+        ("outgoing", "initial", sum(|w| w.shard.rtp_sent).saturating_sub(again)),
+        ("outgoing", "retransmit", again),
+    ] {
+        page.value(&[("direction", direction), ("transmission", transmission)], packets);
     }
     page.family("livekit_packet_bytes", Kind::Counter, "Payload of UDP datagrams and TCP frames.");
-    for (direction, _, bytes) in directions {
+    for (direction, bytes) in [
+        ("incoming", sum(|w| w.net.received_bytes + w.tcp.net.received_bytes)),
+        ("outgoing", sum(|w| w.net.sent_bytes + w.tcp.net.sent_bytes)),
+    ] {
         page.value(&[("direction", direction)], bytes);
     }
     let name = "parlor_retransmissions_total";
-    page.single(name, Kind::Counter, "Packets sent again.", sum(|w| w.shard.retransmissions_sent));
+    page.single(name, Kind::Counter, "Packets sent again.", again);
     let nacks = sum(|w| w.shard.nacks_received);
-    page.single("livekit_nack_total", Kind::Counter, "Packets asked for again.", nacks);
+    page.family("livekit_nack_total", Kind::Counter, "Packets asked for again.");
+    page.value(&[("direction", "incoming")], nacks);
     let mut delay = parlor_workers::AddedDelay::default();
     totals.workers.iter().for_each(|worker| delay += worker.added_delay);
     page.histogram(
@@ -147,7 +154,8 @@ fn write_tcp(page: &mut Page, totals: &Totals) {
     for (kind, value) in half_open.entries() {
         page.value(&[("kind", kind)], value);
     }
-    let sum = |of: fn(&TcpPeerCounters) -> u64| totals.workers.iter().map(|w| of(&w.tcp)).sum();
+    let sum =
+        |of: fn(&TcpPeerCounters) -> u64| totals.workers.iter().map(|w| of(&w.tcp)).sum::<u64>();
     for (kind, value) in [
         ("peer_opened", sum(|tcp| tcp.opened)),
         ("peer_closed", sum(|tcp| tcp.closed)),

@@ -2,7 +2,7 @@
 
 use crate::{Limits, Node};
 use livekit_protocol as proto;
-use parlor_model::{PeerId, SubscriptionId, TrackSid};
+use parlor_model::{Now, PeerId, SubscriptionId, TrackSid};
 use parlor_signal::{ApiKeys, response::participant_info};
 use std::collections::BTreeMap;
 
@@ -62,9 +62,20 @@ impl Node {
         rooms.collect()
     }
 
-    /// Signs refreshed tokens with these keys, and bounds texts so, from now on.
-    pub fn reconfigure(&mut self, api_keys: ApiKeys, limits: Limits) {
-        self.outside.config.api_keys = api_keys;
+    /// Signs refreshed tokens with these keys, and bounds texts so, from now on. Where the keys
+    /// are others, every participant gets a token at once: the one that it has would not let it
+    /// in again.
+    pub fn reconfigure(&mut self, now: Now, api_keys: ApiKeys, limits: Limits) {
         self.outside.config.limits = limits;
+        if self.outside.config.api_keys == api_keys {
+            return;
+        }
+        self.outside.config.api_keys = api_keys;
+        for host in self.hosts.values_mut() {
+            let members: Vec<_> = host.members.keys().cloned().collect();
+            for sid in &members {
+                host.send_token(&mut self.outside, now, sid);
+            }
+        }
     }
 }

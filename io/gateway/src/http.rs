@@ -1,7 +1,9 @@
 //! Routes and answers.
 
 use crate::{Gateway, Permit, cors, socket, twirp, websocket::Handshake};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use ::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
@@ -24,8 +26,8 @@ use tokio::sync::oneshot;
 
 /// Largest body of a request, bytes; LiveKit's `max_api_request_body_size`.
 pub const MAX_BODY_BYTES: usize = 10 << 20;
-/// Largest form that is read before the token is known, bytes.
-const MAX_FORM_BYTES: usize = 64 << 10;
+/// Largest form that is read before the token is known, and largest body of who has none, bytes.
+const MAX_STRANGER_BYTES: usize = 64 << 10;
 /// A body must have come by then.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The node answers much earlier; this holds when it is stuck.
@@ -83,6 +85,9 @@ impl Gateway {
         permit: Arc<Permit>,
     ) -> Answer {
         permit.connection.has_asked();
+        if is_ambiguous(&request) {
+            return plain(StatusCode::BAD_REQUEST, "400 Bad Request");
+        }
         let method = request.method().clone();
         let origin = request.headers().get(header::ORIGIN).cloned();
         if let Some(headers) = cors::preflight(&method, request.headers()) {
@@ -308,11 +313,10 @@ impl Gateway {
             Ok(route) => route,
             Err(answer) => return from_twirp(answer),
         };
-        let body =
-            match read_body(request.into_body(), self.shared.ledger.limits().body_bytes).await {
-                Ok(body) => body,
-                Err(answer) => return answer,
-            };
+        let body = match self.read_call(request.into_body(), &context).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
+        };
         let request = match route.request(&body) {
             Ok(request) => request,
             Err(answer) => return from_twirp(answer),
@@ -332,11 +336,10 @@ impl Gateway {
         content_type: &str,
     ) -> Answer {
         use twirp::absent::{self, Finding};
-        let body =
-            match read_body(request.into_body(), self.shared.ledger.limits().body_bytes).await {
-                Ok(body) => body,
-                Err(answer) => return answer,
-            };
+        let body = match self.read_call(request.into_body(), context).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
+        };
         let room = absent::room_of(method, content_type, &body);
         match absent::find(service, method, context.claims.as_ref(), &room) {
             // The route's own words for a method that it does not have.
@@ -354,6 +357,13 @@ impl Gateway {
             }
             Some(finding) => from_twirp(absent::answer(finding)),
         }
+    }
+
+    /// The body of a call: what a stranger sends is not held in memory at length.
+    async fn read_call(&self, body: Incoming, context: &Context) -> Result<Bytes, Answer> {
+        let limit = self.shared.ledger.limits().body_bytes;
+        let stranger = if context.claims.is_none() { MAX_STRANGER_BYTES } else { limit };
+        read_body(body, limit.min(stranger)).await
     }
 
     /// Asks the node; `None` if it does not answer in time.
@@ -391,6 +401,16 @@ fn from_twirp(twirp: twirp::Answer) -> Answer {
     answer
 }
 
+/// Whether two readers of a request could disagree on where it goes or whose it is. (A length
+/// beside a coding: hyper lets the coding count and closes the connection after the answer.)
+fn is_ambiguous(request: &Request<Incoming>) -> bool {
+    let count = |name: HeaderName| request.headers().get_all(name).iter().count();
+    let hosts = count(header::HOST);
+    hosts > 1
+        || (hosts == 0 && request.version() == Version::HTTP_11)
+        || count(header::AUTHORIZATION) > 1
+}
+
 fn query(request: &Request<Incoming>) -> Vec<(String, String)> {
     form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()).into_owned().collect()
 }
@@ -406,7 +426,7 @@ async fn read_form(
     if request.method() != Method::POST || !is_form {
         return Ok(());
     }
-    let body = read_body(request.body_mut(), MAX_FORM_BYTES).await?;
+    let body = read_body(request.body_mut(), MAX_STRANGER_BYTES).await?;
     let query = std::mem::take(parameters);
     *parameters = form_urlencoded::parse(&body).into_owned().chain(query).collect();
     Ok(())

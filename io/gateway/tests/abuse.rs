@@ -118,7 +118,13 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
     let none = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
     let twice = payload.replace("\"sub\":\"ann\"", "\"sub\":\"ann\",\"sub\":\"root\"");
     let other_video = payload.replace("\"exp\"", "\"video\":{\"roomAdmin\":true},\"exp\"");
-    assert!(twice != payload && other_video != payload);
+    let grant_twice =
+        payload.replace("\"roomJoin\":true", "\"roomJoin\":true,\"room\":\"s\",\"room\":\"r\"");
+    let exp_twice = payload.replace("\"exp\"", "\"exp\":9999999999,\"exp\"");
+    let iss_twice = payload.replace("\"iss\"", "\"iss\":\"other\",\"iss\"");
+    for doubled in [&twice, &other_video, &grant_twice, &exp_twice, &iss_twice] {
+        assert_ne!(*doubled, payload);
+    }
     let sign = |header: &str, payload: &str| signed(header, payload, hmac::HMAC_SHA256, SECRET);
     vec![
         ("alg none, unsigned", format!("{none}.{}.", parts[1])),
@@ -137,6 +143,10 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
         ("padded", format!("{good}=")),
         ("sub twice", sign(HS256, &twice)),
         ("video twice", sign(HS256, &other_video)),
+        ("a grant twice", sign(HS256, &grant_twice)),
+        ("expiry twice", sign(HS256, &exp_twice)),
+        ("issuer twice", sign(HS256, &iss_twice)),
+        ("algorithm twice", sign(r#"{"alg":"none","alg":"HS256"}"#, &payload)),
         ("not an object", sign(HS256, "[]")),
         ("expired", with(|claims| claims["exp"] = json!(unix() - 120))),
         ("not valid yet", with(|claims| claims["nbf"] = json!(unix() + 120))),
@@ -180,11 +190,18 @@ async fn a_bad_header_is_not_saved_by_a_good_parameter() {
     let target = format!("/rtc/validate?access_token={good}");
     for header in [bearer("x.y.z"), "authorization: Basic a2V5OnNlY3JldA==\r\n".to_owned()] {
         assert_eq!(status(&get(address, &target, &header).await), 401);
-        // The first of two headers counts, whatever the second says.
-        let twice = format!("{header}{}", bearer(&good));
-        assert_eq!(status(&get(address, "/rtc/validate", &twice).await), 401);
     }
+    // Which of two counts, nobody has to guess.
+    let (bad, good) = (bearer("x.y.z"), bearer(&good));
+    for twice in [format!("{bad}{good}"), format!("{good}{bad}"), format!("{good}{good}")] {
+        assert_eq!(status(&get(address, "/rtc/validate", &twice).await), 400);
+    }
+    assert_eq!(status(&get(address, "/rtc/validate", &format!("{good}host: y\r\n")).await), 400);
+    let bare = format!("GET /rtc/validate HTTP/1.1\r\nconnection: close\r\n{good}\r\n");
+    assert_eq!(status(&raw(address, bare.as_bytes()).await), 400);
     assert_eq!(asked.load(Ordering::Relaxed), 0);
+    // Probes of load balancers know no hosts.
+    assert_eq!(status(&raw(address, b"GET / HTTP/1.0\r\n\r\n").await), 200);
 }
 
 #[tokio::test]
@@ -208,6 +225,18 @@ async fn paths_cannot_be_dressed_up() {
         "/debug%2frooms",
         "http://elsewhere.example/nothing",
         "/../../../../etc/passwd",
+        "//../twirp/livekit.RoomService/ListRooms",
+        "///twirp/livekit.RoomService/ListRooms",
+        "/%2e%2e/twirp/livekit.RoomService/ListRooms",
+        "/twirp/%2e%2e/twirp/livekit.RoomService/ListRooms",
+        "/twirp/livekit.RoomService/ListRooms.",
+        "/twirp/livekit.RoomService./ListRooms",
+        "/twirp/livekit.RoomService/%2e/ListRooms",
+        "/twirp/livekit.RoomService//ListRooms",
+        "/twirp\\livekit.RoomService\\ListRooms",
+        "/rtc/validate.",
+        "/rtc/validate%20",
+        "/rtc/%2e%2e/debug/rooms",
     ] {
         let answer = get(address, path, &good).await;
         assert!(matches!(status(&answer), 307 | 400 | 404), "{path}: {answer}");
@@ -241,16 +270,22 @@ async fn requests_cannot_be_smuggled() {
         assert!(matches!(status(&answer), 400 | 401), "{what}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{what}: {answer}");
     }
-    // Where both are given the coding counts. What follows is a request of its own, which has
-    // nothing of the first one's token.
+    // Where both are given the coding counts, and the connection ends with the answer: a proxy
+    // that let the length count has smuggled nothing.
     let both = format!(
         "POST /rtc/validate HTTP/1.1\r\nhost: x\r\n{good}content-length: 4\r\n\
          transfer-encoding: chunked\r\n\r\n0\r\n\r\n\
          GET /rtc/validate HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     );
     let answer = raw(address, both.as_bytes()).await;
-    assert!(answer.matches("200 OK").count() <= 1, "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "the second is not answered: {answer}");
     assert!(asked.load(Ordering::Relaxed) <= 1);
+    let reversed = both
+        .replace("content-length: 4\r\ntransfer-encoding: chunked\r\n", "")
+        .replace(&good, &format!("{good}transfer-encoding: chunked\r\ncontent-length: 4\r\n"));
+    assert!(reversed != both);
+    let answer = raw(address, reversed.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "the second is not answered: {answer}");
 }
 
 #[tokio::test]
@@ -314,4 +349,70 @@ async fn slow_clients_are_cut_off_and_cost_others_nothing() {
             let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
         }
     }
+}
+
+/// A byte each half second keeps nobody waiting for ever, neither in headers nor in a body.
+#[tokio::test]
+async fn who_drips_is_cut_off_too() {
+    /// The gateway's deadline of a body, and something for a busy machine.
+    const LONGEST: Duration = Duration::from_secs(30 + 20);
+    let (address, asked) = gateway().await;
+    let good = bearer(&token(&good_claims()));
+    let call = "POST /twirp/livekit.RoomService/ListRooms HTTP/1.1\r\nhost: x\r\n";
+    let json = "content-type: application/json\r\ncontent-length: 100000\r\n\r\n";
+    let form = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 100000\r\n\r\n";
+    let heads = [
+        "GET /rtc/validate HTTP/1.1\r\nhost: x\r\nx-long: ".to_owned(),
+        format!("{call}{good}{json}"),
+        format!("{call}{json}"),
+        format!("{call}{form}"),
+        format!("{call}{good}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"),
+    ];
+    let drips = heads.map(|head| {
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let (mut reader, mut writer) = stream.into_split();
+            let is_chunked = head.contains("chunked");
+            let dripping = tokio::spawn(async move {
+                let drop: &[u8] = if is_chunked { b"1\r\n \r\n" } else { b" " };
+                while writer.write_all(drop).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            });
+            let mut answer = Vec::new();
+            let _ = timeout(LONGEST, reader.read_to_end(&mut answer)).await.expect("cut off");
+            dripping.abort();
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+    });
+    let quick = format!(
+        "{call}{good}connection: close\r\ncontent-type: application/json\r\n\
+        content-length: 2\r\n\r\n{{}}"
+    );
+    assert_eq!(status(&timeout(PATIENCE, raw(address, quick.as_bytes())).await.unwrap()), 401);
+    for drip in drips {
+        let answer = drip.await.unwrap();
+        assert!(matches!(status(&answer), 0 | 408), "{answer}");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the quick one only");
+}
+
+#[tokio::test]
+async fn what_a_stranger_sends_is_not_held_at_length() {
+    let (address, asked) = gateway().await;
+    let call = |authorization: &str, bytes: usize| {
+        let body = format!("{{\"names\":[\"{}\"]}}", "a".repeat(bytes));
+        format!(
+            "POST /twirp/livekit.RoomService/ListRooms HTTP/1.1\r\nhost: x\r\n{authorization}\
+             connection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let good = bearer(&token(&good_claims()));
+    assert_eq!(status(&raw(address, call("", 70_000).as_bytes()).await), 413);
+    assert_eq!(status(&raw(address, call("", 60_000).as_bytes()).await), 401);
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert_eq!(status(&raw(address, call(&good, 70_000).as_bytes()).await), 401);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }

@@ -23,7 +23,7 @@ mod server;
 
 pub use server::{BasicAuth, serve};
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 /// Of what kind the values of a family are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +64,7 @@ impl Page {
     }
 
     /// One sample of the family that was begun last.
-    pub fn value(&mut self, labels: &[(&str, &str)], value: u64) {
+    pub fn value(&mut self, labels: &[(&str, &str)], value: impl Display) {
         let (family, own) = (self.family, written(labels));
         let comma = if self.labels.is_empty() || own.is_empty() { "" } else { "," };
         let labels = format!("{}{comma}{own}", self.labels);
@@ -75,7 +75,7 @@ impl Page {
     }
 
     /// A family of one sample.
-    pub fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: u64) {
+    pub fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.value(&[], value);
     }
