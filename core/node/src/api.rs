@@ -46,6 +46,7 @@ pub enum ApiResponse {
     DataSent(proto::SendDataResponse),
     SubscriptionsUpdated(proto::UpdateSubscriptionsResponse),
     RpcPerformed(proto::PerformRpcResponse),
+    ParticipantForwarded(proto::ForwardParticipantResponse),
     ParticipantMoved(proto::MoveParticipantResponse),
     Dispatch(proto::AgentDispatch),
     Dispatches(proto::ListAgentDispatchResponse),

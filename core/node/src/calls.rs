@@ -89,9 +89,9 @@ impl Node {
             ApiRequest::DeleteDispatch(request) => self.delete_dispatch(now, request),
             ApiRequest::ListDispatch(request) => self.list_dispatches(&request),
             ApiRequest::Catalog(request) => self.call_catalog(request),
-            ApiRequest::PerformRpc(_) | ApiRequest::ForwardParticipant(_) => {
-                Err(error(ApiErrorCode::Unknown, "not implemented"))
-            }
+            ApiRequest::ForwardParticipant(request) => self.forward_participant(now, &request),
+            // Answered by its participant, see `handle_call`.
+            ApiRequest::PerformRpc(_) => Err(error(ApiErrorCode::Unknown, "not implemented")),
         }
     }
 
@@ -143,7 +143,9 @@ impl Node {
             let text = "remote unmute not enabled";
             return Err(error(ApiErrorCode::FailedPrecondition, text));
         }
-        let host = self.hosts.get_mut(request.room.as_str()).ok_or_else(no_participant)?;
+        let (room, identity) = (RoomName::from(&*request.room), (&*request.identity).into());
+        self.find_connected(&room, &identity)?;
+        let host = self.hosts.get_mut(&room).ok_or_else(no_participant)?;
         let found = host.participant_by_identity(&request.identity);
         let (participant, sid) = found.ok_or_else(no_participant)?;
         let track = request.track_sid.as_str().into();

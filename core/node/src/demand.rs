@@ -17,18 +17,30 @@ impl Host {
             if known.kind == TrackKind::Audio && known.codecs.len() < 2 {
                 continue;
             }
-            let mut wanted = vec![None; known.codecs.len()];
-            for member in self.members.values() {
-                if let Some((codec, quality)) = self.wanted_by(member, known)
-                    && let Some(wanted) = wanted.get_mut(codec)
-                {
-                    *wanted = (*wanted).max(Some(quality));
-                }
+            // The room of its publisher says what is wanted of it.
+            if self.tracks.get(&track).is_none_or(|publication| publication.is_forwarded) {
+                continue;
             }
+            let wanted = self.wanted(known);
             if self.update_demand(now.instant, &track, &wanted) {
                 self.tell_demand(cx, &track);
             }
         }
+    }
+
+    /// What is wanted of each codec of a track, here and in rooms that it is forwarded to.
+    pub(crate) fn wanted(&self, track: &Track) -> Vec<Option<Quality>> {
+        let mut wanted = vec![None; track.codecs.len()];
+        let here = self.members.values().filter_map(|member| self.wanted_by(member, track));
+        let here = here.map(|(codec, quality)| (codec, Some(quality)));
+        let elsewhere = self.wanted_elsewhere.values().filter_map(|of| of.get(&track.sid));
+        let elsewhere = elsewhere.flat_map(|codecs| codecs.iter().copied().enumerate());
+        for (codec, quality) in here.chain(elsewhere) {
+            if let Some(wanted) = wanted.get_mut(codec) {
+                *wanted = (*wanted).max(quality);
+            }
+        }
+        wanted
     }
 
     /// Takes what is wanted of each codec; returns whether the publisher has to be told.

@@ -4,7 +4,7 @@
 use crate::{
     connection::Negotiated,
     io::SessionId,
-    member::Member,
+    member::{Member, Publication},
     outside::{Address, Outside},
     reliable::SentData,
     rpc::PendingRpc,
@@ -45,6 +45,10 @@ pub(crate) struct Host {
     pub(crate) nonces: VecDeque<Vec<u8>>,
     pub(crate) sif_trailer: Vec<u8>,
     pub(crate) sent_data: SentData,
+    /// What the packet path knows each track as.
+    pub(crate) tracks: BTreeMap<TrackSid, Publication>,
+    /// What is wanted of tracks in other rooms, by the likeness of their publisher there.
+    pub(crate) wanted_elsewhere: BTreeMap<ParticipantSid, crate::forward::Wanted>,
     /// What publishers were told that is wanted of their video.
     pub(crate) demand: BTreeMap<TrackSid, Vec<parlor_room::Demand>>,
     pub(crate) demand_changed: BTreeSet<TrackSid>,
@@ -93,6 +97,8 @@ impl Host {
             sif_trailer: cx.secret(SIF_TRAILER_LENGTH).into_bytes(),
             announced: Default::default(),
             sent_data: SentData::default(),
+            tracks: BTreeMap::new(),
+            wanted_elsewhere: BTreeMap::new(),
             demand: BTreeMap::new(),
             demand_changed: BTreeSet::new(),
             rpcs: BTreeMap::new(),
@@ -149,20 +155,20 @@ impl Host {
                 self.found(now, &track);
                 tracing::info!(room = %self.room.name(), %participant, %track, "track published");
                 if self.room.track(&track).is_some_and(|track| track.muted) {
-                    self.set_muted(cx, &participant, &track, true);
+                    self.set_muted(cx, &track, true);
                 }
             }
             Event::TrackEnded { participant, track, by_server } => {
                 self.demand_changed.insert(track.clone());
                 self.track_ended(cx, &participant, track, by_server);
             }
-            Event::TrackMuted { participant, track, muted } => {
+            Event::TrackMuted { participant: _, track, muted } => {
                 if !muted {
                     // A publisher is told again when it goes on.
                     self.demand.remove(&track);
                     self.demand_changed.insert(track.clone());
                 }
-                self.set_muted(cx, &participant, &track, muted);
+                self.set_muted(cx, &track, muted);
             }
             Event::SubscriptionPermission { subscriber, publisher, track, allowed } => {
                 let publisher = publisher.as_str();
@@ -271,9 +277,6 @@ impl Host {
             cx.close(session);
         }
         member.connection.close(cx);
-        for id in member.publications.values().flat_map(|publication| &publication.ids) {
-            cx.tracks.remove(id);
-        }
         if let Some(now) = self.rpcs.values().map(|rpc| rpc.due).min() {
             // Nothing is late at the earliest deadline but what waits for who has gone.
             self.expire_rpcs(cx, now - std::time::Duration::from_nanos(1));
@@ -325,8 +328,7 @@ impl Host {
         by_server: bool,
     ) {
         tracing::info!(room = %self.room.name(), participant = %publisher, %track, "track ended");
-        let member = self.members.get_mut(publisher);
-        let publication = member.and_then(|member| member.publications.remove(&track));
+        let publication = self.tracks.remove(&track).filter(|known| !known.is_forwarded);
         for id in publication.iter().flat_map(|publication| &publication.ids) {
             cx.tracks.remove(id);
         }
@@ -336,15 +338,8 @@ impl Host {
         }
     }
 
-    fn set_muted(
-        &self,
-        cx: &mut Outside,
-        publisher: &ParticipantSid,
-        track: &TrackSid,
-        muted: bool,
-    ) {
-        let member = self.members.get(publisher);
-        let publication = member.and_then(|member| member.publications.get(track));
+    fn set_muted(&self, cx: &mut Outside, track: &TrackSid, muted: bool) {
+        let publication = self.tracks.get(track).filter(|known| !known.is_forwarded);
         for track in publication.iter().flat_map(|publication| &publication.ids).copied() {
             cx.command(self.shard, MediaCommand::SetTrackMuted { track, muted });
         }
@@ -352,11 +347,10 @@ impl Host {
 
     /// What the participant has announced, in the terms of negotiation.
     pub(crate) fn publications(&self, sid: &ParticipantSid) -> Vec<PublishedTrack> {
-        let Some(member) = self.members.get(sid) else { return Vec::new() };
         let Some(participant) = self.room.participant(sid) else { return Vec::new() };
         let mut published = Vec::new();
         for track in &participant.tracks {
-            let Some(publication) = member.publications.get(&track.sid) else { continue };
+            let Some(publication) = self.tracks.get(&track.sid) else { continue };
             let encodings = publication.ids.iter().zip(&track.codecs);
             for (id, codec) in encodings.filter(|(_, codec)| !codec.cid.is_empty()) {
                 published.push(PublishedTrack {
@@ -421,11 +415,14 @@ impl Host {
         if self.room.participant(subscriber).is_some_and(|p| p.info.permissions.hidden) {
             return;
         }
+        self.tell_first_subscriber(cx, track);
+    }
+
+    pub(crate) fn tell_first_subscriber(&mut self, cx: &mut Outside, track: &TrackSid) {
         let Some(publisher) = self.room.track(track).map(|track| track.publisher.clone()) else {
             return;
         };
-        let Some(member) = self.members.get_mut(&publisher) else { return };
-        let Some(publication) = member.publications.get_mut(track) else { return };
+        let Some(publication) = self.tracks.get_mut(track) else { return };
         if !std::mem::replace(&mut publication.subscribed, true) {
             let track_sid = track.to_string();
             let message = Message::TrackSubscribed(proto::TrackSubscribed { track_sid });

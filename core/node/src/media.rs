@@ -45,7 +45,7 @@ impl Host {
         stream: Started,
     ) {
         let Some(known) = self.room.track(track) else { return };
-        let Some(index) = self.codec_of(publisher, track, stream.encoding) else { return };
+        let Some(index) = self.codec_of(track, stream.encoding) else { return };
         let Started { rid, ssrc, layer, .. } = stream;
         let codec = known.codecs.get(index).filter(|codec| !codec.mid.is_empty());
         let layer_of = |codec: &parlor_room::TrackCodec| {

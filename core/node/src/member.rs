@@ -48,7 +48,6 @@ pub(crate) struct Member {
     /// Whether the client has ever pinged; one that never does is not expected to.
     pub(crate) pings: bool,
     pub(crate) refresh_at: Instant,
-    pub(crate) publications: BTreeMap<TrackSid, Publication>,
     pub(crate) subscriptions: BTreeMap<TrackSid, SubscriptionId>,
     /// Which encoding each subscription was negotiated to carry.
     pub(crate) carried: BTreeMap<SubscriptionId, TrackId>,
@@ -94,6 +93,8 @@ pub(crate) struct Publication {
     pub(crate) ids: Vec<TrackId>,
     /// Whether the publisher knows that somebody has subscribed.
     pub(crate) subscribed: bool,
+    /// Whether the tracks are those of another room.
+    pub(crate) is_forwarded: bool,
 }
 
 impl Member {
@@ -120,7 +121,6 @@ impl Member {
             last_signal: now.instant,
             pings: false,
             refresh_at: now.instant + TOKEN_REFRESH_INTERVAL,
-            publications: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             carried: BTreeMap::new(),
             track_settings: BTreeMap::new(),

@@ -44,6 +44,10 @@ pub struct Node {
     pub(crate) kept_dispatches: BTreeSet<String>,
     /// Whose tokens are barred that were issued before when (Unix seconds), oldest first.
     pub(crate) revoked: VecDeque<((RoomName, Identity), u64)>,
+    /// Who is seen in further rooms.
+    pub(crate) forwards: Vec<crate::forward::Forward>,
+    /// Rooms in which something has changed since likenesses last followed.
+    pub(crate) touched: BTreeSet<RoomName>,
 }
 
 impl Node {
@@ -58,6 +62,8 @@ impl Node {
             catalog: Default::default(),
             kept_dispatches: BTreeSet::new(),
             revoked: VecDeque::new(),
+            forwards: Vec::new(),
+            touched: BTreeSet::new(),
         }
     }
 
@@ -89,6 +95,7 @@ impl Node {
             self.handle_other(now, input);
         }
         self.settle_agents(now);
+        self.settle_forwards(now);
     }
 
     fn handle_other(&mut self, now: Now, input: Input) {
@@ -139,6 +146,7 @@ impl Node {
         }
         self.outside.agents.handle_timeout(now);
         self.settle_agents(now);
+        self.settle_forwards(now);
     }
 
     /// Does something in a room, with everything that follows.
@@ -156,6 +164,9 @@ impl Node {
 
     /// Files a room under its next deadline, or lets it go when it has ended.
     pub(crate) fn reschedule(&mut self, room: &RoomName) {
+        if !self.forwards.is_empty() {
+            self.touched.insert(room.clone());
+        }
         let Some(host) = self.hosts.get_mut(room) else { return };
         let due = if host.room.is_closed() { None } else { host.poll_timeout() };
         if host.scheduled != due {
@@ -179,10 +190,21 @@ impl Node {
         name: &RoomName,
         settings: RoomSettings,
     ) -> bool {
+        let shard = self.least_loaded_shard();
+        self.ensure_room_on(now, name, settings, shard)
+    }
+
+    /// The same; a new one is placed on this media thread.
+    pub(crate) fn ensure_room_on(
+        &mut self,
+        now: Now,
+        name: &RoomName,
+        settings: RoomSettings,
+        shard: ShardId,
+    ) -> bool {
         if self.hosts.contains_key(name) {
             return false;
         }
-        let shard = self.least_loaded_shard();
         let host = Host::new(&mut self.outside, now, name.clone(), settings, shard);
         self.hosts.insert(name.clone(), host);
         self.outside.agents.handle_room_created(now, name.clone());

@@ -9,8 +9,7 @@ use crate::{
 use livekit_protocol as proto;
 use parlor_model::{DisconnectReason, Identity, Now, ParticipantSid, RoomName};
 use parlor_room::{Command, ParticipantChange};
-use parlor_signal::{Claims, request, response::participant_info, token};
-use proto::signal_response::Message;
+use parlor_signal::{Claims, request, response::participant_info};
 
 /// Most participants whose tokens are barred; the oldest goes first.
 pub const REVOKED_MAX: usize = 10_000;
@@ -106,45 +105,6 @@ impl Node {
         Ok(ApiResponse::SubscriptionsUpdated(proto::UpdateSubscriptionsResponse {}))
     }
 
-    /// Sends somebody to another room: it gets a token for that room and is told to begin anew,
-    /// since each room has its own media thread.
-    pub(crate) fn move_participant(
-        &mut self,
-        now: Now,
-        request: &proto::MoveParticipantRequest,
-    ) -> Answer {
-        if request.room == request.destination_room {
-            return Err(invalid("destination room cannot be the same as source room", ""));
-        }
-        let sid = self.find(&request.room, &request.identity)?;
-        let destination = RoomName::from(&*request.destination_room);
-        let settings = self.outside.config.room.clone();
-        if self.ensure_room(now, &destination, settings) {
-            self.call_agents(now, &destination, Vec::new());
-        }
-        self.reschedule(&destination);
-        let target = self.hosts.get(&destination).ok_or_else(no_participant)?;
-        let room = self.outside.server.room_with_counts(&target.room, &target.turn_password);
-        let region = self.outside.config.region.clone();
-        let visible = target.room.participants().filter(|other| !other.info.permissions.hidden);
-        let other_participants = visible.map(|other| participant_info(other, &region)).collect();
-        let host = self.hosts.get_mut(&*request.room).ok_or_else(no_participant)?;
-        let participant = host.room.participant(&sid).map(|this| participant_info(this, &region));
-        let member = host.members.get(&sid).ok_or_else(no_participant)?;
-        let mut claims = member.claims.clone();
-        claims.video.get_or_insert_default().room = request.destination_room.clone();
-        claims.room_config = None;
-        let token = token::sign_refreshed(&claims, now.unix, &self.outside.config.api_keys);
-        let moved =
-            proto::RoomMovedResponse { room: Some(room), token, participant, other_participants };
-        host.send(&mut self.outside, &sid, Message::RoomMoved(moved));
-        if let Some(member) = host.members.get_mut(&sid) {
-            member.is_moved = true;
-        }
-        self.command(now, &request.room, Command::Leave(sid, DisconnectReason::Migration))?;
-        Ok(ApiResponse::ParticipantMoved(proto::MoveParticipantResponse {}))
-    }
-
     /// Calls a method of a participant. The answer comes when the participant has answered.
     pub(crate) fn perform_rpc(
         &mut self,
@@ -159,7 +119,8 @@ impl Node {
         if request.payload.len() > crate::rpc::RPC_PAYLOAD_BYTES_MAX {
             return Err(error(ApiErrorCode::InvalidArgument, "Request payload too large"));
         }
-        let sid = self.find(&request.room, &request.destination_identity)?;
+        let identity = Identity::from(&*request.destination_identity);
+        let sid = self.find_connected(&RoomName::from(&*request.room), &identity)?;
         let host = self.hosts.get_mut(&*request.room).ok_or_else(no_participant)?;
         host.perform_rpc(&mut self.outside, now, call, sid, request.clone());
         self.reschedule(&RoomName::from(&*request.room));

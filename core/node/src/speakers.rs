@@ -5,7 +5,7 @@ use livekit_protocol as proto;
 use parlor_model::{Now, ParticipantSid, RoomName, TrackSid, TrackSource};
 use parlor_sfu::command::TrackLevel;
 use proto::signal_response::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Loudness in a room, in eighths.
 #[derive(Debug, Default)]
@@ -22,8 +22,13 @@ impl Node {
         let mut rooms: BTreeMap<RoomName, Vec<(TrackSid, u8)>> = BTreeMap::new();
         for level in levels {
             let Some((address, track)) = self.outside.tracks.get(&level.track) else { continue };
-            let of_room = rooms.entry(address.room.clone()).or_default();
-            of_room.push((track.clone(), level.eighths));
+            let forwarded = self.forwards.iter().filter(|forward| forward.source == address.room);
+            let further = forwarded.map(|forward| &forward.destination);
+            let heard_in: BTreeSet<_> = further.chain([&address.room]).collect();
+            for room in heard_in {
+                let of_room = rooms.entry(room.clone()).or_default();
+                of_room.push((track.clone(), level.eighths));
+            }
         }
         for (room, levels) in rooms {
             self.with_host(now, &room, |host, outside| {

@@ -23,8 +23,7 @@ impl Host {
     ) {
         let address = self.address(publisher);
         let Some(known) = self.room.track(track) else { return };
-        let Some(member) = self.members.get_mut(publisher) else { return };
-        let publication = member.publications.entry(track.clone()).or_default();
+        let publication = self.tracks.entry(track.clone()).or_default();
         let is_further = !publication.ids.is_empty();
         while publication.ids.len() < known.codecs.len() {
             let id = cx.track_id();
@@ -44,13 +43,8 @@ impl Host {
     }
 
     /// The position of the codec that an encoding is of.
-    pub(crate) fn codec_of(
-        &self,
-        publisher: &ParticipantSid,
-        track: &TrackSid,
-        encoding: TrackId,
-    ) -> Option<usize> {
-        let publication = self.members.get(publisher)?.publications.get(track)?;
+    pub(crate) fn codec_of(&self, track: &TrackSid, encoding: TrackId) -> Option<usize> {
+        let publication = self.tracks.get(track)?;
         publication.ids.iter().position(|id| *id == encoding)
     }
 
@@ -58,7 +52,7 @@ impl Host {
     pub(crate) fn carried_codec(&self, subscriber: &Member, track: &Track) -> Option<usize> {
         let subscription = subscriber.subscriptions.get(&track.sid)?;
         let encoding = *subscriber.carried.get(subscription)?;
-        self.codec_of(&track.publisher, &track.sid, encoding)
+        self.codec_of(&track.sid, encoding)
     }
 
     pub(crate) fn subscribed(
@@ -69,8 +63,7 @@ impl Host {
         track: TrackSid,
     ) {
         let Some(known) = self.room.track(&track) else { return };
-        let publication =
-            self.members.get(publisher).and_then(|member| member.publications.get(&track));
+        let publication = self.tracks.get(&track);
         let Some(sources) = publication.map(|publication| sources(known, publication)) else {
             return;
         };
@@ -119,8 +112,7 @@ impl Host {
     /// that they decode.
     pub(crate) fn sources_changed(&mut self, cx: &mut Outside, track: &TrackSid) {
         let Some(known) = self.room.track(track) else { return };
-        let member = self.members.get(&known.publisher);
-        let publication = member.and_then(|member| member.publications.get(track));
+        let publication = self.tracks.get(track);
         let Some(sources) = publication.map(|publication| sources(known, publication)) else {
             return;
         };

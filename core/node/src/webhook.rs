@@ -3,7 +3,7 @@
 use crate::{host::Host, io::Output, outside::Outside};
 use livekit_protocol as proto;
 use parlor_model::{Now, ParticipantSid, TrackSid};
-use parlor_room::Event;
+use parlor_room::{Event, State};
 use parlor_signal::response::{participant_info, track_info};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +57,11 @@ impl Host {
     }
 
     fn announce_joined(&mut self, cx: &mut Outside, now: Now, sid: &ParticipantSid) {
-        let is_active = self.members.get(sid).is_some_and(|member| member.active);
+        let is_active = self.members.get(sid).map_or_else(
+            // A likeness of somebody in another room has no connection.
+            || self.room.participant(sid).is_some_and(|p| p.state == State::Active),
+            |member| member.active,
+        );
         if is_active && self.announced.joined.insert(sid.clone()) {
             self.announce_event(cx, now, "participant_joined", Some(sid), None);
         }

@@ -417,31 +417,3 @@ fn removal_bars_older_tokens() {
     let other = world.join("tw2", "alice", Options::default());
     assert_eq!(world.refused(other), None);
 }
-
-#[test]
-fn a_participant_is_moved_with_a_token_for_the_other_room() {
-    let mut world = World::new();
-    let alice = world.join_active("tw", "alice");
-    world.join_active("tw-b", "bob");
-    let request = |to: &str| {
-        let (room, identity, destination_room) = ("tw".into(), "alice".into(), to.into());
-        ApiRequest::MoveParticipant(proto::MoveParticipantRequest {
-            room,
-            identity,
-            destination_room,
-        })
-    };
-    let grant =
-        |to: &str| admin("tw").map(|grant| VideoGrant { destination_room: to.into(), ..grant });
-    assert_eq!(code(world.call(admin("tw"), request("tw-b"))).0, ApiErrorCode::Unauthenticated);
-    let same = world.call(grant("tw"), request("tw")).unwrap_err();
-    assert_eq!(same.message, "destination room cannot be the same as source room ");
-    world.call(grant("tw-b"), request("tw-b")).unwrap();
-    let [.., Message::RoomMoved(moved), Message::Leave(leave)] = world.said(alice) else {
-        panic!("{:#?}", world.said(alice))
-    };
-    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
-    assert_eq!(moved.room.as_ref().unwrap().name, "tw-b");
-    assert_eq!(moved.other_participants[0].identity, "bob");
-    assert!(!moved.token.is_empty());
-}

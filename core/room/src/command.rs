@@ -1,6 +1,6 @@
 //! What can be asked of a room, how it refuses, and what it tells.
 
-use crate::{DataTrack, NewParticipant, NewTrack, SubscriptionPolicy};
+use crate::{DataTrack, NewParticipant, NewTrack, Participant, SubscriptionPolicy};
 use parlor_model::{Codec, DisconnectReason, ParticipantSid, Permissions, Rid, Ssrc, TrackSid};
 use std::collections::BTreeMap;
 
@@ -149,6 +149,20 @@ pub enum Command {
         participant: ParticipantSid,
         /// What.
         change: Box<ParticipantChange>,
+    },
+    /// A participant shows what somebody in another room shows of itself, with its tracks.
+    Mirror {
+        /// Who shows it.
+        participant: ParticipantSid,
+        /// Whom it follows.
+        source: Box<Participant>,
+    },
+    /// A participant has come from another room with what it published there.
+    Adopt {
+        /// Who it is here.
+        participant: ParticipantSid,
+        /// What it was there.
+        from: Box<Participant>,
     },
     /// The room's metadata changes.
     SetMetadata(String),

@@ -36,6 +36,7 @@
 mod command;
 mod data_track;
 mod demand;
+mod elsewhere;
 mod life;
 mod participant;
 mod publish;
@@ -328,6 +329,8 @@ impl Room {
             Command::UpdateParticipant { participant, change } => {
                 self.update_participant(now, &participant, *change)?;
             }
+            Command::Mirror { participant, source } => self.mirror(now, &participant, *source)?,
+            Command::Adopt { participant, from } => self.adopt(now, &participant, *from)?,
             Command::SetMetadata(metadata) => {
                 self.settings.metadata = metadata;
                 self.events.push_back(Event::RoomUpdated);

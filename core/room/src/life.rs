@@ -44,7 +44,12 @@ impl Room {
         self.advance(now, sid, State::Active)
     }
 
-    fn advance(&mut self, now: Now, sid: &ParticipantSid, state: State) -> Result<(), Refusal> {
+    pub(crate) fn advance(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        state: State,
+    ) -> Result<(), Refusal> {
         let participant = self.member_mut(sid)?;
         if participant.state >= state {
             return Ok(());

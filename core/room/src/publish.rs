@@ -79,7 +79,18 @@ impl Room {
             return Ok(());
         }
         known.published_unix_micros = Some(now.unix.as_micros() as i64);
-        let publisher = self.member_mut(participant)?;
+        self.tell_published(now, participant, track);
+        Ok(())
+    }
+
+    /// A track can be seen and subscribed to from now on.
+    pub(crate) fn tell_published(
+        &mut self,
+        now: Now,
+        participant: &ParticipantSid,
+        track: &TrackSid,
+    ) {
+        let Some(publisher) = self.participants.get_mut(participant) else { return };
         publisher.version += 1;
         if !publisher.is_publisher {
             publisher.is_publisher = true;
@@ -92,7 +103,6 @@ impl Room {
             track: track.clone(),
         });
         self.resolve_track(&participant, &track);
-        Ok(())
     }
 
     /// Tells of a change of a published track; a pending one is nobody's business yet.

@@ -87,6 +87,11 @@ impl Client {
         matches!(self.sdk, Sdk::Js | Sdk::ReactNative)
     }
 
+    /// Whether it can be moved to another room with its connection (`room_moved`).
+    pub fn knows_moves(&self) -> bool {
+        self.protocol >= 16
+    }
+
     /// Whether `leave` can tell it to resume.
     pub fn knows_leave_action(&self) -> bool {
         self.protocol >= 13

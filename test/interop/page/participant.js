@@ -64,6 +64,7 @@ function watch(plain) {
   room.on(RoomEvent.Reconnecting, () => log("reconnecting"));
   room.on(RoomEvent.Reconnected, () => log("reconnected"));
   room.on(RoomEvent.Disconnected, (reason) => log("disconnected", { reason: livekit.DisconnectReason[reason] }));
+  room.on(RoomEvent.Moved, (name) => log("moved", { name }));
   room.on(RoomEvent.EncryptionError, (error) => log("encryptionError", { message: error.message }));
   room.on(RoomEvent.DataReceived, (payload, participant, kind, topic) => {
     received.data.push({

@@ -5,7 +5,7 @@ mod pair;
 mod single;
 
 use crate::{
-    outside::Outside,
+    outside::{Address, Outside},
     peer::{Peer, PeerSettings},
 };
 use livekit_protocol::{SessionDescription, SignalTarget, signal_response::Message};
@@ -78,6 +78,15 @@ impl Connection {
             Self::Pair(pair) => (&pair.publisher, Some(&pair.subscriber.peer)),
         };
         offered.peer.iter().chain(subscriber)
+    }
+
+    /// The participant is somebody else now, in another room.
+    pub(crate) fn set_address(&mut self, address: Address) {
+        let offered = match self {
+            Self::Single(single) => &mut single.offered,
+            Self::Pair(pair) => &mut pair.publisher,
+        };
+        offered.settings.address = address;
     }
 
     pub(crate) fn peer_mut(&mut self, id: PeerId) -> Option<&mut Peer> {

@@ -188,6 +188,9 @@ impl Route {
                 ("UpdateSubscriptionsResponse", message.encode_to_vec())
             }
             ApiResponse::RpcPerformed(message) => ("PerformRpcResponse", message.encode_to_vec()),
+            ApiResponse::ParticipantForwarded(message) => {
+                ("ForwardParticipantResponse", message.encode_to_vec())
+            }
             ApiResponse::ParticipantMoved(message) => {
                 ("MoveParticipantResponse", message.encode_to_vec())
             }
