@@ -427,6 +427,7 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
         rtmp_base_url: ingress.rtmp_base_url.clone(),
         whip_base_url: ingress.whip_base_url.clone(),
     });
+    node.configure_agents(config.agents.target_load);
     Ok((workers, node))
 }
 

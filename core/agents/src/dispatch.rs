@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+/// How long jobs for a participant wait for it to come back after a restart.
+pub const PARTICIPANT_RETURN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most dispatches of one room.
 pub const DISPATCHES_MAX: usize = 1_000;
 
@@ -67,14 +69,29 @@ type Call = (String, JobKind, Option<ParticipantSid>, String);
 pub(crate) struct RoomAgents {
     /// Oldest first.
     pub(crate) dispatches: Vec<Dispatch>,
-    /// Who may have agents of its own, and whether it publishes.
-    present: BTreeMap<ParticipantSid, bool>,
+    /// Who may have agents of its own.
+    present: BTreeMap<ParticipantSid, Present>,
+    /// Jobs from before a restart for whoever bears this identity, once it is back.
+    returning: BTreeSet<(Identity, u64)>,
     /// What has been called for.
     calls: BTreeMap<Call, u64>,
     /// The agents that were assigned, by identity.
     pub(crate) agents: BTreeMap<Identity, u64>,
     /// Agents that have to leave.
     leaving: BTreeSet<Identity>,
+}
+
+impl RoomAgents {
+    /// Whether whom a job is for has not come back after a restart yet.
+    pub(crate) fn awaits_participant_of(&self, number: u64) -> bool {
+        self.returning.iter().any(|(_, awaited)| *awaited == number)
+    }
+}
+
+#[derive(Debug)]
+struct Present {
+    identity: Identity,
+    publishes: bool,
 }
 
 impl Agents {
@@ -110,8 +127,9 @@ impl Agents {
         Ok(())
     }
 
-    /// A dispatch that outlived a restart, with its jobs for the room. Their workers may come
-    /// back ([`crate::RETURN_TIMEOUT`]).
+    /// A dispatch that outlived a restart, with its jobs. Their workers may come back
+    /// ([`crate::RETURN_TIMEOUT`]). A job for a participant names its identity, and waits for it
+    /// ([`PARTICIPANT_RETURN_TIMEOUT`]).
     pub fn restore_dispatch(
         &mut self,
         now: Now,
@@ -121,11 +139,12 @@ impl Agents {
         let room = self.rooms.get_mut(&dispatch.room).ok_or(DispatchError::NotFound)?;
         let (name, id) = (dispatch.room.clone(), dispatch.id.clone());
         room.dispatches.push(dispatch);
-        for mut job in jobs.into_iter().filter(|job| job.kind == JobKind::Room) {
+        for mut job in jobs {
             let ended = job.status.is_end();
             job.dispatch = Some(id.clone());
             job.room = name.clone();
-            let call = (id.clone(), job.kind, None, job.namespace.clone());
+            let whom = job.participant_identity.clone();
+            let call = (id.clone(), job.kind, job.participant.clone(), job.namespace.clone());
             let identity = job.identity.clone();
             let has_run = job.status == JobStatus::Running && !identity.as_str().is_empty();
             if ended {
@@ -145,9 +164,52 @@ impl Agents {
                 if has_run {
                     room.agents.insert(identity, number);
                 }
+                if let Some(whom) = whom.filter(|_| !ended) {
+                    room.returning.insert((whom, number));
+                    self.waiting.remove(&number);
+                    let due = now.instant + PARTICIPANT_RETURN_TIMEOUT;
+                    self.timers.insert((due, Timer::Return(name.clone(), number)));
+                }
             }
         }
         Ok(())
+    }
+
+    /// A participant for whom there were jobs before a restart is back, under another sid. A job
+    /// that nobody has is offered; one whose worker is awaited goes on waiting for that.
+    fn take_back(&mut self, now: Now, name: &RoomName, sid: &ParticipantSid) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let Some(back) = room.present.get(sid) else { return };
+        let is_due = |number: &u64| {
+            let kind = self.jobs.get(number).map(|job| job.kind);
+            kind == Some(JobKind::Participant) || back.publishes
+        };
+        let due = room.returning.iter().filter(|(whom, n)| *whom == back.identity && is_due(n));
+        for (whom, number) in due.cloned().collect::<Vec<_>>() {
+            room.returning.remove(&(whom, number));
+            let Some(job) = self.jobs.get_mut(&number) else { continue };
+            job.participant = Some(sid.clone());
+            let call =
+                room.calls.iter().find(|(_, of)| **of == number).map(|(call, _)| call.clone());
+            if let Some(call) = call {
+                room.calls.remove(&call);
+                room.calls.insert((call.0, call.1, Some(sid.clone()), call.3), number);
+            }
+            if job.stage == Stage::Waiting {
+                self.waiting.insert(number);
+            }
+        }
+        self.offer_all(now);
+    }
+
+    /// Whom a job was for has not come back.
+    pub(crate) fn return_timed_out(&mut self, now: Now, name: &RoomName, number: u64) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let before = room.returning.len();
+        room.returning.retain(|(_, awaited)| *awaited != number);
+        if room.returning.len() < before {
+            self.terminate(now, number);
+        }
     }
 
     /// A dispatch is taken back: its jobs end, and their agents have [`LEAVE_TIMEOUT`] to leave.
@@ -200,17 +262,25 @@ impl Agents {
     }
 
     /// Somebody who may have agents is in the room.
-    pub fn handle_joined(&mut self, now: Now, room: &RoomName, sid: ParticipantSid) {
+    pub fn handle_joined(
+        &mut self,
+        now: Now,
+        room: &RoomName,
+        sid: ParticipantSid,
+        identity: Identity,
+    ) {
         let Some(known) = self.rooms.get_mut(room) else { return };
-        known.present.insert(sid, false);
+        known.present.insert(sid.clone(), Present { identity, publishes: false });
+        self.take_back(now, room, &sid);
         self.call(now, room);
     }
 
     /// It publishes its first track.
     pub fn handle_published(&mut self, now: Now, room: &RoomName, sid: &ParticipantSid) {
         let Some(known) = self.rooms.get_mut(room) else { return };
-        let Some(publishes) = known.present.get_mut(sid) else { return };
-        if !std::mem::replace(publishes, true) {
+        let Some(present) = known.present.get_mut(sid) else { return };
+        if !std::mem::replace(&mut present.publishes, true) {
+            self.take_back(now, room, sid);
             self.call(now, room);
         }
     }
@@ -282,7 +352,7 @@ impl Agents {
                     JobKind::Room => vec![call(None)],
                     JobKind::Participant => room.present.keys().map(|s| call(Some(s))).collect(),
                     JobKind::Publisher => {
-                        let publishers = room.present.iter().filter(|(_, publishes)| **publishes);
+                        let publishers = room.present.iter().filter(|(_, known)| known.publishes);
                         publishers.map(|(sid, _)| call(Some(sid))).collect()
                     }
                 };
@@ -294,6 +364,9 @@ impl Agents {
             let (dispatch, kind, participant, namespace) = call.clone();
             let mut job = Job::new(self.job_id(), name.clone(), kind);
             (job.dispatch, job.participant) = (Some(dispatch), participant);
+            let whom =
+                job.participant.as_ref().and_then(|sid| self.rooms.get(name)?.present.get(sid));
+            job.participant_identity = whom.map(|known| known.identity.clone());
             (job.namespace, job.agent_name) = (namespace, agent_name);
             let number = self.insert_job(now, job);
             if let Some(room) = self.rooms.get_mut(name) {

@@ -77,6 +77,8 @@ pub struct Job {
     pub kind: JobKind,
     /// Whom it is for, unless it is for the room.
     pub participant: Option<ParticipantSid>,
+    /// Its identity, by which it is known after a restart.
+    pub participant_identity: Option<Identity>,
     /// Name of the agent; empty for those that come without being called.
     pub agent_name: String,
     /// The namespace of the workers that may have it.
@@ -116,6 +118,7 @@ impl Job {
             room,
             kind,
             participant: None,
+            participant_identity: None,
             agent_name: String::new(),
             namespace: String::new(),
             status: JobStatus::Pending,
@@ -195,6 +198,10 @@ impl Agents {
         job.status = JobStatus::Pending;
         job.is_present = false;
         job.worker_id.clear();
+        let room = self.rooms.get(&job.room);
+        if room.is_some_and(|room| room.awaits_participant_of(number)) {
+            return self.changed(now, number);
+        }
         self.waiting.insert(number);
         self.changed(now, number);
         self.offer(now, number);

@@ -45,7 +45,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use dispatch::{DISPATCHES_MAX, Dispatch, DispatchError};
+pub use dispatch::{DISPATCHES_MAX, Dispatch, DispatchError, PARTICIPANT_RETURN_TIMEOUT};
 pub use job::{Job, JobKind, JobStatus, Stage};
 pub use worker::{Answer, DEPLOYMENT_BYTES_MAX, OFFERS_MAX, Registration, WorkerKey};
 
@@ -156,6 +156,7 @@ pub struct Agents {
     jobs: BTreeMap<u64, Job>,
     by_id: BTreeMap<String, u64>,
     next_job: u64,
+    target_load: Option<f32>,
     /// Jobs that nobody has.
     waiting: BTreeSet<u64>,
     /// What time may bring; entries that no longer hold are passed over.
@@ -176,6 +177,7 @@ impl Agents {
             jobs: BTreeMap::new(),
             by_id: BTreeMap::new(),
             next_job: 0,
+            target_load: None,
             waiting: BTreeSet::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),

@@ -160,7 +160,7 @@ fn agents_for_participants_and_publishers_come_and_go_with_them() {
     let of_publishers = world.worker(2, |known| known.kind = JobKind::Publisher);
     world.dispatch("AD_1", |_| {});
     assert_eq!(world.offers(), []);
-    world.agents.handle_joined(world.now, &room, ann.clone());
+    world.agents.handle_joined(world.now, &room, ann.clone(), "ann".into());
     let (worker, first) = world.offer();
     assert_eq!((worker, &world.job(&first).participant), (of_participants, &Some(ann.clone())));
     world.accept(of_participants, &first);
@@ -179,6 +179,18 @@ fn agents_for_participants_and_publishers_come_and_go_with_them() {
         (world.job(&first).status, world.job(&second).stage),
         (JobStatus::Success, Stage::Ended)
     );
+}
+
+#[test]
+fn a_worker_at_the_target_load_is_not_asked() {
+    let mut world = World::new();
+    world.agents.set_target_load(Some(0.7));
+    let worker = world.worker(1, |_| {});
+    world.agents.handle_worker_status(world.now, worker, Some(true), 0.7);
+    world.dispatch("AD_1", |_| {});
+    assert_eq!(world.offers(), []);
+    world.agents.handle_worker_status(world.now, worker, None, 0.69);
+    assert_eq!(world.offer().0, worker);
 }
 
 #[test]
@@ -477,7 +489,7 @@ fn dispatches_and_ended_jobs_are_bounded() {
     world.dispatch("AD_1", |_| {});
     for number in 0..ENDED_JOBS_MAX + 5 {
         let sid = ParticipantSid::from(format!("PA_{number}"));
-        world.agents.handle_joined(world.now, &room, sid.clone());
+        world.agents.handle_joined(world.now, &room, sid.clone(), sid.as_str().into());
         let (_, job) = world.offer();
         world.accept(worker, &job);
         world.agents.handle_left(world.now, &room, &sid);

@@ -13,6 +13,8 @@ pub(crate) enum Timer {
     Job(u64),
     /// An agent had to leave.
     Leave(RoomName, Identity),
+    /// Whom a job is for had to come back after a restart.
+    Return(RoomName, u64),
 }
 
 impl Agents {
@@ -31,6 +33,7 @@ impl Agents {
                 Timer::Register(worker) => self.register_timed_out(now, worker),
                 Timer::Job(number) => self.job_timed_out(now, number),
                 Timer::Leave(room, identity) => self.leave_timed_out(room, identity),
+                Timer::Return(room, number) => self.return_timed_out(now, &room, number),
             }
         }
     }
@@ -44,7 +47,7 @@ impl Agents {
                 }
                 self.refused(now, number, worker);
             }
-            Stage::Waiting => self.offer(now, number),
+            Stage::Waiting if self.waiting.contains(&number) => self.offer(now, number),
             Stage::Orphaned { due: Some(due) } if due <= now.instant => {
                 if job.is_present {
                     job.stage = Stage::Orphaned { due: None };

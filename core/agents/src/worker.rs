@@ -143,6 +143,12 @@ impl Agents {
         }
     }
 
+    /// Workers with this load, 0 to 1, or more are asked for no job; their own word alone counts
+    /// where it is `None` (LiveKit's `agents.target_load`).
+    pub fn set_target_load(&mut self, target: Option<f32>) {
+        self.target_load = target;
+    }
+
     /// A worker wants a job of its own, for a test of the agent.
     pub fn handle_simulate(
         &mut self,
@@ -210,6 +216,7 @@ impl Agents {
         let deployment = self.dispatch_of(job).map_or("", |dispatch| &dispatch.deployment);
         let eligible = self.workers.iter().filter(|(key, worker)| {
             worker.available
+                && self.target_load.is_none_or(|target| worker.load < target)
                 && worker.offers < OFFERS_MAX
                 && job.may_be_asked(**key, now)
                 && worker.registration.as_ref().is_some_and(|registration| {

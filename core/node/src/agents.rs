@@ -151,6 +151,11 @@ impl Node {
         self.outside.outputs.push_back(Output::Frame { session, frame });
     }
 
+    /// Workers with this load, 0 to 1, or more are asked for no job (`agents.target_load`).
+    pub fn configure_agents(&mut self, target_load: Option<f32>) {
+        self.outside.agents.set_target_load(target_load);
+    }
+
     /// Carries out what the rules about agents have decided.
     pub(crate) fn settle_agents(&mut self, now: Now) {
         while let Some(event) = self.outside.agents.poll_event() {
@@ -220,6 +225,13 @@ impl Node {
         };
         let participant = job.participant.as_ref();
         let participant = participant.and_then(|sid| host?.room.participant(sid));
+        let participant = participant.map(|known| participant_info(known, &cx.config.region));
+        // Of who has not come back after a restart no more is known.
+        let participant = participant.or_else(|| {
+            let (sid, identity) = (job.participant.as_ref()?, job.participant_identity.as_ref()?);
+            let (sid, identity) = (sid.to_string(), identity.to_string());
+            Some(proto::ParticipantInfo { sid, identity, ..Default::default() })
+        });
         let dispatch = cx.agents.dispatch_of(job);
         let state = proto::JobState {
             status: match job.status {
@@ -248,7 +260,7 @@ impl Node {
             }
             .into(),
             room: Some(room),
-            participant: participant.map(|known| participant_info(known, &cx.config.region)),
+            participant,
             namespace: job.namespace.clone(),
             metadata: dispatch.map_or(String::new(), |dispatch| dispatch.metadata.clone()),
             agent_name: job.agent_name.clone(),
@@ -438,7 +450,7 @@ fn refusal(why: DispatchError) -> crate::api::ApiError {
     error(code, &why.to_string())
 }
 
-fn kind_of(kind: proto::JobType) -> JobKind {
+pub(crate) fn kind_of(kind: proto::JobType) -> JobKind {
     match kind {
         proto::JobType::JtRoom => JobKind::Room,
         proto::JobType::JtPublisher => JobKind::Publisher,
@@ -463,7 +475,8 @@ impl crate::host::Host {
         if participant.is_dependent() {
             cx.agents.handle_agent_joined(room, &participant.info.identity);
         } else {
-            cx.agents.handle_joined(now, room, sid.clone());
+            let identity = participant.info.identity.clone();
+            cx.agents.handle_joined(now, room, sid.clone(), identity);
         }
     }
 

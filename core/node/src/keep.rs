@@ -9,7 +9,7 @@ use crate::{
     rooms::room_settings,
 };
 use livekit_protocol as proto;
-use parlor_agents::{Dispatch, Job, JobKind, JobStatus};
+use parlor_agents::{Dispatch, Job, JobStatus};
 use parlor_catalog::{CatalogError, Change, Request};
 use parlor_model::{Now, RoomName};
 use parlor_room::{Room, RoomSettings};
@@ -66,10 +66,13 @@ impl Node {
         let Ok(kept) = serde_json::from_slice::<proto::AgentDispatch>(value) else { return false };
         let state = kept.state.clone().unwrap_or_default();
         let nanoseconds = |time: i64| Duration::from_nanos(time.try_into().unwrap_or(0));
-        let jobs = state.jobs.iter().filter(|job| job.r#type() == proto::JobType::JtRoom);
-        let jobs = jobs.map(|job| {
+        let jobs = state.jobs.iter().map(|job| {
             let state = job.state.clone().unwrap_or_default();
-            let mut restored = Job::new(job.id.clone(), kept.room.as_str().into(), JobKind::Room);
+            let kind = crate::agents::kind_of(job.r#type());
+            let mut restored = Job::new(job.id.clone(), kept.room.as_str().into(), kind);
+            restored.participant = job.participant.as_ref().map(|p| p.sid.as_str().into());
+            let identity = job.participant.as_ref().map(|p| p.identity.as_str().into());
+            restored.participant_identity = identity;
             restored.agent_name = job.agent_name.clone();
             #[allow(deprecated)]
             {

@@ -189,6 +189,107 @@ fn dispatches_are_there_again_and_a_worker_that_returns_keeps_its_job() {
     );
 }
 
+/// A worker for participants that has said something, and what it was told.
+fn worker_of(
+    world: &mut World,
+    kind: proto::JobType,
+    says: Option<Said>,
+) -> (SessionId, Vec<Told>) {
+    let worker = world.worker();
+    let register = proto::RegisterWorkerRequest {
+        agent_name: "helper".into(),
+        r#type: kind.into(),
+        ..Default::default()
+    };
+    world.worker_says(worker, Said::Register(register));
+    world.worker_heard(worker);
+    if let Some(says) = says {
+        world.worker_says(worker, says);
+    }
+    let heard = world.worker_heard(worker);
+    (worker, heard)
+}
+
+fn jobs(world: &mut World) -> Vec<proto::Job> {
+    let all = dispatches(world);
+    let named = all.into_iter().find(|known| known.agent_name == "helper").unwrap();
+    named.state.unwrap().jobs
+}
+
+fn publish(world: &mut World, session: SessionId) {
+    use proto::signal_request::Message as Request;
+    let add = proto::AddTrackRequest { cid: "mic".into(), ..Default::default() };
+    world.request(session, Request::AddTrack(add));
+    world.request(session, Request::Offer(world::offer_with(2, &["mic"])));
+}
+
+#[test]
+fn jobs_for_participants_wait_for_them_after_a_restart() {
+    for kind in [proto::JobType::JtParticipant, proto::JobType::JtPublisher] {
+        let come = |world: &mut World| {
+            let alice = world.join_active("kept", "alice");
+            publish(world, alice);
+            world.sid_of(alice)
+        };
+        let mut world = World::new();
+        let call = proto::CreateAgentDispatchRequest {
+            room: "kept".into(),
+            agent_name: "helper".into(),
+            ..Default::default()
+        };
+        ask(&mut world, ApiRequest::CreateDispatch(call));
+        let (first, _) = worker_of(&mut world, kind, None);
+        come(&mut world);
+        let heard = world.worker_heard(first);
+        let [Told::Availability(offer)] = &heard[..] else { panic!("{heard:?}") };
+        let job = offer.job.clone().unwrap().id;
+        let accept = proto::AvailabilityResponse {
+            job_id: job.clone(),
+            available: true,
+            participant_identity: "agent".into(),
+            ..Default::default()
+        };
+        world.worker_says(first, Said::Availability(accept));
+
+        // Its worker is back before its participant: nothing is asked for twice.
+        let mut world = world.restarted();
+        assert_eq!(jobs(&mut world)[0].participant.as_ref().unwrap().identity, "alice");
+        let migrate = proto::MigrateJobRequest { job_ids: vec![job.clone()] };
+        let (back, heard) = worker_of(&mut world, kind, Some(Said::MigrateJob(migrate)));
+        assert!(heard.is_empty(), "{heard:?}");
+        let sid = come(&mut world);
+        world.pass(Duration::from_secs(100));
+        assert!(world.worker_heard(back).is_empty());
+        let known = jobs(&mut world);
+        assert_eq!((known.len(), &known[0].id), (1, &job));
+        assert_eq!(known[0].participant.as_ref().unwrap().sid, sid);
+
+        // Its worker is not: another is asked, but only once the participant is there.
+        let mut world = world.restarted();
+        let (other, _) = worker_of(&mut world, kind, None);
+        world.pass(Duration::from_secs(20));
+        assert!(world.worker_heard(other).is_empty());
+        let sid = come(&mut world);
+        let heard = world.worker_heard(other);
+        let [Told::Availability(offer)] = &heard[..] else { panic!("{heard:?}") };
+        let offered = offer.job.clone().unwrap();
+        assert_eq!((&offered.id, &offered.participant.unwrap().sid), (&job, &sid));
+
+        // Nobody comes back: it is over, and for who comes later there is another.
+        let mut world = world.restarted();
+        world.join_active("kept", "bob");
+        world.pass(Duration::from_secs(61));
+        let ended = jobs(&mut world).into_iter().find(|known| known.id == job).unwrap();
+        assert_eq!(ended.state.unwrap().status(), proto::JobStatus::JsSuccess);
+        let (other, _) = worker_of(&mut world, kind, None);
+        world.worker_heard(other);
+        come(&mut world);
+        let heard = world.worker_heard(other);
+        let [Told::Availability(offer)] = &heard[..] else { panic!("{heard:?}") };
+        assert_ne!(offer.job.as_ref().unwrap().id, job);
+    }
+}
+
 #[test]
 fn the_catalog_is_there_again_and_needs_its_grants() {
     let mut world = World::new();

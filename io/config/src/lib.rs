@@ -30,8 +30,8 @@ mod source;
 pub use network::{IpNetwork, IpNetworkError};
 pub use port_range::{PortRange, PortRangeError};
 pub use sections::{
-    EnabledCodec, Filter, Ingress, Limit, Logging, PlayoutDelay, PresetAgent, Prometheus, Room,
-    RoomPreset, Rtc, Storage, TurnServer, Webhook, WebhookFilter, WebhookQueue,
+    Agents, EnabledCodec, Filter, Ingress, Limit, Logging, PlayoutDelay, PresetAgent, Prometheus,
+    Room, RoomPreset, Rtc, Storage, TurnServer, Webhook, WebhookFilter, WebhookQueue,
 };
 pub use source::{Remark, Source};
 
@@ -87,6 +87,8 @@ pub struct Config {
     pub ingress: Ingress,
     /// Bounds.
     pub limit: Limit,
+    /// Agent workers.
+    pub agents: Agents,
     /// Whether participants may publish data tracks.
     pub enable_data_tracks: bool,
     /// Whether participants may store data for others to get.
@@ -112,6 +114,7 @@ impl Default for Config {
             webhook: Webhook::default(),
             ingress: Ingress::default(),
             limit: Limit::default(),
+            agents: Agents::default(),
             enable_data_tracks: true,
             enable_participant_data_blob: false,
         }

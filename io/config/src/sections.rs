@@ -292,6 +292,14 @@ impl Room {
     }
 }
 
+/// `agents`.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Agents {
+    /// Workers with this load, 0 to 1, or more are asked for no job; unset: their word counts.
+    pub target_load: Option<f32>,
+}
+
 /// One of `room.enabled_codecs`.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct EnabledCodec {
