@@ -46,6 +46,9 @@ pub struct RoomRules {
     pub data_tracks: bool,
     /// Whether webhooks about tracks carry the whole room and participant.
     pub full_room_in_webhooks: bool,
+    /// Whether rooms that the API has made are there again at the next start. Their end with the
+    /// server is announced to nobody then.
+    pub rooms_return: bool,
 }
 
 impl Default for RoomRules {
@@ -55,6 +58,7 @@ impl Default for RoomRules {
             presets: BTreeMap::new(),
             data_tracks: true,
             full_room_in_webhooks: false,
+            rooms_return: false,
         }
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) turn_password: String,
     /// Whether it outlives the process.
     pub(crate) is_kept: bool,
+    /// Whether it ends with the server only, and is there again at the next start.
+    pub(crate) returns: bool,
     pub(crate) nonces: VecDeque<Vec<u8>>,
     pub(crate) sif_trailer: Vec<u8>,
     pub(crate) sent_data: SentData,
@@ -93,6 +95,7 @@ impl Host {
             members: BTreeMap::new(),
             turn_password,
             is_kept: false,
+            returns: false,
             nonces: VecDeque::new(),
             sif_trailer: cx.secret(SIF_TRAILER_LENGTH).into_bytes(),
             announced: Default::default(),

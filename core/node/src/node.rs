@@ -9,10 +9,10 @@ use crate::{
     resume::Resumed,
 };
 use livekit_protocol as proto;
-use parlor_model::{DisconnectReason, Identity, PeerId, RoomName, ShardId};
+use parlor_model::{DataChannel, DisconnectReason, Identity, PeerId, RoomName, ShardId};
 use parlor_room::{Command, RoomSettings};
 use parlor_sfu::command::MediaEvent;
-use parlor_signal::{ConnectRequest, frame, request, response};
+use parlor_signal::{ConnectRequest, data, frame, request, response};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Instant,
@@ -329,6 +329,13 @@ impl Node {
                     host.handle_data(outside, now, &participant, channel, data);
                 });
             }
+            MediaEvent::UnlabelledData { peer, data } => {
+                let Some(Address { room, participant }) = of_peer(self, peer) else { return };
+                self.with_host(now, &room, |host, outside| {
+                    let (channel, data) = (DataChannel::Reliable, data::of_user(data.into()));
+                    host.handle_data(outside, now, &participant, channel, data);
+                });
+            }
             MediaEvent::StreamPaused { peer, subscription, paused } => {
                 self.stream_paused(now, peer, subscription, paused);
             }
@@ -351,7 +358,8 @@ impl Node {
         self.close_workers();
         let rooms: Vec<_> = self.hosts.keys().cloned().collect();
         for room in rooms {
-            self.with_host(now, &room, |host, _| {
+            self.with_host(now, &room, |host, outside| {
+                host.returns = host.is_kept && outside.config.room_rules.rooms_return;
                 host.apply(now, Command::Close(DisconnectReason::ServerShutdown));
             });
         }

@@ -4,6 +4,7 @@ use crate::{host::Host, outside::Outside, resume::SimulatedDrop};
 use livekit_protocol as proto;
 use parlor_model::{DisconnectReason, Now, ParticipantSid};
 use parlor_room::Command;
+use parlor_sfu::command::MediaCommand;
 use proto::{signal_response::Message, simulate_scenario::Scenario};
 use std::time::Duration;
 
@@ -44,8 +45,12 @@ impl Host {
                 let protocol = proto::CandidateProtocol::try_from(protocol);
                 return self.switch_protocol(cx, now, sid, protocol.unwrap_or_default());
             }
-            // The estimate belongs to the packet path.
-            Some(Scenario::SubscriberBandwidth(_)) | None => return,
+            Some(Scenario::SubscriberBandwidth(bps)) => {
+                let Some(peer) = member.connection.receiving() else { return };
+                let bps = u64::try_from(bps).ok().filter(|bps| *bps > 0);
+                return cx.command(self.shard, MediaCommand::LimitPeer { peer: peer.id, bps });
+            }
+            None => return,
         };
         member.leaves_silently = silently;
         self.apply(now, Command::Leave(sid.clone(), reason));

@@ -51,6 +51,7 @@ impl Host {
                 };
                 self.announce_event(cx, now, event, Some(participant), None);
             }
+            Event::Closed if self.returns => {}
             Event::Closed => self.announce_event(cx, now, "room_finished", None, None),
             _ => {}
         }

@@ -226,3 +226,36 @@ fn red_goes_to_who_takes_it_and_the_opus_within_to_the_others() {
     assert_eq!(sent(&world, world.peer_of("bob")), Some((track, Codec::Red)));
     assert_eq!(sent(&world, world.peer_of("carol")), Some((track, Codec::Opus)));
 }
+
+#[test]
+fn who_decodes_none_of_the_codecs_is_told_so_once() {
+    let mut world = World::new();
+    let alice = join(&mut world, "alice", BOTH);
+    let add = proto::AddTrackRequest {
+        cid: "first".into(),
+        r#type: proto::TrackType::Video.into(),
+        simulcast_codecs: vec![codec("vp8", "first")],
+        ..Default::default()
+    };
+    world.request(alice, Request::AddTrack(add));
+    world.request(alice, Request::Offer(offer_of_videos(2, BOTH, &["first"])));
+    let track = encodings(&world, world.peer_of("alice"))[0];
+    started(&mut world, track, 40);
+    let carol = join(&mut world, "carol", "video H264");
+    let dave = join(&mut world, "dave", "video VP8");
+    let refusals = |world: &World, session: SessionId| -> Vec<proto::SubscriptionError> {
+        let said = world.said(session).iter();
+        let refused = said.filter_map(|message| match message {
+            Message::SubscriptionResponse(response) => Some(response.err()),
+            _ => None,
+        });
+        refused.collect()
+    };
+    for id in 2..5 {
+        world.request(carol, Request::Offer(offer_of_videos(id, "video H264", &[])));
+    }
+    assert_eq!(refusals(&world, carol), [proto::SubscriptionError::SeCodecUnsupported]);
+    assert_eq!(refusals(&world, dave), []);
+    assert_eq!(sent(&world, world.peer_of("dave")), Some((track, Codec::Vp8)));
+    assert_eq!(sent(&world, world.peer_of("carol")), None);
+}

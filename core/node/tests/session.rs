@@ -488,3 +488,42 @@ fn the_same_seed_says_the_same() {
     };
     assert_eq!(play(), play());
 }
+
+#[test]
+fn bytes_on_a_channel_of_another_name_reach_everybody_as_user_packets() {
+    let mut world = World::new();
+    let alice = world.join_active("room", "alice");
+    world.join_active("room", "bob");
+    let (from, to) = (world.peer_of("alice"), world.peer_of("bob"));
+    let channel = parlor_model::DataChannel::Reliable;
+    world.media(MediaEvent::ChannelOpen { peer: to, channel });
+    world.commands.clear();
+    world.media(MediaEvent::UnlabelledData { peer: from, data: Bytes::from_static(b"raw") });
+    let [MediaCommand::SendData { channel: on, data, peers }] = &world.commands[..] else {
+        panic!("{:?}", world.commands)
+    };
+    assert_eq!((*on, &peers[..]), (channel, &[to][..]));
+    let packet = proto::DataPacket::decode(data.clone()).unwrap();
+    let Some(proto::data_packet::Value::User(user)) = packet.value else { panic!() };
+    assert_eq!(
+        (user.payload.as_slice(), packet.participant_identity.as_str()),
+        (&b"raw"[..], "alice")
+    );
+    assert_eq!(packet.participant_sid, world.sid_of(alice));
+}
+
+#[test]
+fn a_simulated_bandwidth_limits_what_the_client_is_sent() {
+    use proto::simulate_scenario::Scenario;
+    for pair in [false, true] {
+        let mut world = World::new();
+        let alice = world.join("room", "alice", Options { pair, ..Options::default() });
+        for (asked, limit) in [(50_000, Some(50_000)), (0, None), (-1, None)] {
+            let scenario = Some(Scenario::SubscriberBandwidth(asked));
+            world.request(alice, Request::Simulate(proto::SimulateScenario { scenario }));
+            let last = world.commands.last();
+            let Some(MediaCommand::LimitPeer { peer, bps }) = last else { panic!("{last:?}") };
+            assert_eq!((*peer, *bps), (world.peer_of("alice"), limit));
+        }
+    }
+}

@@ -6,10 +6,11 @@
 mod world;
 
 use livekit_protocol as proto;
-use parlor_node::{api::ApiRequest, io::Input, io::SessionId};
-use parlor_sfu::command::MediaEvent;
+use parlor_node::{ParticipantSnapshot, RoomSnapshot, api::ApiRequest, io::Input, io::SessionId};
+use parlor_sfu::command::{MediaCommand, MediaEvent};
 use parlor_signal::token::VideoGrant;
 use proptest::prelude::*;
+use prost::Message as _;
 use proto::{signal_request::Message as Request, signal_response::Message};
 use std::{collections::BTreeMap, time::Duration};
 use world::{Options, World, offer_with};
@@ -29,6 +30,9 @@ enum Step {
     Policy { who: usize, all: bool },
     Permission { room: usize, name: usize, subscribe: bool, publish: bool, hidden: bool },
     Remove { room: usize, name: usize },
+    Forward { room: usize, name: usize },
+    Move { room: usize, name: usize },
+    Say(usize),
     Leave(usize),
     Drop(usize),
     Junk(usize),
@@ -56,6 +60,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             }
         ),
         1 => (room(), name()).prop_map(|(room, name)| Step::Remove { room, name }),
+        2 => (room(), name()).prop_map(|(room, name)| Step::Forward { room, name }),
+        2 => (room(), name()).prop_map(|(room, name)| Step::Move { room, name }),
+        2 => who().prop_map(Step::Say),
         1 => who().prop_map(Step::Leave),
         2 => who().prop_map(Step::Drop),
         1 => who().prop_map(Step::Junk),
@@ -85,8 +92,8 @@ impl Run {
     }
 
     fn call(&mut self, room: usize, request: ApiRequest) {
-        let room = ROOMS[room].to_owned();
-        let grant = VideoGrant { room_admin: true, room, ..Default::default() };
+        let (room, destination_room) = (ROOMS[room].to_owned(), ROOMS[1 - room].to_owned());
+        let grant = VideoGrant { room_admin: true, room, destination_room, ..Default::default() };
         let _ = self.world.call(Some(grant), request);
     }
 
@@ -179,6 +186,16 @@ impl Run {
                     proto::RoomParticipantIdentity { room: of, identity, ..Default::default() };
                 self.call(room, ApiRequest::RemoveParticipant(gone));
             }
+            Step::Forward { room, name } => {
+                let forward = proto::ForwardParticipantRequest {
+                    room: ROOMS[room].into(),
+                    identity: NAMES[name].into(),
+                    destination_room: ROOMS[1 - room].into(),
+                };
+                self.call(room, ApiRequest::ForwardParticipant(forward));
+            }
+            Step::Move { room, name } => self.move_to_the_other(room, name),
+            Step::Say(who) => self.say(who),
             Step::Leave(who) => self.request(who, Request::Leave(Default::default())),
             Step::Drop(who) => {
                 if let Some((session, ..)) = self.session(who) {
@@ -195,13 +212,81 @@ impl Run {
         }
     }
 
+    fn move_to_the_other(&mut self, room: usize, name: usize) {
+        let moved = proto::MoveParticipantRequest {
+            room: ROOMS[room].into(),
+            identity: NAMES[name].into(),
+            destination_room: ROOMS[1 - room].into(),
+        };
+        self.call(room, ApiRequest::MoveParticipant(moved));
+        for (session, of, _) in self.sessions.iter_mut().filter(|(.., known)| *known == name) {
+            let last = self.world.said(*session).iter().rev().find_map(|message| match message {
+                Message::Join(join) => join.room.clone(),
+                Message::RoomMoved(moved) => moved.room.clone(),
+                _ => None,
+            });
+            if let Some(last) = last {
+                *of = ROOMS.iter().position(|known| *known == last.name).unwrap();
+            }
+        }
+    }
+
+    /// Says something, which reaches others only of whom may.
+    fn say(&mut self, who: usize) {
+        let Some((_, _, name)) = self.session(who) else { return };
+        let peer = self.world.peer_of(NAMES[name]);
+        let user = proto::UserPacket { payload: b"hi".to_vec(), ..Default::default() };
+        let value = Some(proto::data_packet::Value::User(user));
+        let packet = proto::DataPacket { value, ..Default::default() };
+        let channel = parlor_model::DataChannel::Reliable;
+        for rooms in self.world.node.snapshot() {
+            for peer in rooms.participants.iter().flat_map(|participant| &participant.peers) {
+                self.world.media(MediaEvent::ChannelOpen { peer: *peer, channel });
+            }
+        }
+        self.world.commands.clear();
+        let data = packet.encode_to_vec().into();
+        self.world.media(MediaEvent::Data { peer, channel, data });
+        let is_sent = self.world.commands.iter().any(|command| {
+            matches!(command, MediaCommand::SendData { data, .. }
+                if matches!(proto::DataPacket::decode(data.clone()).unwrap().value,
+                    Some(proto::data_packet::Value::User(_))))
+        });
+        let rooms = self.world.node.snapshot();
+        let mut everybody = rooms.iter().flat_map(|room| &room.participants);
+        let sender = everybody.find(|participant| participant.peers.contains(&peer));
+        let may = sender.is_some_and(|p| p.info.permission.as_ref().unwrap().can_publish_data);
+        assert!(may || !is_sent, "{sender:?}");
+    }
+
+    /// Whoever is seen here and is elsewhere shows what it shows there.
+    fn check_likeness(&self, rooms: &[RoomSnapshot], here: usize, likeness: &ParticipantSnapshot) {
+        let other = rooms.iter().find(|room| room.room.name != rooms[here].room.name).unwrap();
+        let source = other
+            .participants
+            .iter()
+            .find(|participant| participant.info.identity == likeness.info.identity);
+        let source = &source.expect("its source is there").info;
+        assert_eq!(tracks(&likeness.info), tracks(source));
+        assert_eq!(likeness.info.permission, source.permission);
+        assert!(likeness.subscriptions.is_empty());
+    }
+
     /// Nobody is subscribed to what is not there, not its own, or not allowed.
     fn check(&self) {
         let rooms = self.world.node.snapshot();
         let counts = self.world.node.counts();
         assert_eq!(counts.rooms, rooms.len());
         let participants = || rooms.iter().flat_map(|room| &room.participants);
-        assert_eq!(counts.participants, participants().count());
+        let is_likeness = |p: &&ParticipantSnapshot| {
+            p.info.kind_details.contains(&proto::participant_info::KindDetail::Forwarded.into())
+        };
+        assert_eq!(counts.participants, participants().filter(|p| !is_likeness(p)).count());
+        for (here, room) in rooms.iter().enumerate() {
+            for likeness in room.participants.iter().filter(is_likeness) {
+                self.check_likeness(&rooms, here, likeness);
+            }
+        }
         assert_eq!(counts.sessions, participants().filter(|p| p.has_socket).count());
         for room in &rooms {
             for participant in &room.participants {

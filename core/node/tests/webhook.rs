@@ -82,3 +82,38 @@ fn tracks_come_with_names_only_and_the_rest_in_full() {
     let joined = of("participant_joined").participant.as_ref().unwrap();
     assert_eq!(joined.state(), proto::participant_info::State::Active);
 }
+
+#[test]
+fn who_joins_first_is_told_of_first() {
+    let mut world = World::new();
+    let names: Vec<String> = (0..20).map(|number| format!("p{number}")).collect();
+    for name in &names {
+        world.join_active("room", name);
+    }
+    world.pass(Duration::from_secs(1));
+    let told: Vec<&str> = events(&world)[1..].iter().map(|(_, identity)| *identity).collect();
+    assert_eq!(told, names.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_room_that_returns_has_not_finished() {
+    use parlor_node::{api::ApiRequest, io::Input};
+    for returns in [true, false] {
+        let mut world = World::with(|config| config.room_rules.rooms_return = returns);
+        let create = proto::CreateRoomRequest { name: "kept".into(), ..Default::default() };
+        let grant = parlor_signal::token::VideoGrant { room_create: true, ..Default::default() };
+        world.call(Some(grant), ApiRequest::CreateRoom(create)).unwrap();
+        for room in ["kept", "made by joining"] {
+            world.join_active(room, "alice");
+        }
+        world.handle(Input::Shutdown);
+        let of = |event: &str| -> Vec<&str> {
+            let told = world.webhooks.iter().filter(|told| told.event == event);
+            told.map(|told| told.room.as_ref().unwrap().name.as_str()).collect()
+        };
+        assert_eq!(of("participant_left"), ["kept", "made by joining"]);
+        let finished = of("room_finished");
+        assert_eq!(finished.contains(&"kept"), !returns);
+        assert!(finished.contains(&"made by joining"));
+    }
+}

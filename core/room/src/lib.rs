@@ -59,7 +59,7 @@ pub use track::{
 use data_track::DataSubscription;
 use parlor_model::{Identity, Now, ParticipantSid, RoomName, RoomSid, TrackSid};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 use subscribe::Subscription;
@@ -133,7 +133,9 @@ pub struct Room {
     subscriptions: BTreeMap<(ParticipantSid, TrackSid), Subscription>,
     publishers: BTreeMap<TrackSid, ParticipantSid>,
     data_subscriptions: BTreeMap<(ParticipantSid, TrackSid), DataSubscription>,
-    pending_updates: BTreeSet<ParticipantSid>,
+    /// Who changed and has not been told of, by whose change was first.
+    pending_updates: BTreeMap<ParticipantSid, u64>,
+    next_update: u64,
     updates_due: Option<Instant>,
     room_update_due: Option<Instant>,
     events: VecDeque<Event>,
@@ -156,7 +158,8 @@ impl Room {
             subscriptions: BTreeMap::new(),
             publishers: BTreeMap::new(),
             data_subscriptions: BTreeMap::new(),
-            pending_updates: BTreeSet::new(),
+            pending_updates: BTreeMap::new(),
+            next_update: 0,
             updates_due: None,
             room_update_due: None,
             events: VecDeque::new(),

@@ -59,7 +59,8 @@ impl Room {
         if participant.is_publisher {
             self.tell(sid);
         } else {
-            self.pending_updates.insert(sid.clone());
+            self.pending_updates.entry(sid.clone()).or_insert(self.next_update);
+            self.next_update += 1;
             self.updates_due.get_or_insert(now.instant + UPDATE_DELAY);
         }
         Ok(())
@@ -258,9 +259,11 @@ impl Room {
     }
 
     fn flush_updates(&mut self) {
-        let changed = std::mem::take(&mut self.pending_updates);
+        let mut changed: Vec<_> = std::mem::take(&mut self.pending_updates).into_iter().collect();
+        changed.sort_by_key(|(_, place)| *place);
         let (hidden, visible): (Vec<_>, Vec<_>) = changed
             .into_iter()
+            .map(|(sid, _)| sid)
             .partition(|sid| self.participants.get(sid).is_some_and(|p| p.info.permissions.hidden));
         if !visible.is_empty() {
             let audience = Audience::Everyone;

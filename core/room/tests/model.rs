@@ -7,8 +7,8 @@ use parlor_model::{
     DisconnectReason, Now, ParticipantSid, Permissions, TrackKind, TrackSid, TrackSource,
 };
 use parlor_room::{
-    Audience, Command, Event, NewParticipant, NewTrack, ParticipantChange, Refusal, Room,
-    RoomSettings, State, SubscriptionPolicy, TrackPermission,
+    Audience, Command, DataTrack, Event, NewParticipant, NewTrack, ParticipantChange, Refusal,
+    Room, RoomSettings, State, SubscriptionPolicy, TrackPermission,
 };
 use proptest::prelude::*;
 use std::{
@@ -29,6 +29,7 @@ struct Grant {
     source: Option<usize>,
     hidden: bool,
     recorder: bool,
+    data: bool,
 }
 
 /// `who` and `track` are numbers that wrap around what there was, gone things included.
@@ -70,6 +71,16 @@ enum Step {
         who: usize,
         grant: Grant,
     },
+    AnnounceData(usize),
+    EndData {
+        who: usize,
+        track: usize,
+    },
+    SubscribeData {
+        who: usize,
+        track: usize,
+        subscribe: bool,
+    },
     Wait(u64),
     Close,
 }
@@ -78,13 +89,14 @@ fn grants() -> impl Strategy<Value = Grant> {
     let source = prop_oneof![3 => Just(None), 1 => (0..3usize).prop_map(Some)];
     let rarely = || proptest::bool::weighted(0.15);
     let mostly = || proptest::bool::weighted(0.8);
-    let all = (mostly(), mostly(), source, rarely(), rarely());
-    all.prop_map(|(subscribe, publish, source, hidden, recorder)| Grant {
+    let all = (mostly(), mostly(), source, rarely(), rarely(), mostly());
+    all.prop_map(|(subscribe, publish, source, hidden, recorder, data)| Grant {
         subscribe,
         publish,
         source,
         hidden,
         recorder,
+        data,
     })
 }
 
@@ -106,6 +118,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (who(), of(who()), of(track()))
             .prop_map(|(who, of, track)| Step::Policy { who, of, track }),
         3 => (who(), grants()).prop_map(|(who, grant)| Step::Grant { who, grant }),
+        3 => who().prop_map(Step::AnnounceData),
+        1 => (who(), track()).prop_map(|(who, track)| Step::EndData { who, track }),
+        6 => (who(), 0..3usize, proptest::bool::weighted(0.8))
+            .prop_map(|(who, track, subscribe)| Step::SubscribeData { who, track, subscribe }),
         2 => (0..600u64).prop_map(Step::Wait),
     ];
     let close = of(Just(Step::Close));
@@ -122,6 +138,7 @@ fn permissions(grant: Grant) -> Permissions {
         can_publish_sources: grant.source.map(|source| SOURCES[source]).into_iter().collect(),
         hidden: grant.hidden,
         recorder: grant.recorder,
+        can_publish_data: grant.data,
         ..Permissions::default()
     }
 }
@@ -142,6 +159,8 @@ struct Person {
     policy: Policy,
     /// Its last word on each track that it has spoken of.
     wants: BTreeMap<TrackSid, bool>,
+    /// The data tracks that it has asked for.
+    wants_data: BTreeSet<TrackSid>,
 }
 
 struct Media {
@@ -155,6 +174,8 @@ struct Media {
 struct Model {
     people: BTreeMap<ParticipantSid, Person>,
     tracks: BTreeMap<TrackSid, Media>,
+    /// Data tracks, with their publisher and its handle.
+    data: BTreeMap<TrackSid, (ParticipantSid, u16)>,
     closed: bool,
 }
 
@@ -171,17 +192,45 @@ impl Model {
     /// Whether somebody is sent a track: the one rule that every order of events has to obey.
     fn sends(&self, subscriber: &ParticipantSid, track: &TrackSid) -> bool {
         let (person, media) = (&self.people[subscriber], &self.tracks[track]);
-        let permitted = match &self.people[&media.publisher].policy {
+        let wants = person.wants.get(track).copied().unwrap_or(person.auto_subscribe);
+        let ready = person.joined && person.grant.subscribe && media.published;
+        let allowed = self.permits(&media.publisher, subscriber, track);
+        allowed && wants && ready && media.publisher != *subscriber
+    }
+
+    fn permits(
+        &self,
+        publisher: &ParticipantSid,
+        subscriber: &ParticipantSid,
+        track: &TrackSid,
+    ) -> bool {
+        let person = &self.people[subscriber];
+        let permitted = match &self.people[publisher].policy {
             Policy::Everybody => true,
             Policy::Nobody => false,
             Policy::One(name, only) => {
                 *name == person.name && only.as_ref().is_none_or(|only| only == track)
             }
         };
-        let wants = person.wants.get(track).copied().unwrap_or(person.auto_subscribe);
-        let ready = person.joined && person.grant.subscribe && media.published;
-        let allowed = permitted || person.grant.recorder;
-        allowed && wants && ready && media.publisher != *subscriber
+        permitted || person.grant.recorder
+    }
+
+    /// The same of data.
+    fn sends_data(&self, subscriber: &ParticipantSid, track: &TrackSid) -> bool {
+        let (person, (publisher, _)) = (&self.people[subscriber], &self.data[track]);
+        person.wants_data.contains(track)
+            && person.joined
+            && person.grant.subscribe
+            && self.permits(publisher, subscriber, track)
+    }
+
+    fn keep_data(&mut self, keep: impl Fn(&Self, &TrackSid, &ParticipantSid) -> bool) {
+        let gone = self.data.iter().filter(|(track, (publisher, _))| !keep(self, track, publisher));
+        let gone: BTreeSet<_> = gone.map(|(track, _)| track.clone()).collect();
+        self.data.retain(|track, _| !gone.contains(track));
+        for person in self.people.values_mut() {
+            person.wants_data.retain(|track| !gone.contains(track));
+        }
     }
 
     fn keep_tracks(&mut self, keep: impl Fn(&Self, &TrackSid, &Media) -> bool) {
@@ -196,6 +245,7 @@ impl Model {
     fn remove(&mut self, sid: &ParticipantSid) {
         self.people.remove(sid);
         self.keep_tracks(|_, _, media| media.publisher != *sid);
+        self.keep_data(|_, _, publisher| publisher != sid);
     }
 }
 
@@ -206,7 +256,9 @@ struct Run {
     now: Now,
     sids: Vec<ParticipantSid>,
     tracks: Vec<TrackSid>,
+    data: Vec<TrackSid>,
     sent: BTreeSet<(ParticipantSid, TrackSid)>,
+    sent_data: BTreeSet<(ParticipantSid, TrackSid)>,
 }
 
 impl Run {
@@ -224,7 +276,9 @@ impl Run {
             now,
             sids: vec!["PA_nobody".into()],
             tracks: vec!["TR_none".into()],
+            data: vec!["DTR_none".into()],
             sent: BTreeSet::new(),
+            sent_data: BTreeSet::new(),
         }
     }
 
@@ -234,6 +288,10 @@ impl Run {
 
     fn track(&self, track: usize) -> TrackSid {
         self.tracks[self.tracks.len() - 1 - track % self.tracks.len()].clone()
+    }
+
+    fn data_track(&self, track: usize) -> TrackSid {
+        self.data[self.data.len() - 1 - track % self.data.len()].clone()
     }
 
     fn step(&mut self, step: Step) {
@@ -276,6 +334,34 @@ impl Run {
             Step::Subscribe { who, track, subscribe } => self.subscribe(who, track, subscribe),
             Step::Policy { who, of, track } => self.set_policy(who, of, track),
             Step::Grant { who, grant } => self.grant(who, grant),
+            Step::AnnounceData(who) => self.announce_data(who),
+            Step::EndData { who, track } => {
+                let (participant, track) = (self.sid(who), self.data_track(track));
+                let own = self.model.data.get(&track).filter(|(of, _)| *of == participant);
+                let handle = own.map_or(u16::MAX, |(_, handle)| *handle);
+                let ended = self.apply(Command::UnpublishDataTrack { participant, handle });
+                assert_eq!(ended.is_ok(), handle != u16::MAX);
+                self.model.keep_data(|_, known, _| ended.is_err() || *known != track);
+            }
+            Step::SubscribeData { who, track, subscribe } => {
+                let (participant, track) = (self.sid(who), self.data_track(track));
+                // Nobody can ask before it has joined.
+                let joined = self.model.people.get(&participant).is_some_and(|p| p.joined);
+                if !joined {
+                    return;
+                }
+                let known = self.model.data.get(&track).is_some_and(|(of, _)| *of != participant);
+                let command =
+                    Command::SubscribeData { participant: participant.clone(), track, subscribe };
+                let Command::SubscribeData { track, .. } = command.clone() else { return };
+                self.expect(command, &participant);
+                if let Some(person) = self.model.people.get_mut(&participant) {
+                    match known && subscribe {
+                        true => drop(person.wants_data.insert(track)),
+                        false => drop(person.wants_data.remove(&track)),
+                    }
+                }
+            }
             Step::Wait(ms) => {
                 self.now.instant += Duration::from_millis(ms);
                 self.now.unix += Duration::from_millis(ms);
@@ -341,6 +427,7 @@ impl Run {
             joined: false,
             policy: Policy::Everybody,
             wants: BTreeMap::new(),
+            wants_data: BTreeSet::new(),
         };
         self.model.people.insert(sid, person);
     }
@@ -363,6 +450,22 @@ impl Run {
         if may {
             self.tracks.push(sid.clone());
             self.model.tracks.insert(sid, Media { publisher, source, published: false });
+        }
+    }
+
+    fn announce_data(&mut self, who: usize) {
+        let participant = self.sid(who);
+        let handle = u16::try_from(self.data.len()).unwrap();
+        let sid = TrackSid::from(format!("DTR_{handle}"));
+        let track =
+            DataTrack { sid: sid.clone(), handle, name: sid.to_string(), announcement: Vec::new() };
+        let may = self.model.people.get(&participant).is_some_and(|person| person.grant.data);
+        let publisher = participant.clone();
+        let result = self.apply(Command::PublishDataTrack { participant, track });
+        assert_eq!(result.is_ok(), may, "{result:?}");
+        if may {
+            self.data.push(sid.clone());
+            self.model.data.insert(sid, (publisher, handle));
         }
     }
 
@@ -413,6 +516,7 @@ impl Run {
             person.grant = grant;
         }
         self.model.keep_tracks(|model, _, media| model.may_publish(&media.publisher, media.source));
+        self.model.keep_data(|model, _, publisher| model.people[publisher].grant.data);
     }
 
     fn hidden(&self) -> BTreeSet<ParticipantSid> {
@@ -422,7 +526,12 @@ impl Run {
 
     /// What is sent by the events' account; nobody hears of who was and is hidden.
     fn take_events(&mut self, hidden_before: &BTreeSet<ParticipantSid>) {
-        let hidden: BTreeSet<_> = self.hidden().intersection(hidden_before).cloned().collect();
+        // Who has left is as hidden as it was.
+        let is_seen = |sid: &ParticipantSid| {
+            self.room.participants().any(|p| p.info.sid == *sid && !p.info.permissions.hidden)
+        };
+        let hidden: BTreeSet<_> =
+            hidden_before.iter().filter(|sid| !is_seen(sid)).cloned().collect();
         while let Some(event) = self.room.poll_event() {
             match event {
                 Event::Subscribed { subscriber, track, .. } => {
@@ -431,8 +540,15 @@ impl Run {
                 Event::Unsubscribed { subscriber, track } => {
                     assert!(self.sent.remove(&(subscriber, track)), "was not subscribed");
                 }
+                Event::DataSubscribed { subscriber, track, .. } => {
+                    assert!(self.sent_data.insert((subscriber, track)), "subscribed twice");
+                }
+                Event::DataUnsubscribed { subscriber, track } => {
+                    assert!(self.sent_data.remove(&(subscriber, track)), "was not subscribed");
+                }
                 Event::Left { participant, .. } => {
                     self.sent.retain(|(subscriber, _)| *subscriber != participant);
+                    self.sent_data.retain(|(subscriber, _)| *subscriber != participant);
                 }
                 Event::Updated { participants, audience } => {
                     for sid in participants.iter().filter(|sid| hidden.contains(*sid)) {
@@ -455,6 +571,9 @@ impl Run {
             let tracks: BTreeSet<_> = participant.tracks.iter().map(|t| t.sid.clone()).collect();
             let own = self.model.tracks.iter().filter(|(_, media)| media.publisher == *sid);
             assert_eq!(tracks, own.map(|(track, _)| track.clone()).collect());
+            let data: BTreeSet<_> = participant.data_tracks.iter().map(|t| t.sid.clone()).collect();
+            let own = self.model.data.iter().filter(|(_, (publisher, _))| publisher == sid);
+            assert_eq!(data, own.map(|(track, _)| track.clone()).collect(), "data of {sid}");
         }
         let mut sent = BTreeSet::new();
         for subscriber in self.model.people.keys() {
@@ -470,11 +589,21 @@ impl Run {
             assert!(heard.iter().all(|sid| sid != subscriber && self.model.people[sid].joined));
         }
         assert_eq!(sent, self.sent, "what the events said");
+        let mut sent = BTreeSet::new();
+        for (track, (publisher, handle)) in &self.model.data {
+            let known = self.room.data_track_subscribers(publisher, *handle).unwrap();
+            let subscribers: BTreeSet<_> = known.1.cloned().collect();
+            let people = self.model.people.keys();
+            let expected = people.filter(|who| self.model.sends_data(who, track));
+            assert_eq!(subscribers, expected.cloned().collect(), "{track}");
+            sent.extend(subscribers.into_iter().map(|who| (who, track.clone())));
+        }
+        assert_eq!(sent, self.sent_data, "what the events said of data");
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_048, ..ProptestConfig::default() })]
 
     #[test]
     fn a_room_obeys_its_reference(steps in steps()) {

@@ -83,6 +83,14 @@ pub enum MediaCommand {
         /// clean one. They leave at once, and go on for 200 ms unless the section ends before.
         blank: bool,
     },
+    /// What a peer is sent fits into so much, in bits a second, whatever its path carries; `None`
+    /// for no such limit.
+    LimitPeer {
+        /// The peer.
+        peer: PeerId,
+        /// The limit.
+        bps: Option<u64>,
+    },
     /// One message to many peers.
     SendData {
         /// On which channel.
@@ -187,6 +195,13 @@ pub enum MediaEvent {
         peer: PeerId,
         /// The channel that it came on.
         channel: DataChannel,
+        /// The message.
+        data: Bytes,
+    },
+    /// A message from the peer on a channel of its own naming: an application's bytes.
+    UnlabelledData {
+        /// The peer.
+        peer: PeerId,
         /// The message.
         data: Bytes,
     },

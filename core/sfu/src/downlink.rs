@@ -46,6 +46,8 @@ pub struct Downlink {
     started_us: i64,
     /// Since when what it says is known to the receiver's side: nothing is limited before.
     limited_since: Option<Instant>,
+    /// No more than this is shared among the subscriptions, whatever the estimate.
+    limit_bps: Option<u64>,
     /// The estimate that was shared among the subscriptions last.
     pub allocated_bps: u64,
     /// What was shared out of it, in bits a second.
@@ -70,6 +72,7 @@ impl Downlink {
             estimator: Estimator::new(now, START_BPS),
             pacer: Pacer::new(micros(epoch, now), UNLIMITED_BPS),
             limited_since: None,
+            limit_bps: None,
             allocated_bps: 0,
             used_bps: 0,
             redundancy_lacked_room: None,
@@ -80,6 +83,17 @@ impl Downlink {
     /// Whether the peer has told what its link carries. Until then everything leaves at once.
     pub fn is_limited(&self) -> bool {
         self.limited_since.is_some()
+    }
+
+    /// Shares no more than this from now on; `None` for the estimate.
+    pub fn limit(&mut self, now: Instant, bps: Option<u64>) {
+        self.limit_bps = bps;
+        self.limited_since.get_or_insert(now);
+    }
+
+    /// What there is to share.
+    pub fn shared_bps(&self) -> u64 {
+        self.estimator.estimate_bps().min(self.limit_bps.unwrap_or(u64::MAX))
     }
 
     /// Whether audio leaves its redundancy behind: where it does not fit, and where it is of no

@@ -320,6 +320,13 @@ pub fn from_server(
     packet.encode_to_vec().into()
 }
 
+/// The packet for bytes that a client sent on a channel of its own naming.
+pub fn of_user(payload: Vec<u8>) -> Bytes {
+    let user = proto::UserPacket { payload, ..Default::default() };
+    let value = Some(proto::data_packet::Value::User(user));
+    proto::DataPacket { value, ..Default::default() }.encode_to_vec().into()
+}
+
 /// The packet with which the server calls a method of a participant. Its sender is the id of the
 /// call, to which the participant replies.
 pub fn rpc_request(request: proto::RpcRequest, destination: String) -> Bytes {

@@ -72,6 +72,14 @@ impl Connection {
         }
     }
 
+    /// The peer over which it is sent media.
+    pub(crate) fn receiving(&self) -> Option<&Peer> {
+        match self {
+            Self::Single(single) => single.offered.peer.as_ref(),
+            Self::Pair(pair) => Some(&pair.subscriber.peer),
+        }
+    }
+
     pub(crate) fn peers(&self) -> impl Iterator<Item = &Peer> {
         let (offered, subscriber) = match self {
             Self::Single(single) => (&single.offered, None),

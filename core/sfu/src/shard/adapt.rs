@@ -92,7 +92,7 @@ impl Shard {
             }
             self.demands.push(demand.unwrap_or(NOTHING));
         }
-        let estimate_bps = link.estimator.estimate_bps();
+        let estimate_bps = link.shared_bps();
         let state = link.estimator.state();
         let hysteresis = Hysteresis::on(state.queue_delay_ms, link.wait());
         allocate(estimate_bps, &self.demands, hysteresis, &mut self.allocations);
@@ -104,7 +104,7 @@ impl Shard {
         link.estimator.set_wanted(wanted_bps, is_starving, now);
         link.used_bps = self.allocations.iter().map(|got| u64::from(got.bps)).sum();
         link.set_rate(now);
-        link.allocated_bps = estimate_bps;
+        link.allocated_bps = link.estimator.estimate_bps();
         let used_bps: u64 = (self.demands.iter())
             .map(|demand| u64::from(demand.current.and_then(|at| bps(demand, at)).unwrap_or(0)))
             .sum();

@@ -221,6 +221,11 @@ impl Shard {
             MediaCommand::StopSubscription { subscription, blank } => {
                 self.stop(now, subscription, blank);
             }
+            MediaCommand::LimitPeer { peer, bps } => {
+                if let Some(&key) = self.peer_keys.get(&peer) {
+                    self.with_downlink(now, key, |link| link.limit(now, bps));
+                }
+            }
             MediaCommand::SendData { channel, data, peers } => {
                 for peer in peers {
                     self.send_data(now, peer, channel, &data);
@@ -377,12 +382,16 @@ impl Shard {
             TransportEvent::ChannelOpen { channel: Channel::Known(channel) } => {
                 self.event(MediaEvent::ChannelOpen { peer: id, channel });
             }
-            TransportEvent::Data { channel: Channel::Known(channel), data, .. } => {
+            TransportEvent::Data { channel, data, .. } => {
                 if self.events.len() >= MAX_EVENTS {
                     self.counters.events_dropped += 1;
                     return;
                 }
-                self.event(MediaEvent::Data { peer: id, channel, data: data.into() });
+                let data = data.into();
+                self.event(match channel {
+                    Channel::Known(channel) => MediaEvent::Data { peer: id, channel, data },
+                    Channel::Other(_) => MediaEvent::UnlabelledData { peer: id, data },
+                });
             }
             TransportEvent::Failed(reason) => {
                 let reason = match reason {
@@ -394,7 +403,6 @@ impl Shard {
             }
             TransportEvent::Closed => self.fail_peer(key, PeerFailure::DtlsClosed),
             TransportEvent::ChannelOpen { .. }
-            | TransportEvent::Data { .. }
             | TransportEvent::BufferedAmountLow { .. }
             | TransportEvent::ChannelClosed { .. } => {}
         }

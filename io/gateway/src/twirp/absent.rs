@@ -17,7 +17,7 @@ const EGRESS: &[&str] = &[
     "ListEgress",
     "StopEgress",
 ];
-const SIP: &[&str] = &["CreateSIPTrunk", "CreateSIPParticipant", "TransferSIPParticipant"];
+const SIP: &[&str] = &["CreateSIPParticipant", "TransferSIPParticipant"];
 
 /// The service and method of a path, if they are of one of these services.
 pub fn method(path: &str) -> Option<(&'static str, &str)> {
