@@ -216,7 +216,7 @@ impl Estimator {
 
     /// As [`Self::on_sent`], at a time by [`Self::micros`]: for whoever sends many at once. Rates
     /// are worked out now and then.
-    #[inline]
+    #[inline(always)]
     pub fn on_sent_at(
         &mut self,
         sequence_number: Option<u16>,
@@ -229,8 +229,7 @@ impl Estimator {
             let cluster = self.prober.cluster();
             self.history.on_sent(sequence_number, now_us, size_bytes, kind, cluster);
             if cluster.is_some() {
-                self.prober.on_sent(size_bytes, now_us);
-                self.timeout_has_changed = true;
+                self.note_probe(size_bytes, now_us);
             }
         }
         if now_us - self.accounted_us >= ACCOUNT_US {
@@ -238,6 +237,13 @@ impl Estimator {
         }
     }
 
+    #[cold]
+    fn note_probe(&mut self, size_bytes: usize, now_us: i64) {
+        self.prober.on_sent(size_bytes, now_us);
+        self.timeout_has_changed = true;
+    }
+
+    #[inline(never)]
     fn account(&mut self, now_us: i64) {
         let size_bytes = std::mem::take(&mut self.unaccounted_bytes);
         if size_bytes > 0 {

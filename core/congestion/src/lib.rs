@@ -24,7 +24,7 @@
 //! let mut transport_sequence_number = 0;
 //! while let Some(paced) = pacer.poll(estimator.micros(now)) {
 //!     let Paced::Send(packet, _) = paced else { continue };
-//!     assert_eq!(packet, 7);
+//!     assert_eq!(*packet, 7);
 //!     estimator.on_sent(Some(transport_sequence_number), now, 1200, PacketKind::Video);
 //!     transport_sequence_number += 1;
 //! }

@@ -84,7 +84,7 @@ impl<T: Copy> Queue<T> {
 
     #[inline]
     fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.head == self.items.len()
     }
 
     #[inline]
@@ -94,6 +94,9 @@ impl<T: Copy> Queue<T> {
 
     #[inline]
     fn push(&mut self, waiting: Waiting<T>) {
+        if self.head == self.items.len() {
+            self.clear();
+        }
         if self.items.len() == self.items.capacity() {
             self.make_room();
         }
@@ -111,15 +114,13 @@ impl<T: Copy> Queue<T> {
     }
 
     #[inline]
-    fn pop(&mut self) -> Option<Waiting<T>> {
-        let next = *self.items.get(self.head)?;
+    fn pop(&mut self) -> Option<&Waiting<T>> {
+        let next = self.items.get(self.head)?;
         self.head += 1;
-        if self.head == self.items.len() {
-            self.clear();
-        }
         Some(next)
     }
 
+    #[inline]
     fn clear(&mut self) {
         self.items.clear();
         self.head = 0;
@@ -189,43 +190,39 @@ impl<T: Copy> Pacer<T> {
 
     /// The next packet that is due, or has become useless, by now.
     #[inline]
-    pub fn poll(&mut self, now_us: i64) -> Option<Paced<T>> {
+    pub fn poll(&mut self, now_us: i64) -> Option<Paced<&T>> {
         if self.queued == 0 {
             return None;
         }
         self.pay(now_us);
         if now_us - self.waits_since_us > LEAST_USEFUL_US
-            && let Some(useless) = self.take_useless(now_us)
+            && let Some(priority) = self.useless(now_us)
         {
-            return Some(useless);
+            let waiting = self.queues[priority as usize].pop()?;
+            self.queued -= 1;
+            self.queued_bytes -= u64::from(waiting.size_bytes);
+            return Some(Paced::Drop(&waiting.item, priority));
         }
         let waits = |priority: &Priority| !self.queues[*priority as usize].is_empty();
         let priority = Priority::ALL.into_iter().find(waits)?;
         if priority != Priority::Audio && !self.may_send() {
             return None;
         }
-        let waiting = self.take(priority)?;
+        let queue = &mut self.queues[priority as usize];
+        let waiting = queue.pop()?;
+        self.queued -= 1;
+        self.queued_bytes -= u64::from(waiting.size_bytes);
         self.debt += i64::from(waiting.size_bytes) * PARTS;
-        Some(Paced::Send(waiting.item, now_us - waiting.pushed_us))
+        Some(Paced::Send(&waiting.item, now_us - waiting.pushed_us))
     }
 
     #[inline(never)]
-    fn take_useless(&mut self, now_us: i64) -> Option<Paced<T>> {
+    fn useless(&self, now_us: i64) -> Option<Priority> {
         let is_useless = |priority: &Priority| {
             let waiting = self.queues[*priority as usize].waiting().first();
             waiting.is_some_and(|waiting| now_us - waiting.pushed_us > priority.useless_after_us())
         };
-        let priority = Priority::ALL.into_iter().find(is_useless)?;
-        let waiting = self.take(priority)?;
-        Some(Paced::Drop(waiting.item, priority))
-    }
-
-    #[inline]
-    fn take(&mut self, priority: Priority) -> Option<Waiting<T>> {
-        let waiting = self.queues[priority as usize].pop()?;
-        self.queued -= 1;
-        self.queued_bytes -= u64::from(waiting.size_bytes);
-        Some(waiting)
+        Priority::ALL.into_iter().find(is_useless)
     }
 
     /// A burst begins without debt and ends with that of [`BURST`].
@@ -358,12 +355,12 @@ mod tests {
     const MS: i64 = 1000;
 
     fn drain<T: Copy>(pacer: &mut Pacer<T>, now: i64) -> Vec<T> {
-        std::iter::from_fn(|| pacer.poll(now))
-            .map(|paced| match paced {
-                Paced::Send(item, _) => item,
-                Paced::Drop(..) => panic!("dropped"),
-            })
-            .collect()
+        let mut drained = Vec::new();
+        while let Some(paced) = pacer.poll(now) {
+            let Paced::Send(item, _) = paced else { panic!("dropped") };
+            drained.push(*item);
+        }
+        drained
     }
 
     #[test]
@@ -432,11 +429,11 @@ mod tests {
         let mut pacer = Pacer::new(now, 4_000);
         pacer.push(now, 1, 1000, Priority::Video).unwrap();
         pacer.push(now, 2, 1000, Priority::Video).unwrap();
-        assert_eq!(pacer.poll(now), Some(Paced::Send(1, 0)));
+        assert_eq!(pacer.poll(now), Some(Paced::Send(&1, 0)));
         assert_eq!(pacer.poll(now + 700 * MS), None);
         let due = pacer.poll_timeout().unwrap();
         assert!(due <= now + 801 * MS);
-        assert_eq!(pacer.poll(due), Some(Paced::Drop(2, Priority::Video)));
+        assert_eq!(pacer.poll(due), Some(Paced::Drop(&2, Priority::Video)));
         assert_eq!((pacer.queued_bytes(), pacer.poll_timeout()), (0, None));
     }
 
@@ -462,7 +459,7 @@ mod tests {
         }
         assert_eq!(pacer.push(now, 9999, 10, Priority::Video), Err(9999));
         pacer.push(now, 9999, 10, Priority::Audio).unwrap();
-        assert_eq!(pacer.poll(now), Some(Paced::Send(9999, 0)));
+        assert_eq!(pacer.poll(now), Some(Paced::Send(&9999, 0)));
         assert_eq!(pacer.clear(), QUEUE_MAX);
         assert!(pacer.is_empty());
     }

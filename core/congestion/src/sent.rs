@@ -97,7 +97,7 @@ impl SentHistory {
         if !follows && !self.skip_to(sequence_number, now_us) {
             return;
         }
-        let size_bytes = u16::try_from(size_bytes).unwrap_or(u16::MAX);
+        let size_bytes = size_bytes.min(usize::from(u16::MAX)) as u16;
         let cluster = cluster.map_or(0, |cluster| cluster.0);
         let fate = Fate::Outstanding;
         self.append(Sent { sent_us: now_us, size_bytes, cluster, kind, fate }, now_us);

@@ -111,7 +111,7 @@ impl GcmKey {
 
     /// As [`Self::seal`] of a payload in two parts: `first` is sealed in place, `rest` into `out`,
     /// which takes the tag too. Cheapest where one of them is empty: the cipher is slow at a seam.
-    #[inline]
+    #[inline(always)]
     pub fn seal_parts(
         &self,
         ssrc: u32,
@@ -145,7 +145,7 @@ impl GcmKey {
     }
 
     /// Two zeros, the SSRC, 48 bits of index, under the salt (RFC 7714 section 8.1).
-    #[inline]
+    #[inline(always)]
     fn nonce(&self, ssrc: u32, index: u64) -> Nonce {
         let number = self.salt ^ (u128::from(ssrc) << 48 | u128::from(index & (u64::MAX >> 16)));
         let [_, _, _, _, nonce @ ..] = number.to_be_bytes();

@@ -82,7 +82,7 @@ impl SrtpSender {
     ///
     /// # Errors
     /// As [`SrtpSender::seal_rtp_indexed`].
-    #[inline]
+    #[inline(always)]
     pub fn seal_rtp_parts(
         &self,
         slot: &mut [u8],
@@ -145,6 +145,7 @@ impl SrtpSender {
     }
 }
 
+#[inline(never)]
 fn seal_cm(
     key: &CmKey,
     slot: &mut [u8],

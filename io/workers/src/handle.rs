@@ -15,6 +15,7 @@ use std::{
     collections::VecDeque,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 /// Commands that the ring to a worker holds.
@@ -22,6 +23,9 @@ pub(crate) const COMMAND_RING: usize = 1024;
 
 /// Events that the ring from a worker holds.
 const EVENT_RING: usize = 1024;
+
+/// What a peer is owed within this time leaves together.
+const GATHERING: Duration = Duration::from_millis(5);
 
 /// Most commands that wait in a [`WorkerHandle`] because the ring is full.
 pub const MAX_QUEUED_COMMANDS: usize = 65_536;
@@ -123,7 +127,8 @@ impl Workers {
                 // Tells the control thread when this one ends, whichever way; declared first, so
                 // dropped after the worker and its end of the rings.
                 let _farewell = Farewell(notify.clone());
-                let shard = Shard::new(shard_config);
+                let mut shard = Shard::new(shard_config);
+                shard.set_gathering(GATHERING);
                 Worker::new(shard, sockets, addresses, commands_out, events_in, notify, wakeup)
                     .with_tcp(tcp)
                     .run()
@@ -361,7 +366,6 @@ mod tests {
     use std::{
         net::{IpAddr, Ipv4Addr},
         sync::mpsc::{Receiver, sync_channel},
-        time::Duration,
     };
 
     const PATIENCE: Duration = Duration::from_secs(20);

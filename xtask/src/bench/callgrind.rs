@@ -13,7 +13,8 @@ const ALLOCATOR: &[&str] = &[
     "posix_memalign",
     "aligned_alloc",
 ];
-/// How the symbols of AWS-LC begin, which is all the cipher there is.
+/// How the symbols of AWS-LC begin, which is all the cipher there is; those of its Rust binding have
+/// paths.
 const CIPHER_PREFIX: &str = "aws_lc_";
 
 /// The instructions of one measurement.
@@ -45,7 +46,8 @@ impl Profile {
                 is_call = true;
             } else if let Some(cost) = cost(line) {
                 if std::mem::take(&mut is_call) {
-                    if callee.starts_with(CIPHER_PREFIX) && function.contains("::") {
+                    let is_cipher = callee.starts_with(CIPHER_PREFIX) && !callee.contains("::");
+                    if is_cipher && function.contains("::") {
                         profile.cipher += cost;
                     }
                 } else {

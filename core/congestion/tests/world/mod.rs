@@ -365,9 +365,9 @@ impl Flow {
         while let Some(paced) = self.pacer.poll(self.estimator.micros(now)) {
             match paced {
                 // What is of a layer that is no longer sent is of no use.
-                Paced::Send(handle, _)
+                Paced::Send(&handle, _)
                     if handle.kind == PacketKind::Video && Some(handle.layer) != self.sending => {}
-                Paced::Send(handle, _) => {
+                Paced::Send(&handle, _) => {
                     self.number(now, handle, &mut out);
                 }
                 Paced::Drop(..) => {

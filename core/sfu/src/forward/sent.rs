@@ -115,6 +115,12 @@ impl SentPacket {
         highest.wrapping_sub(u64::from((highest as u32).wrapping_sub(self.source)))
     }
 
+    /// As it leaves.
+    #[inline]
+    pub fn stamped(&self, transport_sequence: u16, time: AbsSendTime) -> Self {
+        Self { transport_sequence, abs_send_time: time.to_bytes(), ..*self }
+    }
+
     #[inline]
     pub fn set_abs_send_time(&mut self, time: AbsSendTime) {
         self.abs_send_time = time.to_bytes();
@@ -170,39 +176,41 @@ impl SentPackets {
 
     /// Remembers a packet that leaves under its number. `false` when that has left before, or is
     /// too old to tell.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub fn insert(&mut self, number: u64, packet: SentPacket, now_ms: u32) -> bool {
-        let packet = SentPacket { sent_ms: now_ms as u16, ..packet };
-        if number != self.highest + 1 || self.entries.is_empty() {
+    pub fn insert(&mut self, number: u64, packet: &SentPacket, now_ms: u32) -> bool {
+        let turns = (number ^ self.highest) > self.mask();
+        if number != self.highest + 1 || turns || self.entries.is_empty() {
             return self.insert_apart(number, packet, now_ms);
         }
-        self.advance(number, now_ms);
-        self.place(number, packet);
+        self.highest = number;
+        self.place(number, packet, now_ms);
         true
     }
 
-    /// A packet that does not follow the one before.
-    fn insert_apart(&mut self, number: u64, packet: SentPacket, now_ms: u32) -> bool {
+    /// A packet that does not follow the one before, or with which the ring has gone round.
+    #[inline(never)]
+    fn insert_apart(&mut self, number: u64, packet: &SentPacket, now_ms: u32) -> bool {
         if self.entries.is_empty() {
             self.entries = empty(MIN_ENTRIES.min(self.max_entries));
             (self.turned_ms, self.highest, self.floor) = (now_ms, number, number);
         }
-        if number < self.floor || number <= self.highest && self.get_mut(number).is_some() {
+        if number < self.oldest() || number <= self.highest && self.get_mut(number).is_some() {
             return false;
         }
         if number > self.highest {
             self.advance(number, now_ms);
         }
-        self.place(number, packet);
+        self.place(number, packet, now_ms);
         true
     }
 
-    #[inline]
-    fn place(&mut self, number: u64, packet: SentPacket) {
+    #[inline(always)]
+    fn place(&mut self, number: u64, packet: &SentPacket, now_ms: u32) {
         let slot = self.slot(number);
         if let Some(place) = self.entries.get_mut(slot) {
-            *place = packet;
+            *place = *packet;
+            place.sent_ms = now_ms as u16;
         }
     }
 
@@ -249,22 +257,26 @@ impl SentPackets {
             self.turn(now_ms);
         }
         self.highest = number;
-        self.floor = self.floor.max((number + 1).saturating_sub(self.entries.len() as u64));
+    }
+
+    /// What is older has left, or may have.
+    fn oldest(&self) -> u64 {
+        self.floor.max((self.highest + 1).saturating_sub(self.entries.len() as u64))
     }
 
     /// The ring has gone round: one that turns too fast doubles.
     fn turn(&mut self, now_ms: u32) {
         let turned_fast = now_ms.wrapping_sub(self.turned_ms) < KEPT_MS;
         self.turned_ms = now_ms;
+        self.floor = self.oldest();
         if turned_fast && self.entries.len() < self.max_entries {
             let larger = empty(self.entries.len() * 2);
             let mut old = std::mem::replace(&mut self.entries, larger);
-            let first = (self.highest + 1).saturating_sub(old.len() as u64).max(self.floor);
-            for number in first..=self.highest {
+            for number in self.floor..=self.highest {
                 let slot = number as usize & (old.len() - 1);
                 if let Some(packet) = old.get_mut(slot).filter(|old| old.number == number as u32) {
-                    let packet = *packet;
-                    self.place(number, packet);
+                    let (packet, sent_ms) = (*packet, packet.sent_ms);
+                    self.place(number, &packet, u32::from(sent_ms));
                 }
             }
         }
@@ -293,7 +305,7 @@ mod tests {
     }
 
     fn insert(sent: &mut SentPackets, number: u64, now_ms: u32) -> bool {
-        sent.insert(number, packet(number), now_ms)
+        sent.insert(number, &packet(number), now_ms)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use parlor_rtp::{
 };
 
 use super::{
-    Subscription,
+    OutgoingCodec, Subscription,
     red::{Redundancy, write_payload},
     sent::SentPacket,
 };
@@ -97,26 +97,71 @@ pub fn write_packet<'a>(
         out.get_mut(bytes..bytes + OSN_LEN)?.copy_from_slice(&original);
         bytes += OSN_LEN;
     }
-    let mut rest = parts.payload;
-    let ids = sent.indices;
+    let (bytes, rest) = write_body(out, bytes, &codec, sent, history, facts, parts.payload)?;
+    Some(Written { header_bytes, bytes, rest, ssrc, index })
+}
+
+/// As [`write_packet`] of what leaves for the first time and needs no header of its own; `None`
+/// where it does.
+#[inline(always)]
+pub fn write_plain<'a>(
+    out: &mut [u8],
+    subscription: &Subscription,
+    sent: &SentPacket,
+    number: u64,
+    history: &History,
+    facts: &PacketFacts,
+    payload: &'a [u8],
+) -> Option<Written<'a>> {
+    let header = subscription.header.as_ref()?;
+    if facts.has_rare_extensions || subscription.settings.playout_delay.is_some() {
+        return None;
+    }
+    let codec = subscription.codec(facts.codec_index)?;
+    let ssrc = subscription.section.ssrc;
+    let fields = HeaderFields {
+        marker: sent.marker(),
+        payload_type: codec.payload_type,
+        sequence_number: SequenceNumber(number as u16),
+        timestamp: RtpTimestamp(sent.timestamp),
+        ssrc,
+    };
+    let header_bytes = header.write(out, &fields, sent, facts)?;
+    let (bytes, rest) = write_body(out, header_bytes, &codec, sent, history, facts, payload)?;
+    Some(Written { header_bytes, bytes, rest, ssrc, index: number })
+}
+
+/// Writes behind `bytes` what of a payload is not as it came; returns where that ends, and the
+/// rest.
+#[inline(always)]
+fn write_body<'a>(
+    out: &mut [u8],
+    bytes: usize,
+    codec: &OutgoingCodec,
+    sent: &SentPacket,
+    history: &History,
+    facts: &PacketFacts,
+    payload: &'a [u8],
+) -> Option<(usize, &'a [u8])> {
     if codec.redundancy != Redundancy::Untouched {
         let place = out.get_mut(bytes..)?;
-        let added = sent.added();
-        bytes += write_payload(place, codec.redundancy, added, history, facts, parts.payload)?;
-        rest = &[];
-    } else if matches!(facts.codec, Codec::Vp8 | Codec::Vp9) {
-        let place = out.get_mut(bytes..)?;
-        let place = place.get_mut(..rest.len())?;
-        place.copy_from_slice(rest);
-        if facts.codec == Codec::Vp8 {
-            vp8::rewrite(place, ids.picture_id, ids.tl0_picture_index, ids.key_index);
-        } else {
-            vp9::rewrite(place, ids.picture_id, ids.tl0_picture_index);
-        }
-        bytes += rest.len();
-        rest = &[];
+        let written =
+            write_payload(place, codec.redundancy, sent.added(), history, facts, payload)?;
+        return Some((bytes + written, &[]));
     }
-    Some(Written { header_bytes, bytes, rest, ssrc, index })
+    if !matches!(facts.codec, Codec::Vp8 | Codec::Vp9) {
+        return Some((bytes, payload));
+    }
+    let end = bytes + payload.len();
+    let place = out.get_mut(bytes..end)?;
+    place.copy_from_slice(payload);
+    let ids = sent.indices;
+    if facts.codec == Codec::Vp8 {
+        vp8::rewrite(place, ids.picture_id, ids.tl0_picture_index, ids.key_index);
+    } else {
+        vp9::rewrite(place, ids.picture_id, ids.tl0_picture_index);
+    }
+    Some((end, &[]))
 }
 
 /// Longest padding (RFC 3550 section 5.1).

@@ -177,15 +177,28 @@ impl History {
         Ok(())
     }
 
-    /// A packet that is kept.
-    #[inline]
-    pub fn get(&self, number: u64) -> Option<(&PacketFacts, PacketParts<'_>)> {
+    #[inline(always)]
+    fn find(&self, number: u64) -> Option<(&Entry, &[u8])> {
         let entry = self.entry(number)?;
         if self.head.checked_sub(entry.position)? > self.bytes.len() as u64 {
             return None;
         }
         let at = self.index(entry.position);
-        let bytes = self.bytes.get(at..at + entry.bytes())?;
+        Some((entry, self.bytes.get(at..at + entry.bytes())?))
+    }
+
+    /// A packet that is kept and whose payload is all of it that has a length.
+    #[inline(always)]
+    pub fn get_plain(&self, number: u64) -> Option<(&PacketFacts, &[u8])> {
+        let (entry, payload) = self.find(number)?;
+        let has_parts = entry.dependency_descriptor_bytes | entry.abs_capture_time_bytes != 0;
+        if has_parts { None } else { Some((&entry.facts, payload)) }
+    }
+
+    /// A packet that is kept.
+    #[inline]
+    pub fn get(&self, number: u64) -> Option<(&PacketFacts, PacketParts<'_>)> {
+        let (entry, bytes) = self.find(number)?;
         let descriptor_bytes = usize::from(entry.dependency_descriptor_bytes);
         let capture_time_bytes = usize::from(entry.abs_capture_time_bytes);
         if descriptor_bytes + capture_time_bytes == 0 {

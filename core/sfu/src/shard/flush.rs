@@ -17,7 +17,7 @@ use crate::{
         Queued, Sending, Subscription,
         blank::write_silence,
         sent::SentPacket,
-        write::{Written, padded, write_packet, write_padding},
+        write::{Written, padded, write_packet, write_padding, write_plain},
     },
     peer::{Peer, Srtp},
     receive::bitrate::OVERHEAD_BYTES,
@@ -56,16 +56,15 @@ impl Shard {
             }
             self.farewells.pop_front();
         }
-        let moment = Moment::new(self.epoch(now), now);
-        while let Some(&key) = self.ready.front() {
+        let moment = Moment::new(self.epoch(now), now, self.gathering);
+        while let Some(&key) = self.ready.get(self.flushed) {
             if self.flush_peer(&moment, key, out) == Room::Full {
                 return true;
             }
-            self.ready.pop_front();
-            if let Some(peer) = self.peers.get_mut(key) {
-                peer.is_ready = false;
-            }
+            self.flushed += 1;
         }
+        self.ready.clear();
+        self.flushed = 0;
         false
     }
 
@@ -82,6 +81,7 @@ impl Shard {
         let (Some(srtp), Some(path), false) = (srtp, path.as_ref(), *failed) else {
             self.counters.unsent_revoked += downlink.pacer.clear() as u64;
             rtcp.clear();
+            peer.is_ready = false;
             return Room::Left;
         };
         while let Some(packet) = rtcp.peek() {
@@ -99,7 +99,7 @@ impl Shard {
             rtcp.pop();
         }
         let now_us = moment.since_epoch_us;
-        let gathering_us = self.gathering.as_micros() as i64;
+        let gathering_us = moment.gathering_us;
         let gathers = gathering_us > 0;
         let (held, audio_bytes) =
             if gathers { gather(downlink, now_us, gathering_us) } else { (None, 0) };
@@ -123,7 +123,7 @@ impl Shard {
             match downlink.pacer.poll(now_us) {
                 None => break,
                 Some(Paced::Send(queued, _)) => {
-                    let len = media.send(&queued, slot);
+                    let len = media.send(queued, slot);
                     out.commit(path, len);
                 }
                 Some(Paced::Drop(queued, priority)) => {
@@ -143,6 +143,7 @@ impl Shard {
         if gathers && media.counters.rtp_sent != sent_before && downlink.pacer.is_empty() {
             downlink.has_burst(now_us, gathering_us);
         }
+        peer.is_ready = false;
         // Mostly nothing waits, and what left moves no timeout.
         let waits = !downlink.pacer.is_empty() || peer.deadlines.pace.is_some();
         if downlink.estimator.timeout_has_changed() || waits {
@@ -197,9 +198,20 @@ impl Media<'_> {
     #[inline(always)]
     fn send(&mut self, queued: &Queued, slot: &mut [u8]) -> usize {
         let sealed = match &queued.sending {
-            Sending::First(sent) => self.seal_first(queued, *sent, slot),
+            Sending::First(sent) => return self.send_first(queued, sent, slot),
             again => self.seal_again(queued, *again, PacketKind::Retransmission, slot),
         };
+        self.note(sealed)
+    }
+
+    #[inline(never)]
+    fn send_first(&mut self, queued: &Queued, sent: &SentPacket, slot: &mut [u8]) -> usize {
+        let sealed = self.seal_first(queued, sent, slot);
+        self.note(sealed)
+    }
+
+    #[inline(always)]
+    fn note(&mut self, sealed: Result<usize, Unsent>) -> usize {
         match sealed {
             Ok(len) => {
                 self.counters.rtp_sent += 1;
@@ -272,7 +284,7 @@ impl Media<'_> {
     fn seal_first(
         &mut self,
         queued: &Queued,
-        mut sent: SentPacket,
+        sent: &SentPacket,
         slot: &mut [u8],
     ) -> Result<usize, Unsent> {
         let subscription =
@@ -283,8 +295,7 @@ impl Media<'_> {
         }
         let is_numbered = subscription.section.extensions.transport_cc.is_some();
         let transport_sequence = *self.next_transport_sequence;
-        sent.transport_sequence = if is_numbered { transport_sequence } else { 0 };
-        sent.set_abs_send_time(self.time);
+        let mut sent = sent.stamped(if is_numbered { transport_sequence } else { 0 }, self.time);
         let number = queued.number;
         let written = if sent.is_blank() {
             write_blank(slot, subscription, track, (number, &sent))?
@@ -292,7 +303,7 @@ impl Media<'_> {
             if track.muted || !subscription.settings.enabled {
                 return Err(Unsent::Revoked);
             }
-            let mut written = write_media(slot, subscription, track, &sent, (number, None))?;
+            let mut written = write_first(slot, subscription, track, &sent, number)?;
             if self.audio_bytes > 0 && track.kind == TrackKind::Audio {
                 let padding = padding_to(self.audio_bytes, written.payload_bytes());
                 written = padded(slot, written, padding).ok_or(Unsent::Unsealed)?;
@@ -301,7 +312,7 @@ impl Media<'_> {
             written
         };
         // The cipher must never see a number twice.
-        if !subscription.sent.insert(number, sent, self.now_ms) {
+        if !subscription.sent.insert(number, &sent, self.now_ms) {
             return Err(Unsent::Twice);
         }
         subscription.packets = subscription.packets.wrapping_add(1);
@@ -379,8 +390,28 @@ impl Media<'_> {
     }
 }
 
-/// Writes a packet of a source; `rtx` as for [`write_packet`].
+/// Writes a packet of a source that leaves for the first time.
 #[inline(always)]
+fn write_first<'a>(
+    slot: &mut [u8],
+    subscription: &Subscription,
+    track: &'a Track,
+    sent: &SentPacket,
+    number: u64,
+) -> Result<Written<'a>, Unsent> {
+    let history = &track.streams.get(sent.stream()).ok_or(Unsent::History)?.history;
+    let source = sent.source(history.highest());
+    if let Some((facts, payload)) = history.get_plain(source)
+        && let Some(written) =
+            write_plain(slot, subscription, sent, number, history, facts, payload)
+    {
+        return Ok(written);
+    }
+    write_media(slot, subscription, track, sent, (number, None))
+}
+
+/// Writes a packet of a source; `rtx` as for [`write_packet`].
+#[inline(never)]
 fn write_media<'a>(
     slot: &mut [u8],
     subscription: &Subscription,
@@ -450,13 +481,15 @@ struct Moment {
     since_epoch_us: i64,
     /// Since the shard began, for it is only compared with itself.
     send_time: AbsSendTime,
+    gathering_us: i64,
 }
 
 impl Moment {
-    fn new(epoch: Instant, now: Instant) -> Self {
+    fn new(epoch: Instant, now: Instant, gathering: Duration) -> Self {
         let since = now.saturating_duration_since(epoch);
         let ntp = NtpTime(((since.as_nanos() << 32) / 1_000_000_000) as u64);
         let send_time = AbsSendTime::from_ntp(ntp);
-        Self { now, since_epoch_us: micros(epoch, now), send_time }
+        let gathering_us = gathering.as_micros() as i64;
+        Self { now, since_epoch_us: micros(epoch, now), send_time, gathering_us }
     }
 }

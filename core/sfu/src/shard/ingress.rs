@@ -302,7 +302,7 @@ impl Shard {
             }
             if !peer.is_ready {
                 peer.is_ready = true;
-                self.ready.push_back(route.peer);
+                self.ready.push(route.peer);
             }
         }
         if (keyframe && waits || waits_inside)

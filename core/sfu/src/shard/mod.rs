@@ -116,7 +116,9 @@ pub struct Shard {
     adds_redundancy: bool,
     /// See [`Shard::set_gathering`].
     gathering: Duration,
-    ready: VecDeque<Key<Peer>>,
+    /// Peers with something to send, and how many of them the flush that goes on has seen.
+    ready: Vec<Key<Peer>>,
+    flushed: usize,
     farewells: VecDeque<Farewell>,
     events: VecDeque<MediaEvent>,
     counters: Counters,
@@ -156,7 +158,8 @@ impl Shard {
             quality_due: None,
             adds_redundancy: false,
             gathering: Duration::ZERO,
-            ready: VecDeque::new(),
+            ready: Vec::new(),
+            flushed: 0,
             farewells: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -497,7 +500,7 @@ impl Shard {
             && !peer.is_ready
         {
             peer.is_ready = true;
-            self.ready.push_back(key);
+            self.ready.push(key);
         }
     }
 
