@@ -56,11 +56,18 @@ impl Selection {
     }
 }
 
-/// The highest decode target that is produced and wanted, else the lowest that is produced.
-fn choose(scalability: &Scalability, wanted: Wanted) -> Option<Selection> {
+/// No decode target: nothing of the stream can be decoded before a keyframe.
+const NO_TARGET: u8 = u8::MAX;
+
+/// The highest decode target that is produced and wanted, else the lowest that is produced; `whole`
+/// leaves out those of which something is missing for good.
+fn choose(scalability: &Scalability, wanted: Wanted, whole: bool) -> Option<Selection> {
     let produced = || {
         let active = scalability.active();
-        (0..scalability.target_count()).filter(move |target| active >> target & 1 == 1)
+        let is_left = move |target: &u8| {
+            active >> target & 1 == 1 && !(whole && scalability.is_broken(*target))
+        };
+        (0..scalability.target_count()).filter(is_left)
     };
     let fits = |target: u8, wanted: Wanted| {
         let (spatial, temporal) = scalability.layers(target);
@@ -101,7 +108,7 @@ impl Selector {
             Selection { spatial: wanted.spatial, temporal: wanted.temporal, target: 0, active: 0 };
         match (&facts.frame.layering, scalability) {
             (Layering::Targets(_), Some(scalability)) => {
-                choose(scalability, wanted).unwrap_or(by_layers)
+                choose(scalability, wanted, false).unwrap_or(by_layers)
             }
             _ => by_layers,
         }
@@ -153,17 +160,35 @@ impl Selector {
         wanted: Wanted,
         follows: bool,
     ) -> Selection {
-        let Some(chosen) = choose(scalability, wanted) else { return current };
+        let Some(best) = choose(scalability, wanted, false) else { return current };
+        let is_broken = scalability.is_broken(current.target);
+        let chosen = match scalability.is_broken(best.target) || is_broken {
+            false => best,
+            // What can be had without a keyframe, and a keyframe.
+            true => match choose(scalability, wanted, true) {
+                Some(chosen) => chosen,
+                None => {
+                    self.waits_for_keyframe = true;
+                    return Selection { target: NO_TARGET, ..current };
+                }
+            },
+        };
         if chosen.target == current.target {
-            self.waits_for_keyframe = false;
+            self.waits_for_keyframe = chosen.target != best.target;
             return chosen;
         }
         let is_switch = known.targets.get(usize::from(chosen.target)) == Switch;
         // A lower layer of the picture that still comes would end the picture for itself.
         let is_first = follows || chosen.spatial == current.spatial;
-        if is_switch && is_first && self.is_decodable(frame, known) {
-            self.waits_for_keyframe = false;
+        let is_lower = chosen.spatial <= current.spatial && chosen.temporal <= current.temporal;
+        let is_joined = is_switch || is_lower && self.has_chain(&chosen, frame, known, scalability);
+        if is_joined && is_first && self.is_decodable(frame, known) {
+            self.waits_for_keyframe = chosen.target != best.target;
             return chosen;
+        }
+        if is_broken || current.target == NO_TARGET {
+            self.waits_for_keyframe = true;
+            return Selection { target: NO_TARGET, ..current };
         }
         // A picture of the base has gone by and could not be used to change.
         if frame.spatial == 0 && frame.temporal == 0 {
@@ -175,11 +200,28 @@ impl Selector {
 
     /// Whether all that a frame refers to was forwarded.
     fn is_decodable(&self, frame: &FrameFacts, known: &Dependencies) -> bool {
-        known.references.as_slice().iter().all(|diff| {
-            let number = frame.indices.frame_number.wrapping_sub(*diff);
-            let behind = self.newest_frame.wrapping_sub(number);
-            u32::from(behind) < u128::BITS && self.forwarded >> behind & 1 == 1
-        })
+        known.references.as_slice().iter().all(|diff| self.was_forwarded(frame, *diff))
+    }
+
+    /// Whether a frame is of a decode target and the last frame of the target's chain was
+    /// forwarded, so that all of the chain was.
+    fn has_chain(
+        &self,
+        target: &Selection,
+        frame: &FrameFacts,
+        known: &Dependencies,
+        scalability: &Scalability,
+    ) -> bool {
+        let diff = scalability.chain_of(target.target).and_then(|chain| known.chains.get(chain));
+        known.targets.get(usize::from(target.target)) != NotPresent
+            && diff.is_some_and(|diff| *diff > 0 && self.was_forwarded(frame, u16::from(*diff)))
+    }
+
+    /// Whether the frame so many before another was forwarded.
+    fn was_forwarded(&self, frame: &FrameFacts, diff: u16) -> bool {
+        let number = frame.indices.frame_number.wrapping_sub(diff);
+        let behind = self.newest_frame.wrapping_sub(number);
+        u32::from(behind) < u128::BITS && self.forwarded >> behind & 1 == 1
     }
 
     /// A packet of a frame is forwarded.

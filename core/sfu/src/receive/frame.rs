@@ -4,9 +4,13 @@ use std::time::{Duration, Instant};
 
 use parlor_model::Codec;
 use parlor_rtp::{
-    dependency_descriptor::{DecodeTargets, Descriptor, FrameDiffs, MAX_DECODE_TARGETS, Structure},
+    dependency_descriptor::{
+        DecodeTargets, Descriptor, FrameDiffs, MAX_DECODE_TARGETS, MAX_SPATIAL_LAYERS, Structure,
+    },
     is_keyframe, vp8, vp9,
 };
+
+use super::chains::Chains;
 
 /// Running numbers that a codec or the dependency descriptor keeps of frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -62,6 +66,8 @@ pub enum Layering {
 pub struct Dependencies {
     pub targets: DecodeTargets,
     pub references: FrameDiffs,
+    /// How many frames back the last frame of each chain is, of the first chains.
+    pub chains: [u8; MAX_SPATIAL_LAYERS],
     pub target_count: u8,
     pub brings_structure: bool,
 }
@@ -146,6 +152,7 @@ impl FrameFacts {
         self.layering = Layering::Targets(Dependencies {
             targets: descriptor.decode_targets,
             references: descriptor.frame_diffs,
+            chains: descriptor.chain_diffs.first_chunk().copied().unwrap_or_default(),
             target_count,
             brings_structure: descriptor.structure_attached,
         });
@@ -175,6 +182,7 @@ pub struct Scalability {
     active: u32,
     /// The number of the packet that told.
     active_since: u64,
+    chains: Box<Chains>,
 }
 
 impl Scalability {
@@ -191,6 +199,18 @@ impl Scalability {
     pub fn active(&self) -> u32 {
         self.active
     }
+
+    /// Whether something that a decode target can not do without is missing for good.
+    pub fn is_broken(&self, target: u8) -> bool {
+        let broken = self.chains.broken();
+        broken != 0 && self.chain_of(target).is_some_and(|chain| broken >> chain & 1 == 1)
+    }
+
+    /// The chain that protects a decode target, if it is one of the first.
+    pub fn chain_of(&self, target: u8) -> Option<usize> {
+        let chain = self.structure.protected_by(usize::from(target));
+        chain.filter(|chain| *chain < MAX_SPATIAL_LAYERS)
+    }
 }
 
 /// Reads the frame of a packet by its payload and its dependency descriptor, and keeps the
@@ -198,6 +218,7 @@ impl Scalability {
 /// libwebrtc says nothing of layers in the payload of VP8.
 #[inline]
 pub fn read_frame(
+    now: Instant,
     held: &mut Option<Scalability>,
     codec: Codec,
     payload: &[u8],
@@ -219,7 +240,7 @@ pub fn read_frame(
         }
         return frame;
     }
-    match read_descriptor(held, descriptor, number) {
+    match read_descriptor(now, held, descriptor, number) {
         Some((descriptor, count)) => frame.set_descriptor(&descriptor, count),
         None => {
             frame.starts = false;
@@ -230,6 +251,7 @@ pub fn read_frame(
 }
 
 fn read_descriptor(
+    now: Instant,
     held: &mut Option<Scalability>,
     data: &[u8],
     number: u64,
@@ -258,15 +280,25 @@ fn read_descriptor(
             None => {
                 let structure = Box::new(structure);
                 let active_since = number;
-                *held =
-                    Some(Scalability { structure, layers, since: number, active, active_since });
+                let chains = Box::new(Chains::new());
+                *held = Some(Scalability {
+                    structure,
+                    layers,
+                    since: number,
+                    active,
+                    active_since,
+                    chains,
+                });
             }
         }
     }
-    if let (Some(active), Some(held)) = (descriptor.active_decode_targets, held)
-        && number >= held.active_since
-    {
-        (held.active, held.active_since) = (active, number);
+    if let Some(held) = held {
+        if let Some(active) = descriptor.active_decode_targets
+            && number >= held.active_since
+        {
+            (held.active, held.active_since) = (active, number);
+        }
+        held.chains.note(now, &descriptor, held.structure.chain_count(), number);
     }
     Some((descriptor, count))
 }

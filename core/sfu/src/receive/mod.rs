@@ -3,6 +3,7 @@
 pub mod arrivals;
 pub mod audio_level;
 pub mod bitrate;
+pub mod chains;
 pub mod frame;
 pub mod history;
 pub mod keyframe;
@@ -206,7 +207,8 @@ impl Stream {
         }
         let descriptor = extension(packet, extensions.dependency_descriptor);
         let codec = incoming.codec.codec;
-        let frame = read_frame(&mut self.scalability, codec, incoming.payload, descriptor, number);
+        let held = &mut self.scalability;
+        let frame = read_frame(now, held, codec, incoming.payload, descriptor, number);
         let facts = facts(packet, incoming, extensions, number, frame);
         let parts = PacketParts {
             dependency_descriptor: descriptor,
@@ -225,7 +227,7 @@ impl Stream {
         if is_newest {
             self.rates.count(now, facts.timestamp, frame.temporal);
         } else if facts.keyframe && frame.is_keyframe() == Some(true) {
-            self.read_again(number + 1);
+            self.read_again(now, number + 1);
         }
         if facts.keyframe {
             self.keyframe.stop();
@@ -246,7 +248,7 @@ impl Stream {
     }
 
     /// Reads the frames of packets again that came before the structure of their descriptors.
-    fn read_again(&mut self, first: u64) {
+    fn read_again(&mut self, now: Instant, first: u64) {
         let last = self.history.highest().min(first + MAX_READ_AGAIN);
         for number in first..=last {
             let Some((facts, parts)) = self.history.get(number) else { continue };
@@ -254,7 +256,8 @@ impl Stream {
                 continue;
             }
             let (codec, descriptor) = (facts.codec, parts.dependency_descriptor);
-            let frame = read_frame(&mut self.scalability, codec, parts.payload, descriptor, number);
+            let held = &mut self.scalability;
+            let frame = read_frame(now, held, codec, parts.payload, descriptor, number);
             if frame.layering != Layering::Unknown {
                 self.history.set_frame(number, frame);
             }

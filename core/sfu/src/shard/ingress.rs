@@ -305,12 +305,14 @@ impl Shard {
                 self.ready.push(route.peer);
             }
         }
-        if (keyframe && waits || waits_inside)
-            && let Some(stream) = streams.get_mut(usize::from(source.stream))
-            && stream.keyframe.due().is_none()
-        {
+        let Some(stream) = streams.get_mut(usize::from(source.stream)) else { return };
+        let is_wanted = keyframe && waits || waits_inside;
+        if is_wanted && stream.keyframe.due().is_none() {
             stream.keyframe.request(now, stream.layer);
             self.want_keyframes(source.track);
+        } else if may_start && !is_wanted {
+            // It was asked for as the stream came to life, with this one.
+            stream.keyframe.stop();
         }
     }
 }

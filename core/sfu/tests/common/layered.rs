@@ -142,6 +142,8 @@ pub struct LayeredSource {
     template_offset: u8,
     /// The newest frame of each spatial and temporal layer: picture and frame number.
     newest: BTreeMap<(u8, u8), (u32, u16)>,
+    /// The newest frame of each chain, one for each spatial layer.
+    chains: [Option<u16>; 3],
     /// What each frame refers to.
     pub references: BTreeMap<FrameId, Vec<FrameId>>,
 }
@@ -163,6 +165,7 @@ impl LayeredSource {
             since_keyframe: 0,
             template_offset: 0,
             newest: BTreeMap::new(),
+            chains: [None; 3],
             references: BTreeMap::new(),
         }
     }
@@ -173,12 +176,14 @@ impl LayeredSource {
         if keyframe {
             self.since_keyframe = 0;
             self.newest.clear();
+            self.chains = [None; 3];
             self.template_offset = (self.template_offset + 9) % 64;
         }
         let temporal = self.coding.temporal_of(self.since_keyframe);
         if temporal == 0 {
             self.tl0 = self.tl0.wrapping_add(1);
         }
+        self.chains[usize::from(self.produced)..].fill(None);
         let mut packets = Vec::new();
         for spatial in 0..self.produced {
             self.frame((spatial, temporal), keyframe, transport, &mut packets);
@@ -213,6 +218,7 @@ impl LayeredSource {
         self.references.insert(id, names.collect());
         let diffs: Vec<_> =
             refers.iter().map(|(_, (_, number))| self.frame_number.wrapping_sub(*number)).collect();
+        let chain_diffs = self.follow_chains((spatial, temporal), keyframe);
         let count = self.packets_per_frame;
         for at in 0..count {
             let (starts, ends) = (at == 0, at + 1 == count);
@@ -221,7 +227,9 @@ impl LayeredSource {
             payload.extend([0x55; 40]);
             Name { frame: id, at, count }.append(&mut payload);
             let descriptor = self.coding.descriptor.then(|| {
-                self.descriptor((spatial, temporal), keyframe, is_joined, &diffs, starts, ends)
+                let layers = (spatial, temporal);
+                let read = self.descriptor(layers, keyframe, is_joined, &diffs, starts, ends);
+                self.write(Descriptor { chain_diffs, ..read })
             });
             let number = transport.to_be_bytes();
             *transport = transport.wrapping_add(1);
@@ -242,6 +250,30 @@ impl LayeredSource {
         self.frame_number = self.frame_number.wrapping_add(1);
     }
 
+    /// How far back the newest frame of each chain is; the frame becomes the newest of its own.
+    fn follow_chains(&mut self, layers: (u8, u8), keyframe: bool) -> [u8; MAX_CHAINS] {
+        let (spatial, temporal) = layers;
+        let mut diffs = [0; MAX_CHAINS];
+        for (chain, newest) in (0..).zip(&mut self.chains) {
+            diffs[usize::from(chain)] =
+                newest.map_or(0, |it| self.frame_number.wrapping_sub(it).min(255) as u8);
+            let depends = keyframe || !self.coding.key_only;
+            if temporal == 0 && (spatial == chain || spatial < chain && depends) {
+                *newest = Some(self.frame_number);
+            }
+        }
+        diffs[usize::from(self.coding.spatial)..].fill(0);
+        diffs
+    }
+
+    fn write(&self, descriptor: Descriptor) -> Vec<u8> {
+        let mut out = vec![0; 255];
+        let structure = self.coding.structure(self.template_offset);
+        let len = descriptor.write(&mut out, &structure).unwrap();
+        out.truncate(len);
+        out
+    }
+
     fn descriptor(
         &self,
         (spatial_layer, temporal_layer): (u8, u8),
@@ -250,14 +282,13 @@ impl LayeredSource {
         diffs: &[u16],
         start_of_frame: bool,
         end_of_frame: bool,
-    ) -> Vec<u8> {
+    ) -> Descriptor {
         let coding = &self.coding;
-        let structure = coding.structure(self.template_offset);
         let index = coding.target(spatial_layer, temporal_layer) as u8;
         let structure_attached = keyframe && spatial_layer == 0 && start_of_frame;
         let produced = coding.layers().filter(|layer| layer.0 < self.produced);
         let active = produced.fold(0, |mask, (s, t)| mask | 1 << coding.target(s, t));
-        let descriptor = Descriptor {
+        Descriptor {
             start_of_frame,
             end_of_frame,
             template_id: (self.template_offset + index) % 64,
@@ -269,11 +300,7 @@ impl LayeredSource {
             decode_targets: coding.targets((spatial_layer, temporal_layer), is_joined),
             frame_diffs: FrameDiffs::new(diffs).unwrap(),
             chain_diffs: [0; MAX_CHAINS],
-        };
-        let mut out = vec![0; 255];
-        let len = descriptor.write(&mut out, &structure).unwrap();
-        out.truncate(len);
-        out
+        }
     }
 
     fn payload(
