@@ -138,6 +138,15 @@ fn write_media(page: &mut Page, totals: &Totals) {
         &delay.counts,
         delay.sum_us as f64 / 1e6,
     );
+    let mut held = parlor_sfu::Held::default();
+    totals.workers.iter().for_each(|worker| held += worker.held);
+    page.histogram(
+        "parlor_held_seconds",
+        "How long media was held that did not leave at once: by the pacer, or to leave together.",
+        &parlor_sfu::HELD_BOUNDS_US.map(|us| us as f64 / 1e6),
+        &held.counts,
+        held.sum_us as f64 / 1e6,
+    );
     let help = "What went through the media threads, and not, by cause.";
     write_by_worker(page, totals, "parlor_media_total", help, |w| w.shard.entries());
     let help = "What went through the UDP sockets, and not.";

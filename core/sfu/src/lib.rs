@@ -63,6 +63,7 @@ pub mod command;
 mod counters;
 mod downlink;
 mod forward;
+mod held;
 mod peer;
 mod quality;
 mod receive;
@@ -77,5 +78,6 @@ pub use counters::Counters;
 #[doc(hidden)]
 pub use forward::bare::forward_bytes;
 /// The certificate that a [`ShardConfig`] asks for.
+pub use held::{HELD_BOUNDS_US, Held};
 pub use parlor_transport::{DtlsIdentity, stun_username_ufrag};
 pub use shard::{DecisionReport, LinkReport, MAX_DECISIONS, PeerState, Shard, ShardConfig};

@@ -51,6 +51,9 @@ fn audio_of_several_tracks_leaves_together_in_one_length() {
     let at = |n: usize| received[n].0;
     assert_eq!(received.len(), 3);
     assert_eq!((at(1) - at(0), at(2) - at(1)), (ms(GATHERING_MS), ms(0)));
+    // The first left at once, the others 4 and 3 ms after they had come.
+    let held = world.shard.held();
+    assert_eq!((held.counts.iter().sum::<u64>(), held.sum_us), (2, 7000));
     let packets: Vec<_> = received.iter().map(|(_, b)| RtpPacket::parse(b).unwrap()).collect();
     let payloads: Vec<_> = packets.iter().map(|packet| packet.payload().len()).collect();
     assert_eq!(payloads, [60, 61, 80], "padding is not payload");

@@ -10,7 +10,7 @@ use parlor_model::{Path, TransportProtocol};
 use parlor_net::{NetCounters, Poll, RecvBatch, Run, UdpSocket};
 use parlor_ring::{Wakeup, ring};
 use parlor_sfu::{
-    Counters, LinkReport, SendBatch, Shard,
+    Counters, Held, LinkReport, SendBatch, Shard,
     command::{MediaCommand, MediaEvent},
 };
 use std::{
@@ -90,6 +90,8 @@ pub struct WorkerCounters {
     pub send_unroutable: u64,
     /// How long media was in our hands.
     pub added_delay: AddedDelay,
+    /// How long what waited for its turn waited.
+    pub held: Held,
 }
 
 pub(crate) struct Worker {
@@ -369,6 +371,7 @@ impl Worker {
         self.sockets.iter().for_each(|socket| totals.net += socket.counters());
         totals.tcp = self.tcp.as_ref().map(Connections::counters).unwrap_or_default();
         totals.shard = *self.shard.counters();
+        totals.held = *self.shard.held();
         totals
     }
 }

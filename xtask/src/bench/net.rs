@@ -327,11 +327,14 @@ impl Bench {
             let report = self.load_test(&server, &flags)?;
             let metrics = server.metrics()?;
             let buckets = metrics.each("parlor_added_delay_seconds_bucket", "le");
+            let held = metrics.each("parlor_held_seconds_bucket", "le");
             rows.insert(
                 name.into(),
                 json!({
                     "p50_us": quantile_us(&buckets, 0.5),
                     "p99_us": quantile_us(&buckets, 0.99),
+                    "held_p50_us": quantile_us(&held, 0.5),
+                    "held_p99_us": quantile_us(&held, 0.99),
                     "server_cpu_percent": at(&report, "/server/cpu/percent"),
                     "packets_per_second": at(&report, "/received/packets_per_second"),
                     "end_to_end_p50_us": at(&report, "/delay/p50_us"),

@@ -139,7 +139,10 @@ fn more(text: &mut String, all: &Value) {
             "fan-out 50" => ("p50 250 us, p99 1500 us", p50 <= 250.0 && p99 <= 1500.0),
             _ => ("p99 5000 us", p99 <= 5000.0),
         };
-        let measured = format!("p50 {p50:.0} us, p99 {p99:.0} us");
+        let (held, held_p99) = (at(row, "/held_p50_us"), at(row, "/held_p99_us"));
+        let measured = format!(
+            "p50 {p50:.0} us, p99 {p99:.0} us; what was held: p50 {held:.0} us, p99 {held_p99:.0} us"
+        );
         line(&format!("added delay, {name}"), measured, goal, is_met);
     }
     let soak = &all["soak"];

@@ -122,7 +122,10 @@ impl Shard {
             let Some(slot) = out.slot() else { return Room::Full };
             match downlink.pacer.poll(now_us) {
                 None => break,
-                Some(Paced::Send(queued, _)) => {
+                Some(Paced::Send(queued, held_us)) => {
+                    if held_us > 0 {
+                        self.held.record(held_us as u64);
+                    }
                     let len = media.send(queued, slot);
                     out.commit(path, len);
                 }

@@ -37,6 +37,7 @@ use crate::{
     counters::Counters,
     downlink::micros,
     forward::Subscription,
+    held::Held,
     peer::{MAX_UFRAGS, Peer, Srtp},
     quality::QUALITY_INTERVAL,
     timers::Timers,
@@ -122,6 +123,7 @@ pub struct Shard {
     farewells: VecDeque<Farewell>,
     events: VecDeque<MediaEvent>,
     counters: Counters,
+    held: Held,
     /// Scratch memory.
     lost: Vec<SequenceNumber>,
     due: Vec<usize>,
@@ -163,6 +165,7 @@ impl Shard {
             farewells: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
+            held: Held::default(),
             lost: Vec::new(),
             taken_back: Vec::new(),
             due: Vec::new(),
@@ -250,6 +253,11 @@ impl Shard {
     /// What has been done and left undone.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How long media waited for its turn.
+    pub fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Whether it holds nothing: no peer, track, subscription, address or farewell.
