@@ -54,6 +54,8 @@ const FEEDBACK_LIFETIME_US: i64 = 5_000_000;
 /// Without media, and so without feedback, the first probe goes out then, in microseconds.
 const FIRST_PROBE_US: i64 = 500_000;
 const SILENCE_US: i64 = 1_000_000;
+/// A peer that gives no feedback gives reports at least so often, in microseconds.
+const REPORTS_US: i64 = 5_000_000;
 const SILENCE_STEP_US: i64 = 500_000;
 const SILENCE_FACTOR: f64 = 0.7;
 /// Fewer packets under way may be the end of a stream, whose loss no feedback tells.
@@ -441,6 +443,7 @@ impl Estimator {
     /// transport-wide feedback comes.
     pub fn on_remb(&mut self, bitrate: Bitrate, now: Instant) {
         let now_us = self.turn(now);
+        self.hear_report(now_us);
         let bps = bitrate.0.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS) as f64;
         self.reports.on_remb(bps, now_us);
         self.follow_reports(now_us);
@@ -455,11 +458,19 @@ impl Estimator {
         now: Instant,
     ) {
         let now_us = self.turn(now);
+        self.hear_report(now_us);
         if let Some(rtt) = rtt.filter(|_| !self.has_feedback(now_us)) {
             self.rtt_us = rtt.as_micros().min(10_000_000) as i64;
         }
         self.reports.on_report(report, self.sent.bps(), now_us);
         self.follow_reports(now_us);
+    }
+
+    /// Where no feedback has ever come, a report says that what is sent does arrive.
+    fn hear_report(&mut self, now_us: i64) {
+        if self.feedback_us.is_none() {
+            self.silence_us = now_us + REPORTS_US - SILENCE_US;
+        }
     }
 
     fn has_feedback(&self, now_us: i64) -> bool {
@@ -515,10 +526,9 @@ impl Estimator {
         }
     }
 
-    /// When silence lowers the estimate: a while after the last feedback, while packets that
-    /// should have had some are under way.
+    /// When silence lowers the estimate: a while after the last feedback, or the first packet,
+    /// while packets that should have had some are under way.
     fn silence_due_us(&self) -> Option<i64> {
-        self.feedback_us?;
         let is_lowest = self.estimate_bps <= ESTIMATE_MIN_BPS as f64;
         if is_lowest || self.history.in_flight_packets() < SILENCE_PACKETS {
             return None;
@@ -531,8 +541,7 @@ impl Estimator {
     /// packets that are sent change nothing.
     #[inline]
     pub fn timeout_has_changed(&mut self) -> bool {
-        let watches_silence =
-            self.history.in_flight_packets() >= SILENCE_PACKETS && self.feedback_us.is_some();
+        let watches_silence = self.history.in_flight_packets() >= SILENCE_PACKETS;
         let begins = watches_silence && !self.watches_silence;
         self.watches_silence = watches_silence;
         std::mem::take(&mut self.timeout_has_changed) || begins
@@ -634,5 +643,95 @@ impl SentRate {
 
     fn bps(&self) -> Option<f64> {
         self.bps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parlor_model::Ssrc;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Sends 100 packets a second for so long; `report` says what the peer says each time.
+    fn send(seconds: u64, mut report: impl FnMut(&mut Estimator, u64, Instant)) -> Estimator {
+        let start = Instant::now();
+        let mut estimator = Estimator::new(start, 2_000_000);
+        for n in 0..seconds * 100 {
+            let now = start + 10 * MS * n as u32;
+            while estimator.poll_timeout().is_some_and(|due| due <= now) {
+                estimator.handle_timeout(now);
+                if estimator.poll_timeout().is_some_and(|due| due <= now) {
+                    break;
+                }
+            }
+            estimator.on_sent(Some(n as u16), now, 1000, PacketKind::Video);
+            report(&mut estimator, n, now);
+        }
+        estimator
+    }
+
+    fn block(n: u64, lost: i32) -> ReportBlock {
+        ReportBlock {
+            ssrc: Ssrc(1),
+            fraction_lost: 0,
+            cumulative_lost: lost,
+            highest_sequence_number: n as u32,
+            jitter: 0,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        }
+    }
+
+    #[test]
+    fn where_nobody_answers_little_is_sent_soon() {
+        assert_eq!(send(1, |_, _, _| {}).estimate_bps(), 2_000_000);
+        assert!(send(3, |_, _, _| {}).estimate_bps() < 1_000_000);
+        let estimator = send(12, |_, _, _| {});
+        assert_eq!(estimator.estimate_bps(), ESTIMATE_MIN_BPS);
+        assert_eq!(estimator.state().cause, Cause::Silence);
+    }
+
+    #[test]
+    fn reports_alone_keep_the_estimate_unless_they_tell_of_loss() {
+        let each_2_s = |n: u64| n % 200 == 150;
+        let estimator = send(20, |estimator, n, now| {
+            if each_2_s(n) {
+                estimator.on_receiver_report(&block(n, 0), None, now);
+            }
+        });
+        assert_eq!(
+            (estimator.estimate_bps(), estimator.state().cause),
+            (2_000_000, Cause::Reports)
+        );
+        let estimator = send(20, |estimator, n, now| {
+            if each_2_s(n) {
+                estimator.on_receiver_report(&block(n, n as i32 / 2), None, now);
+            }
+        });
+        assert!(estimator.estimate_bps() < 700_000, "{}", estimator.estimate_bps());
+    }
+
+    #[test]
+    fn reports_that_end_are_silence_too_and_those_that_come_raise_again() {
+        let mut at_worst = u64::MAX;
+        let estimator = send(60, |estimator, n, now| {
+            at_worst = at_worst.min(estimator.estimate_bps());
+            if n % 100 == 0 && !(200..2000).contains(&n) {
+                estimator.on_receiver_report(&block(n, 0), None, now);
+            }
+        });
+        assert_eq!(at_worst, ESTIMATE_MIN_BPS);
+        assert_eq!(estimator.estimate_bps(), 2_000_000);
+    }
+
+    #[test]
+    fn remb_leads_where_there_is_no_feedback() {
+        let estimator = send(10, |estimator, n, now| {
+            if n % 100 == 0 {
+                estimator.on_remb(Bitrate(if n < 500 { 600_000 } else { 150_000 }), now);
+            }
+        });
+        assert_eq!(estimator.estimate_bps(), 150_000);
     }
 }

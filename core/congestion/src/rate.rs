@@ -5,10 +5,13 @@ use crate::delay::Usage;
 /// What is left of the acknowledged rate after overuse.
 const DECREASE: f64 = 0.85;
 /// Growth in a second while the capacity is not known: a share of the estimate, but no more than
-/// this. Flows that share a link become equal because the small ones grow as fast as the large;
-/// a capacity that is far away is found by probes.
+/// this. A capacity that is far away is found by probes.
 const GROWTH_PER_SECOND: f64 = 0.2;
 const GROWTH_MAX_BPS: f64 = 80_000.0;
+/// Flows that share a link become equal because the small ones grow faster than the large: by the
+/// square of what this rate is to theirs, within bounds.
+const EQUAL_BPS: f64 = 1_000_000.0;
+const EQUALITY: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 /// The estimate grows no further than this times the acknowledged rate, plus a little.
 const ACKNOWLEDGED_FACTOR: f64 = 1.5;
 const ACKNOWLEDGED_EXTRA_BPS: f64 = 10_000.0;
@@ -103,13 +106,17 @@ impl RateControl {
             self.capacity = Capacity::default();
         }
         let elapsed_s = (elapsed_us as f64 / 1e6).clamp(0.0, 1.0);
+        let smallness = EQUAL_BPS / self.estimate_bps;
+        let equality = (smallness * smallness).clamp(*EQUALITY.start(), *EQUALITY.end());
         let grown_bps = if self.capacity.estimate_bps.is_some() {
             let frame_bits = self.estimate_bps / FRAMES_PER_SECOND;
             let packet_bits = frame_bits / libm::ceil(frame_bits / PACKET_BITS_MAX).max(1.0);
             let response_s = rtt_us as f64 / 1e6 + 0.1;
-            self.estimate_bps + (packet_bits / response_s).max(GROWTH_LEAST_BPS) * elapsed_s
+            let grown_bps = equality * packet_bits / response_s;
+            self.estimate_bps + grown_bps.max(GROWTH_LEAST_BPS) * elapsed_s
         } else {
-            let grown_bps = (GROWTH_PER_SECOND * self.estimate_bps).min(GROWTH_MAX_BPS);
+            let most_bps = equality * GROWTH_MAX_BPS;
+            let grown_bps = (GROWTH_PER_SECOND * self.estimate_bps).min(most_bps);
             self.estimate_bps + grown_bps * elapsed_s
         };
         let mut limit_bps = ACKNOWLEDGED_FACTOR * acknowledged_bps + ACKNOWLEDGED_EXTRA_BPS;

@@ -196,8 +196,7 @@ fn flows_share_a_link_fairly() {
         let used = -worst(results.iter().map(|(_, used, _)| -used));
         let queue = worst(results.iter().map(|(.., queue)| *queue));
         println!("| {flows} flows | Jain {least:.3} | used {used:.2} | queue p95 {queue:.0} ms |");
-        let goal = if flows == 10 { 0.84 } else { 0.9 };
-        assert!(least > goal, "{flows}: {least}");
+        assert!(least > 0.9, "{flows}: {least}");
         assert!(used > 0.8, "{flows}: {used}");
         assert!(queue < 100.0, "{flows}: {queue}");
     }
@@ -216,7 +215,7 @@ fn a_late_flow_gets_its_share() {
     });
     let least = -worst(indices);
     println!("| a flow that comes 30 s later | Jain {least:.3} |");
-    assert!(least > 0.85, "{least}");
+    assert!(least > 0.9, "{least}");
 }
 
 #[test]
@@ -288,7 +287,7 @@ fn the_estimate_follows_a_capacity_that_changes() {
         let least = -over(&worlds, |flow| -flow.mean_bps(settled.clone())) / rate_bps as f64;
         let most = over(&worlds, |flow| flow.mean_bps(settled.clone())) / rate_bps as f64;
         println!("| {rate_bps} bit/s after 10 s | estimate {least:.2} to {most:.2} of it |");
-        assert!(least > 0.8 && most < 1.04, "{rate_bps}: {least} {most}");
+        assert!(least > 0.8 && most < 1.02, "{rate_bps}: {least} {most}");
     }
 }
 
@@ -325,9 +324,7 @@ fn a_token_bucket_does_not_deceive_for_long() {
             most / 1000.0
         );
         assert!(without < 0.15, "{burst_bytes}: {without}");
-        // Such a bucket holds more than a second of 90 kbit/s: probes are deceived again and again.
-        let most = if rate_bps == 90_000 { 0.1 } else { 0.05 };
-        assert!(loss < most, "{burst_bytes}: {loss}");
+        assert!(loss < 0.05, "{burst_bytes}: {loss}");
     }
 }
 
@@ -357,5 +354,5 @@ fn behind_a_token_bucket_720p_comes_back_too() {
     // The first probes after the fall are deceived: the goals (6 %, none) are missed here.
     assert!(loss < 0.1, "{loss}");
     assert!(without < 0.25, "{without}");
-    assert!(back < 8.0, "{back}");
+    assert!(back < 7.0, "{back}");
 }

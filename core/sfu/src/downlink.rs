@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use parlor_congestion::{Estimator, Pacer, Usage};
+use parlor_congestion::{Cause, Estimator, Pacer, Usage};
 use parlor_model::Bitrate;
 use parlor_rtp::rtcp::{ReportBlock, TransportFeedback};
 
@@ -138,6 +138,9 @@ impl Downlink {
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.estimator.handle_timeout(now);
+        if self.estimator.state().cause == Cause::Silence {
+            self.limited_since.get_or_insert(now);
+        }
         self.set_rate(now);
     }
 

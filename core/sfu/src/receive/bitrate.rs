@@ -4,8 +4,13 @@ use std::time::{Duration, Instant};
 
 use parlor_congestion::allocate::{LayerBitrates, SPATIAL_MAX, TEMPORAL_MAX};
 
+use super::history::PacketFacts;
+
 /// How long bytes are counted.
 const WINDOW: Duration = Duration::from_secs(1);
+/// Keyframes come now and then and are many times as large as what follows: they are counted over
+/// so many windows, so that one does not look like a layer that takes more.
+const KEYFRAME_WINDOWS: u32 = 8;
 /// The least time that tells something.
 const LEAST: Duration = Duration::from_millis(300);
 /// What a packet takes beside its payload: RTP header and extensions, SRTP tag.
@@ -18,21 +23,29 @@ type Bytes = [[u32; TEMPORAL_MAX]; SPATIAL_MAX];
 pub struct LayerRates {
     window: Option<Instant>,
     bytes: Bytes,
-    /// Bits a second of each layer alone, smoothed.
-    bps: Option<Bytes>,
+    keyframe_bytes: Bytes,
+    /// Of the newest keyframe.
+    keyframe_timestamp: Option<u32>,
+    /// Bits a second of each layer alone, smoothed: without keyframes, and of keyframes.
+    bps: Option<(Bytes, Bytes)>,
 }
 
 impl LayerRates {
     /// A packet has come.
     #[inline]
-    pub fn count(&mut self, now: Instant, spatial: u8, temporal: u8, payload_bytes: usize) {
+    pub fn count(&mut self, now: Instant, facts: &PacketFacts, payload_bytes: usize) {
         let window = *self.window.get_or_insert(now);
         if now >= window + WINDOW {
             self.turn(now, window);
         }
-        let (spatial, temporal) = (usize::from(spatial), usize::from(temporal));
-        let place = self
-            .bytes
+        if facts.keyframe {
+            self.keyframe_timestamp = Some(facts.timestamp);
+        }
+        let is_key = self.keyframe_timestamp == Some(facts.timestamp);
+        let bytes = if is_key { &mut self.keyframe_bytes } else { &mut self.bytes };
+        let (spatial, temporal) =
+            (usize::from(facts.frame.spatial), usize::from(facts.frame.temporal));
+        let place = bytes
             .get_mut(spatial.min(SPATIAL_MAX - 1))
             .and_then(|layer| layer.get_mut(temporal.min(TEMPORAL_MAX - 1)));
         if let Some(place) = place {
@@ -42,26 +55,29 @@ impl LayerRates {
 
     fn turn(&mut self, now: Instant, window: Instant) {
         let elapsed = now.saturating_duration_since(window);
-        let new = rates(&self.bytes, elapsed);
+        let (new, key) = (rates(&self.bytes, elapsed), rates(&self.keyframe_bytes, elapsed));
         // After a pause the past tells nothing.
-        let old = self.bps.filter(|_| elapsed < 2 * WINDOW).unwrap_or(new);
-        let mut smoothed = new;
-        for (smoothed, old) in smoothed.iter_mut().flatten().zip(old.iter().flatten()) {
-            *smoothed = smoothed.midpoint(*old);
-        }
-        self.bps = Some(smoothed);
-        (self.bytes, self.window) = ([[0; TEMPORAL_MAX]; SPATIAL_MAX], Some(now));
+        let known = self.bps.filter(|_| elapsed < 2 * WINDOW);
+        let (old, old_key) = known.unwrap_or((new, key.map(|layer| layer.map(spread))));
+        let smoothed = mixed(&old, &new, u32::midpoint);
+        let smoothed_key = mixed(&old_key, &key, |old, new| old - spread(old) + spread(new));
+        self.bps = Some((smoothed, smoothed_key));
+        (self.bytes, self.keyframe_bytes) = Default::default();
+        self.window = Some(now);
     }
 
     /// What each layer takes with all below it; `None` as long as that is not known.
     pub fn cumulative(&self, now: Instant) -> Option<LayerBitrates> {
-        let alone = match (self.bps, self.window) {
+        let (bps, key) = match (self.bps, self.window) {
             (Some(bps), _) => bps,
             (None, Some(window)) if now >= window + LEAST => {
-                rates(&self.bytes, now.saturating_duration_since(window))
+                let key = rates(&self.keyframe_bytes, WINDOW);
+                let elapsed = now.saturating_duration_since(window);
+                (rates(&self.bytes, elapsed), key.map(|layer| layer.map(spread)))
             }
             _ => return None,
         };
+        let alone = mixed(&bps, &key, u32::saturating_add);
         let mut out = LayerBitrates::default();
         let mut below = [0_u32; TEMPORAL_MAX];
         for (out, alone) in out.iter_mut().zip(&alone) {
@@ -76,6 +92,18 @@ impl LayerRates {
     }
 }
 
+fn spread(bps: u32) -> u32 {
+    bps / KEYFRAME_WINDOWS
+}
+
+fn mixed(one: &Bytes, other: &Bytes, mix: impl Fn(u32, u32) -> u32) -> Bytes {
+    let mut out = *one;
+    for (out, other) in out.iter_mut().flatten().zip(other.iter().flatten()) {
+        *out = mix(*out, *other);
+    }
+    out
+}
+
 fn rates(bytes: &Bytes, elapsed: Duration) -> Bytes {
     let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
     bytes.map(|layer| {
@@ -86,6 +114,24 @@ fn rates(bytes: &Bytes, elapsed: Duration) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::receive::frame::FrameFacts;
+    use parlor_model::Codec;
+
+    fn facts(timestamp: u32, spatial: u8, temporal: u8, keyframe: bool) -> PacketFacts {
+        PacketFacts {
+            number: 0,
+            timestamp,
+            marker: false,
+            keyframe,
+            codec: Codec::Vp8,
+            codec_index: 0,
+            frame: FrameFacts { spatial, temporal, ..FrameFacts::default() },
+            audio_level: None,
+            video_orientation: None,
+            playout_delay: None,
+            has_rare_extensions: false,
+        }
+    }
 
     #[test]
     fn layers_are_counted_with_those_below_them() {
@@ -95,7 +141,7 @@ mod tests {
         for n in 0..200u32 {
             let now = start + Duration::from_millis(10) * n;
             for (spatial, bytes) in [(0, 75), (1, 200)] {
-                rates.count(now, spatial, (n % 2) as u8, bytes);
+                rates.count(now, &facts(n, spatial, (n % 2) as u8, false), bytes);
             }
         }
         let found = rates.cumulative(start + Duration::from_secs(2)).unwrap();
@@ -104,5 +150,36 @@ mod tests {
         assert_eq!(kbps[0], [Some(50), Some(100), None, None]);
         assert_eq!(kbps[1], [Some(150), Some(300), None, None]);
         assert_eq!(kbps[2], [None; 4]);
+    }
+
+    /// Five frames of 3700 bytes a second, as a screen has them; `keyframes` says which are key.
+    fn screen(keyframes: impl Fn(u32) -> bool) -> Vec<u32> {
+        let start = Instant::now();
+        let mut rates = LayerRates::default();
+        let mut seen = Vec::new();
+        for frame in 0..200u32 {
+            let now = start + Duration::from_millis(200) * frame;
+            let packets = if keyframes(frame) { 20 } else { 4 };
+            for packet in 0..packets {
+                let is_first = packet == 0 && keyframes(frame);
+                rates.count(now, &facts(frame * 18_000, 0, 0, is_first), 875);
+            }
+            seen.extend(rates.cumulative(now).and_then(|found| found[0][0]));
+        }
+        seen
+    }
+
+    #[test]
+    fn a_keyframe_now_and_then_does_not_swing_what_a_layer_takes() {
+        let seen = screen(|frame| matches!(frame, 0 | 80 | 150));
+        let settled = &seen[20..];
+        assert!(settled.iter().all(|bps| (118_000..185_000).contains(bps)), "{settled:?}");
+    }
+
+    #[test]
+    fn keyframes_that_come_regularly_count_in_full() {
+        let last = *screen(|frame| frame % 10 == 0).last().unwrap();
+        // Of ten frames one is five times as large: 207 kbit/s.
+        assert!((185_000..230_000).contains(&last), "{last}");
     }
 }

@@ -223,7 +223,7 @@ impl Stream {
         if !incoming.is_rtx {
             self.mark_alive(now);
         }
-        self.layers.count(now, frame.spatial, frame.temporal, incoming.payload.len());
+        self.layers.count(now, &facts, incoming.payload.len());
         if is_newest {
             self.rates.count(now, facts.timestamp, frame.temporal);
         } else if facts.keyframe && frame.is_keyframe() == Some(true) {

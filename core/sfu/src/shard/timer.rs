@@ -69,8 +69,9 @@ impl Shard {
         // Whoever has a deadline is looked at by the next flush.
         take_due(&mut peer.deadlines.pace, now);
         if take_due(&mut peer.deadlines.estimate, now) {
-            peer.downlink.handle_timeout(now);
+            self.with_downlink(now, key, |link| link.handle_timeout(now));
         }
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if take_due(&mut peer.deadlines.allocation, now) {
             self.share_out(now, key);
         }
