@@ -156,6 +156,8 @@ pub struct Estimator {
     /// When feedback last told of packets that were no part of a probe.
     media_us: Option<i64>,
     silence_us: i64,
+    /// See [`Self::expect_feedback`].
+    expects_feedback: bool,
     wanted_bps: f64,
     is_starving: bool,
     estimate_bps: f64,
@@ -187,6 +189,7 @@ impl Estimator {
             feedback_us: None,
             media_us: None,
             silence_us: 0,
+            expects_feedback: false,
             wanted_bps: 0.0,
             is_starving: false,
             estimate_bps: start_bps,
@@ -280,6 +283,7 @@ impl Estimator {
             return &self.results;
         }
         self.feedback_us = Some(now_us);
+        self.expects_feedback = true;
         self.silence_us = now_us;
         let mut lost = 0;
         let mut newest_us = None;
@@ -443,7 +447,7 @@ impl Estimator {
     /// transport-wide feedback comes.
     pub fn on_remb(&mut self, bitrate: Bitrate, now: Instant) {
         let now_us = self.turn(now);
-        self.hear_report(now_us);
+        self.hear_arrivals(now_us);
         let bps = bitrate.0.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS) as f64;
         self.reports.on_remb(bps, now_us);
         self.follow_reports(now_us);
@@ -458,7 +462,7 @@ impl Estimator {
         now: Instant,
     ) {
         let now_us = self.turn(now);
-        self.hear_report(now_us);
+        self.hear_arrivals(now_us);
         if let Some(rtt) = rtt.filter(|_| !self.has_feedback(now_us)) {
             self.rtt_us = rtt.as_micros().min(10_000_000) as i64;
         }
@@ -466,8 +470,24 @@ impl Estimator {
         self.follow_reports(now_us);
     }
 
-    /// Where no feedback has ever come, a report says that what is sent does arrive.
-    fn hear_report(&mut self, now_us: i64) {
+    /// The peer has been heard: from now on it should give feedback, or reports, on what is sent.
+    /// Without either the estimate falls.
+    pub fn expect_feedback(&mut self, now: Instant) {
+        if !self.expects_feedback {
+            self.expects_feedback = true;
+            self.silence_us = self.turn(now);
+        }
+    }
+
+    /// The peer asks for single packets again: the others arrive.
+    pub fn on_nack(&mut self, now: Instant) {
+        let now_us = self.turn(now);
+        self.hear_arrivals(now_us);
+    }
+
+    /// Where no feedback has ever come, this says that what is sent does arrive.
+    fn hear_arrivals(&mut self, now_us: i64) {
+        self.expects_feedback = true;
         if self.feedback_us.is_none() {
             self.silence_us = now_us + REPORTS_US - SILENCE_US;
         }
@@ -530,7 +550,8 @@ impl Estimator {
     /// while packets that should have had some are under way.
     fn silence_due_us(&self) -> Option<i64> {
         let is_lowest = self.estimate_bps <= ESTIMATE_MIN_BPS as f64;
-        if is_lowest || self.history.in_flight_packets() < SILENCE_PACKETS {
+        if is_lowest || !self.expects_feedback || self.history.in_flight_packets() < SILENCE_PACKETS
+        {
             return None;
         }
         let sent_us = self.history.oldest_in_flight_us()?;
@@ -541,7 +562,8 @@ impl Estimator {
     /// packets that are sent change nothing.
     #[inline]
     pub fn timeout_has_changed(&mut self) -> bool {
-        let watches_silence = self.history.in_flight_packets() >= SILENCE_PACKETS;
+        let watches_silence =
+            self.history.in_flight_packets() >= SILENCE_PACKETS && self.expects_feedback;
         let begins = watches_silence && !self.watches_silence;
         self.watches_silence = watches_silence;
         std::mem::take(&mut self.timeout_has_changed) || begins
@@ -657,6 +679,7 @@ mod tests {
     fn send(seconds: u64, mut report: impl FnMut(&mut Estimator, u64, Instant)) -> Estimator {
         let start = Instant::now();
         let mut estimator = Estimator::new(start, 2_000_000);
+        estimator.expect_feedback(start);
         for n in 0..seconds * 100 {
             let now = start + 10 * MS * n as u32;
             while estimator.poll_timeout().is_some_and(|due| due <= now) {
@@ -690,6 +713,10 @@ mod tests {
         let estimator = send(12, |_, _, _| {});
         assert_eq!(estimator.estimate_bps(), ESTIMATE_MIN_BPS);
         assert_eq!(estimator.state().cause, Cause::Silence);
+        let mut unheard = Estimator::new(Instant::now(), 2_000_000);
+        let now = unheard.epoch;
+        (0..100).for_each(|n| unheard.on_sent(Some(n), now, 1000, PacketKind::Video));
+        assert_eq!(unheard.silence_due_us(), None, "it may have no congestion control at all");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::alloc::System;
 
 use common::{SERVER, World, media::*, ms};
 use parlor_model::{Codec, Path, SequenceNumber, Ssrc};
-use parlor_rtp::rtcp;
+use parlor_rtp::rtcp::{self, ReportBlock};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -77,7 +77,16 @@ impl Meeting {
                 let mut request = Vec::new();
                 let lost = [SequenceNumber(last.wrapping_sub(2)), SequenceNumber(last)];
                 rtcp::write_nack(&mut request, Ssrc(1), Ssrc(2000), &lost);
-                rtcp::write_receiver_report(&mut request, Ssrc(1), &[]);
+                let block = ReportBlock {
+                    ssrc: Ssrc(2000),
+                    fraction_lost: 0,
+                    cumulative_lost: 0,
+                    highest_sequence_number: u32::from(last),
+                    jitter: 0,
+                    last_sr: 0,
+                    delay_since_last_sr: 0,
+                };
+                rtcp::write_receiver_report(&mut request, Ssrc(1), &[block]);
                 rtcp::write_picture_loss_indication(&mut request, Ssrc(1), Ssrc(2000));
                 datagrams.push((viewer, client.seal_rtcp(&request)));
             }

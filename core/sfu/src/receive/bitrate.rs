@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use parlor_congestion::allocate::{LayerBitrates, SPATIAL_MAX, TEMPORAL_MAX};
+use parlor_model::TrackKind;
 
 use super::history::PacketFacts;
 
@@ -38,7 +39,8 @@ impl LayerRates {
         if now >= window + WINDOW {
             self.turn(now, window);
         }
-        if facts.keyframe {
+        // Every packet of audio is a keyframe.
+        if facts.keyframe && facts.codec.kind() == TrackKind::Video {
             self.keyframe_timestamp = Some(facts.timestamp);
         }
         let is_key = self.keyframe_timestamp == Some(facts.timestamp);

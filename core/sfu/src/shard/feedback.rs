@@ -31,6 +31,7 @@ impl Shard {
             return;
         };
         self.counters.rtcp_received += 1;
+        peer.downlink.estimator.expect_feedback(now);
         let compound = datagram.get(..len).unwrap_or(&[]);
         let mut any = false;
         for packet in rtcp::packets(compound) {
@@ -102,6 +103,7 @@ impl Shard {
             }
             peer.downlink.handle_report(now, &block, measured);
         }
+        self.with_downlink(now, key, |_| ());
     }
 
     fn handle_nack(&mut self, now: Instant, key: Key<Peer>, nack: &Nack<'_>) {
@@ -111,6 +113,7 @@ impl Shard {
         let Some(&subscription_key) = peer.outgoing.get(nack.ssrcs.media) else { return };
         let Some(subscription) = self.subscriptions.get_mut(subscription_key) else { return };
         self.counters.nacks_received += 1;
+        peer.downlink.estimator.on_nack(now);
         let round_trip_ms = peer.round_trip.as_millis() as u32;
         let link = peer.downlink.estimator.state();
         let is_queued = link.queue_delay_ms > COPIES_QUEUE_MS;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use parlor_model::{Codec, Path, ReceiveStream, SequenceNumber, Ssrc, SubscriptionId, TrackId};
 use parlor_rtp::{
     RtpPacket,
-    rtcp::{self, Rtcp},
+    rtcp::{self, ReportBlock, Rtcp},
     rtx::parse_rtx,
 };
 use parlor_sfu::command::{MediaCommand, SubscriptionSettings};
@@ -221,6 +221,22 @@ impl Plan {
         Ok(())
     }
 
+    /// The viewer says that it is there: who is silent is sent less and less.
+    fn report(&mut self) {
+        let block = ReportBlock {
+            ssrc: self.numbers.out,
+            fraction_lost: 0,
+            cumulative_lost: 0,
+            highest_sequence_number: 0,
+            jitter: 0,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        };
+        let mut report = Vec::new();
+        rtcp::write_receiver_report(&mut report, Ssrc(1), &[block]);
+        self.world.clients[1].send_rtcp(&report);
+    }
+
     fn arrive(&mut self, mut datagram: Vec<u8>) {
         let (now, from) = (self.world.now, self.world.clients[0].address);
         self.world.shard.handle_datagram(
@@ -309,6 +325,7 @@ impl Plan {
             Step::Frame { seed, wait_ms } => {
                 self.frame(seed);
                 self.world.run_events(ms(u64::from(wait_ms)));
+                self.report();
             }
             Step::Padding(layer) => {
                 let Some(source) = self.layers.get_mut(usize::from(layer)) else { return };

@@ -1,4 +1,10 @@
-//! The cases, by section of the RFC.
+//! The cases, by section of the RFC, with its capacities and times as the RFC's authors have them in
+//! their own suite for ns-3 (`rmcat-wired`).
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const SHORT_TCP_SEED: u64 = 57;
 
 /// One subscriber.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +85,21 @@ impl FlowPlan {
     }
 }
 
+/// Ten flows that send and rest in turn (RFC 8868 section 6.1), by when each transfer starts.
+fn short_tcp() -> Vec<(u32, Option<u64>)> {
+    let mut rng = ChaCha8Rng::seed_from_u64(SHORT_TCP_SEED);
+    let mut transfers = Vec::new();
+    for flow in 0..10 {
+        let rest = |rng: &mut ChaCha8Rng| -10.0 * libm::log(1.0 - rng.random::<f64>());
+        let mut at_s = 10.0 + if flow < 2 { 0.0 } else { rest(&mut rng) };
+        while at_s < 290.0 {
+            transfers.push((at_s as u32, Some(rng.random_range(30_000..=50_000))));
+            at_s += 1.0 + rest(&mut rng);
+        }
+    }
+    transfers
+}
+
 /// All cases that an SFU's downlink has.
 pub fn cases() -> Vec<Case> {
     let plain = Case {
@@ -117,10 +138,10 @@ pub fn cases() -> Vec<Case> {
         Case {
             section: "5.3",
             title: "Congested feedback link",
-            setting: "2 Mbit/s to the subscriber; 2, 0.8, 0.2 and 2 Mbit/s back, shared with its \
-                      own camera, from 0, 20, 40 and 60 s on.",
-            capacity: vec![(0, 2_000_000)],
-            feedback: vec![(0, 2_000_000), (20, 800_000), (40, 200_000), (60, 2_000_000)],
+            setting: "2, 1, 0.5 and 2 Mbit/s to the subscriber from 0, 20, 40 and 60 s on; 2, 0.8 \
+                      and 2 Mbit/s back, shared with its own camera, from 0, 35 and 70 s on.",
+            capacity: vec![(0, 2_000_000), (20, 1_000_000), (40, 500_000), (60, 2_000_000)],
+            feedback: vec![(0, 2_000_000), (35, 800_000), (70, 2_000_000)],
             ..plain.clone()
         },
         Case {
@@ -137,7 +158,7 @@ pub fn cases() -> Vec<Case> {
             title: "Round trip fairness",
             setting: "4 Mbit/s; five flows with 10, 25, 50, 100 and 150 ms each way begin 10 s \
                       apart.",
-            seconds: 150,
+            seconds: 300,
             capacity: vec![(0, 4_000_000)],
             flows: [10, 25, 50, 100, 150]
                 .into_iter()
@@ -149,20 +170,23 @@ pub fn cases() -> Vec<Case> {
         Case {
             section: "5.6",
             title: "A long TCP flow",
-            setting: "2 Mbit/s with a drop-tail queue of 300 ms; TCP begins at 20 s.",
+            setting: "2 Mbit/s with a drop-tail queue of 300 ms; TCP begins at 0 s, the media at 5 s.",
             seconds: 120,
             capacity: vec![(0, 2_000_000)],
-            tcp: vec![(20, None)],
+            flows: vec![flow(5)],
+            tcp: vec![(0, None)],
             ..plain.clone()
         },
         Case {
             section: "5.7",
             title: "Short TCP flows",
-            setting: "2 Mbit/s, two flows; ten TCP flows of 100 kB to 1 MB between 10 and 100 s.",
-            seconds: 120,
+            setting: "2 Mbit/s, two flows from 5 s on; between 10 and 290 s ten TCP flows that \
+                      send 30 to 50 kB each and then rest for 10 s on average, two of them at once \
+                      at the beginning.",
+            seconds: 300,
             capacity: vec![(0, 2_000_000)],
-            flows: vec![flow(0), flow(0)],
-            tcp: (0..10).map(|nth| (10 + 9 * nth, Some(100_000 * (1 + u64::from(nth))))).collect(),
+            flows: vec![flow(5), flow(5)],
+            tcp: short_tcp(),
             ..plain.clone()
         },
         Case {
