@@ -96,7 +96,7 @@ impl Hysteresis {
     /// time only.
     pub fn on(queue_delay_ms: f64, pacer_wait: Duration) -> Self {
         let is_queued = queue_delay_ms > QUEUED_MS;
-        let rise = if is_queued { 0.9 } else { 0.95 };
+        let rise = if is_queued { 0.9 } else { 0.98 };
         let keep = if pacer_wait > PACER_WAIT_MAX || queue_delay_ms > QUEUE_MAX_MS {
             1.0
         } else if is_queued {

@@ -9,7 +9,8 @@ const DECREASE: f64 = 0.85;
 const GROWTH_PER_SECOND: f64 = 0.2;
 const GROWTH_MAX_BPS: f64 = 80_000.0;
 /// Flows that share a link become equal because the small ones grow faster than the large: by the
-/// square of what this rate is to theirs, within bounds.
+/// square of what this rate is to theirs, within bounds. No flow grows slower before it has met the
+/// capacity.
 const EQUAL_BPS: f64 = 1_000_000.0;
 const EQUALITY: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 /// The estimate grows no further than this times the acknowledged rate, plus a little.
@@ -115,8 +116,11 @@ impl RateControl {
             let grown_bps = equality * packet_bits / response_s;
             self.estimate_bps + grown_bps.max(GROWTH_LEAST_BPS) * elapsed_s
         } else {
-            let most_bps = equality * GROWTH_MAX_BPS;
-            let grown_bps = (GROWTH_PER_SECOND * self.estimate_bps).min(most_bps);
+            let share_bps = GROWTH_PER_SECOND * self.estimate_bps;
+            let is_exceeded = acknowledged_bps > self.estimate_bps;
+            let most_bps = equality.max(1.0) * GROWTH_MAX_BPS;
+            // What arrives without a queue, passes.
+            let grown_bps = if is_exceeded { share_bps } else { share_bps.min(most_bps) };
             self.estimate_bps + grown_bps * elapsed_s
         };
         let mut limit_bps = ACKNOWLEDGED_FACTOR * acknowledged_bps + ACKNOWLEDGED_EXTRA_BPS;
