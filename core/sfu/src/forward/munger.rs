@@ -331,15 +331,29 @@ impl Munger {
         Ok(munged)
     }
 
-    /// As [`Self::munge`] for the packet that follows in a stream without layers, as almost all of
-    /// them do: its number and timestamp. `None`: ask there.
+    /// As [`Self::munge`] for the packet that follows in a stream without layers, or with temporal
+    /// ones of which no other is chosen at it, as almost all of them do: its number, timestamp
+    /// and indices. `None`: ask there.
     #[inline(always)]
-    pub fn follow(&mut self, now: Instant, stream: u8, facts: &PacketFacts) -> Option<(u64, u32)> {
+    pub fn follow(
+        &mut self,
+        now: Instant,
+        stream: u8,
+        facts: &PacketFacts,
+        wanted_temporal: u8,
+    ) -> Option<(u64, u32, Indices)> {
         let next = self.next_source.get_mut(usize::from(stream))?;
         let (Some(segment), Some(last)) = (&self.segment, &mut self.last) else { return None };
-        let is_layered = facts.frame.layering != Layering::None;
-        if segment.stream != stream || facts.number < *next || is_layered {
+        if segment.stream != stream || facts.number < *next {
             return None;
+        }
+        let mut indices = facts.frame.indices;
+        if facts.frame.layering != Layering::None {
+            if !segment.selection.goes_on(facts, wanted_temporal) {
+                return None;
+            }
+            indices = indices.plus(segment.offset);
+            last.indices = indices;
         }
         let number = segment.first_out + (facts.number - segment.first_source);
         *next = facts.number + 1;
@@ -348,7 +362,7 @@ impl Munger {
         last.source_timestamp = facts.timestamp;
         last.marker = facts.marker;
         last.at = now;
-        Some((number, last.timestamp))
+        Some((number, last.timestamp, indices))
     }
 
     /// Chooses layers at the first packet of a picture.

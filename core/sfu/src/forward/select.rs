@@ -49,6 +49,18 @@ impl Selection {
         }
     }
 
+    /// Whether a packet of VP8 is part of it and no other is chosen at it: see
+    /// [`Selector::at_frame`].
+    #[inline(always)]
+    pub fn goes_on(&self, facts: &PacketFacts, wanted_temporal: u8) -> bool {
+        let frame = &facts.frame;
+        frame.layering == Layering::Temporal
+            && facts.codec == Codec::Vp8
+            && !facts.keyframe
+            && frame.temporal <= self.temporal
+            && self.temporal <= wanted_temporal
+    }
+
     /// Whether a packet ends what is forwarded of its picture.
     #[inline]
     pub fn ends_picture(&self, facts: &PacketFacts) -> bool {

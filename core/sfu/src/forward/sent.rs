@@ -69,8 +69,8 @@ impl SentPacket {
 
     /// The same packet of a source as another subscription has it.
     #[inline]
-    pub fn renumbered(&self, number: u64, timestamp: u32) -> Self {
-        Self { number: number as u32, timestamp, ..*self }
+    pub fn renumbered(&self, number: u64, timestamp: u32, indices: Indices) -> Self {
+        Self { number: number as u32, timestamp, indices, ..*self }
     }
 
     /// A silent frame, in the codec at this position of the source's list.

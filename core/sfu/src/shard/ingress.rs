@@ -256,7 +256,8 @@ impl Shard {
         let may_start = keyframe && newest - number <= MAX_REPLAY;
         let is_late = number < newest;
         let is_only = streams.len() == 1;
-        let is_layered = packet.facts.frame.layering != Layering::None;
+        let is_simple =
+            matches!(packet.facts.frame.layering, Layering::None | Layering::Temporal) && !is_late;
         let size_bytes = size_bytes(&packet.stream.history, number);
         let (mut waits, mut waits_inside) = (false, false);
         let counters = &mut self.counters;
@@ -272,9 +273,8 @@ impl Shard {
             };
             let Some(peer) = self.peers.get_mut(route.peer) else { continue };
             let pacer = &mut peer.downlink.pacer;
-            // Most packets follow in a stream without layers.
-            let is_plain = !starts && !is_late && !is_layered;
-            if !is_plain || !owing.follow(subscription, pacer, route.subscription, &packet) {
+            // Most packets follow in a stream without layers inside, or with temporal ones.
+            if starts || !is_simple || !owing.follow(subscription, pacer, route, &packet) {
                 let begins = starts
                     && may_start
                     && accepts(route, streams, source.stream)
@@ -392,14 +392,14 @@ struct Owing<'a> {
 }
 
 impl Owing<'_> {
-    /// Owes the packet that follows in a stream without layers. `false`: it may be something else,
-    /// see [`Self::owe`].
+    /// Owes the packet that follows in a stream. `false`: it may be something else, see
+    /// [`Self::owe`].
     #[inline(never)]
     fn follow(
         &mut self,
         subscription: &mut Subscription,
         pacer: &mut Pacer<Queued>,
-        key: Key<Subscription>,
+        route: &Route,
         packet: &Arrived<'_>,
     ) -> bool {
         let facts = packet.facts;
@@ -409,11 +409,13 @@ impl Owing<'_> {
         if !is_plain {
             return false;
         }
-        let follows = subscription.munger.follow(self.now, packet.at, facts);
-        let Some((number, timestamp)) = follows else { return false };
+        let munger = &mut subscription.munger;
+        let follows = munger.follow(self.now, packet.at, facts, route.max_temporal);
+        let Some((number, timestamp, indices)) = follows else { return false };
         subscription.last_codec = facts.codec_index;
-        let sent = packet.sent.renumbered(number, timestamp);
-        let queued = Queued { subscription: key, number, sending: Sending::First(sent) };
+        let sent = packet.sent.renumbered(number, timestamp, indices);
+        let queued =
+            Queued { subscription: route.subscription, number, sending: Sending::First(sent) };
         if pacer.push(self.now_us, queued, self.size_bytes, self.priority).is_err() {
             self.counters.unsent_queue_full += 1;
         }
