@@ -379,3 +379,20 @@ fn a_full_room_takes_nobody_in() {
     assert!(find(&mut world, "one", "alice").is_some());
     assert_eq!(participants(&mut world, "two").len(), 1);
 }
+
+#[test]
+fn who_is_moved_is_not_told_of_the_hidden() {
+    let mut world = World::new();
+    let alice = world.join_active("one", "alice");
+    let mut options = Options::default();
+    options.grant.hidden = true;
+    world.join("two", "ghost", options);
+    world.join_active("two", "bob");
+    move_to(&mut world, "one", "alice", "two").unwrap();
+    let moved = world.said(alice).iter().find_map(|message| match message {
+        Message::RoomMoved(moved) => Some(moved.other_participants.clone()),
+        _ => None,
+    });
+    let told: Vec<_> = moved.unwrap().into_iter().map(|other| other.identity).collect();
+    assert_eq!(told, ["bob"]);
+}

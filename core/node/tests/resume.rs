@@ -404,3 +404,21 @@ fn livekit_client_is_asked_for_a_first_message_that_it_can_resume_behind() {
         assert_eq!(asked_when_open(Sdk::Js, pair, mute), 0);
     }
 }
+
+#[test]
+fn a_session_that_goes_on_is_not_told_of_the_hidden() {
+    let mut world = World::new();
+    let mut options = Options::default();
+    options.grant.hidden = true;
+    let ghost = world.join("room", "ghost", options);
+    let bob = world.join_active("room", "bob");
+    world.pass(Duration::from_secs(1));
+    let bobs_sid = world.sid_of(bob);
+    let again = world.resume("room", "bob", sid(bobs_sid.clone()));
+    assert_resumed(&world, again);
+    assert_eq!(seen(&world, again, "ghost"), None);
+    world.request(ghost, Request::Leave(proto::LeaveRequest::default()));
+    let third = world.resume("room", "bob", sid(bobs_sid));
+    assert_resumed(&world, third);
+    assert_eq!(seen(&world, third, "ghost"), None, "nor of those who have left");
+}

@@ -312,6 +312,12 @@ fn data_blobs_are_stored_got_and_bounded() {
     world.request(alice, Request::Leave(proto::LeaveRequest::default()));
     assert_eq!(reason(&get(&mut world, bob, "alice", "k")), Some((8, Reason::NotFound)));
 
+    let grant = VideoGrant { room_join: true, hidden: true, ..Default::default() };
+    let ghost = world.join("room", "ghost", Options { grant, ..Default::default() });
+    assert_eq!(reason(&store(&mut world, ghost, "k", 1)), None);
+    assert_eq!(reason(&get(&mut world, ghost, "ghost", "k")), None);
+    assert_eq!(reason(&get(&mut world, bob, "ghost", "k")), Some((8, Reason::NotFound)));
+
     let grant = VideoGrant { room_join: true, can_publish_data: Some(false), ..Default::default() };
     let eve = world.join("room", "eve", Options { grant, ..Default::default() });
     assert_eq!(reason(&store(&mut world, eve, "k", 1)), Some((9, Reason::NotAllowed)));

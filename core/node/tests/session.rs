@@ -527,3 +527,29 @@ fn a_simulated_bandwidth_limits_what_the_client_is_sent() {
         }
     }
 }
+
+#[test]
+fn only_agents_transcribe_and_nobody_relays_metrics() {
+    use proto::data_packet::Value;
+    for agent in [false, true] {
+        let mut world = World::new();
+        let mut options = Options::default();
+        options.grant.agent = agent;
+        world.join("room", "alice", options);
+        world.join_active("room", "bob");
+        let (alice, bob) = (world.peer_of("alice"), world.peer_of("bob"));
+        let channel = DataChannel::Reliable;
+        world.media(MediaEvent::ChannelOpen { peer: bob, channel });
+        world.commands.clear();
+        for value in [
+            Value::Transcription(proto::Transcription::default()),
+            Value::Metrics(proto::MetricsBatch::default()),
+        ] {
+            let packet = proto::DataPacket { value: Some(value), ..Default::default() };
+            let data = packet.encode_to_vec().into();
+            world.media(MediaEvent::Data { peer: alice, channel, data });
+        }
+        assert_eq!(sent(&world).len(), usize::from(agent));
+        assert_eq!(world.node.counters().forbidden_packets, 2 - u64::from(agent));
+    }
+}

@@ -62,7 +62,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (room(), name()).prop_map(|(room, name)| Step::Remove { room, name }),
         2 => (room(), name()).prop_map(|(room, name)| Step::Forward { room, name }),
         2 => (room(), name()).prop_map(|(room, name)| Step::Move { room, name }),
-        2 => who().prop_map(Step::Say),
+        5 => who().prop_map(Step::Say),
         1 => who().prop_map(Step::Leave),
         2 => who().prop_map(Step::Drop),
         1 => who().prop_map(Step::Junk),
@@ -370,7 +370,7 @@ fn view(said: &[Message], own: &str) -> BTreeMap<String, Vec<String>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 384, ..ProptestConfig::default() })]
 
     #[test]
     fn no_order_of_events_exceeds_permissions(steps in steps()) {

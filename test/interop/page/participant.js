@@ -115,7 +115,7 @@ globalThis.participant = {
   },
 
   disconnect: () => room.disconnect(),
-  simulate: ({ scenario }) => room.simulateScenario(scenario),
+  simulate: ({ scenario, value }) => room.simulateScenario(scenario, value),
   events: () => events,
   received: () => received,
 
@@ -337,6 +337,13 @@ globalThis.participant = {
       const { name, mimeType } = reader.info;
       received.files.push({ from: identity, length: bytes.length, sha256: await sha256(bytes), name, mimeType });
     });
+  },
+
+  // Raw bytes on a data channel of the application's own, beside livekit-client's.
+  async sendUnlabelled({ text }) {
+    const channel = room.engine.pcManager.createPublisherDataChannel("my-own", { ordered: true });
+    if (channel.readyState !== "open") await new Promise((open) => channel.addEventListener("open", open));
+    channel.send(new TextEncoder().encode(text));
   },
 
   async sendText({ text, topic, to, attributes }) {

@@ -172,3 +172,21 @@ test("who may not publish data is not heard", async (t) => {
   });
   assert.deepEqual(await packets(bob, mute, "secret"), []);
 });
+
+for (const singlePeerConnection of [true, false]) {
+  test(`bytes on a channel of another name arrive as data, singlePeerConnection ${singlePeerConnection}`, async (t) => {
+    const server = await t.server();
+    const alice = await t.joinPage(server, "alice", { singlePeerConnection });
+    const bob = await t.joinPage(server, "bob", { singlePeerConnection });
+    await until("both hear each other", DEADLINE_MS, async () => {
+      await alice.call("publishData", { text: "hello", topic: "" });
+      return (await bob.call("received")).data.some(({ text }) => text === "hello");
+    });
+    await alice.call("sendUnlabelled", { text: "raw bytes" });
+    const heard = await until("bob hears it", DEADLINE_MS, async () =>
+      (await bob.call("received")).data.find(({ text }) => text === "raw bytes"),
+    );
+    assert.deepEqual([heard.from, heard.reliable], ["alice", true]);
+    await stayedConnected(alice, bob);
+  });
+}

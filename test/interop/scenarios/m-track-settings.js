@@ -1,6 +1,6 @@
 // What a subscriber says of a track with UpdateTrackSettings, but for its quality.
 import assert from "node:assert/strict";
-import { seesFrames, stayedConnected } from "../harness/expect.js";
+import { hearsTone, seesFrames, seesPictures, stayedConnected } from "../harness/expect.js";
 import { test } from "../harness/test.js";
 import { until } from "../harness/until.js";
 
@@ -51,3 +51,20 @@ for (const [codec, options] of [["vp8", { simulcast: true }], ["vp9", { scalabil
     await stayedConnected(alice, bob);
   });
 }
+
+test("a simulated bandwidth pauses video that does not fit, and its end brings it back", async (t) => {
+  const server = await t.server();
+  const alice = await t.joinPage(server, "alice");
+  const bob = await t.joinPage(server, "bob");
+  await alice.call("publishTone", { hz: 440 });
+  await alice.call("publishPictures", {});
+  await seesPictures(bob, "alice/pictures");
+  const states = async () =>
+    (await bob.call("events")).filter(({ event }) => event === "trackStreamState").map(({ state }) => state);
+  await bob.call("simulate", { scenario: "subscriber-bandwidth", value: 50_000 });
+  await until("the video is paused", 20_000, async () => (await states()).at(-1) === "paused");
+  await hearsTone(bob, "alice/tone", 440);
+  await bob.call("simulate", { scenario: "subscriber-bandwidth", value: 0 });
+  await until("the video goes on", 20_000, async () => (await states()).at(-1) === "active");
+  await seesPictures(bob, "alice/pictures");
+});
