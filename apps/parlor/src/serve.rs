@@ -397,7 +397,9 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
     let seeds = (0..ports.count()).map(|_| seed()).collect::<Result<_, _>>()?;
     let tcp = tcp_port(config).map(|port| TcpConfig { port, limits: tcp_limits(config) });
     let first_port = ports.first();
-    let workers = WorkersConfig { first_port, listen, announced, tcp, identity, seeds };
+    let active_red_encoding = config.audio.active_red_encoding;
+    let workers =
+        WorkersConfig { first_port, listen, announced, tcp, identity, active_red_encoding, seeds };
     let workers = start_workers(workers, config, media)?;
     let has_tcp = workers.half_open_counters().is_some();
     if config.rtc.force_tcp && !has_tcp {

@@ -348,9 +348,22 @@ fn mute_subscribe_unsubscribe_and_unpublish() {
         ..Default::default()
     };
     world.commands.clear();
+    let wanted = proto::UpdateTrackSettings { disabled: false, ..settings.clone() };
     world.request(bob, Request::TrackSetting(settings));
     let disabled = |command: &MediaCommand| matches!(command, MediaCommand::SetSubscription { settings, .. } if !settings.enabled);
     assert!(world.commands.iter().any(disabled));
+
+    // Theirs begins with 1, the highest; what a screen has is never exceeded.
+    for (priority, ours) in [(1, 254), (200, 55), (0, 1)] {
+        world.commands.clear();
+        let settings = proto::UpdateTrackSettings { priority, ..wanted.clone() };
+        world.request(bob, Request::TrackSetting(settings));
+        let told = world.commands.iter().find_map(|command| match command {
+            MediaCommand::SetSubscription { settings, .. } => Some(settings.priority),
+            _ => None,
+        });
+        assert_eq!(told, Some(ours), "{priority}");
+    }
 
     world.request(alice, Request::Offer(offer_with(5, &[])));
     assert!(seen(&world, bob, "alice").unwrap().tracks.is_empty());

@@ -30,8 +30,8 @@ mod source;
 pub use network::{IpNetwork, IpNetworkError};
 pub use port_range::{PortRange, PortRangeError};
 pub use sections::{
-    Agents, EnabledCodec, Filter, Ingress, Limit, Logging, PlayoutDelay, PresetAgent, Prometheus,
-    Room, RoomPreset, Rtc, Storage, TurnServer, Webhook, WebhookFilter, WebhookQueue,
+    Agents, Audio, EnabledCodec, Filter, Ingress, Limit, Logging, PlayoutDelay, PresetAgent,
+    Prometheus, Room, RoomPreset, Rtc, Storage, TurnServer, Webhook, WebhookFilter, WebhookQueue,
 };
 pub use source::{Remark, Source};
 
@@ -73,6 +73,8 @@ pub struct Config {
     pub region: String,
     /// Media.
     pub rtc: Rtc,
+    /// Sound.
+    pub audio: Audio,
     /// Defaults of rooms.
     pub room: Room,
     /// Logs.
@@ -107,6 +109,7 @@ impl Default for Config {
             prometheus_port: 0,
             region: String::new(),
             rtc: Rtc::default(),
+            audio: Audio::default(),
             room: Room::default(),
             logging: Logging::default(),
             prometheus: Prometheus::default(),
@@ -311,6 +314,8 @@ rtc:
   node_ip: 192.0.2.1,2001:db8::1
   use_ice_lite: true
   stun_servers: ["stun.example:3478"]
+audio:
+  active_red_encoding: true
 room:
   empty_timeout: 5
   departure_timeout: 6
@@ -326,6 +331,7 @@ logging:
         .unwrap();
         config.check().unwrap();
         assert_eq!(config.keys.len(), 2);
+        assert!(config.audio.active_red_encoding && !Config::default().audio.active_red_encoding);
         assert_eq!(config.bind_addresses.len(), 2);
         assert_eq!(config.rtc.udp_port.unwrap().first(), 7890);
         assert_eq!(config.node_ips().unwrap().len(), 2);

@@ -191,6 +191,14 @@ impl Default for Rtc {
     }
 }
 
+/// `audio`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Audio {
+    /// Whether plain Opus becomes RED for subscribers that take it.
+    pub active_red_encoding: bool,
+}
+
 /// `room`: settings of rooms whose creator chose none.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(default)]

@@ -22,6 +22,8 @@ pub struct WorkersConfig {
     pub tcp: Option<TcpConfig>,
     /// The certificate of all peers.
     pub identity: DtlsIdentity,
+    /// Whether plain Opus becomes RED for subscribers that take it.
+    pub active_red_encoding: bool,
     /// The randomness of each shard; as many workers as there are seeds.
     pub seeds: Vec<[u8; 32]>,
 }

@@ -100,6 +100,7 @@ impl Workers {
         let open = open.collect::<Result<Vec<_>, _>>()?;
         let listen = config.tcp.map(|tcp| config.listen(tcp).map(|listen| (listen, tcp.limits)));
         let listen = listen.transpose()?;
+        let active_red_encoding = config.active_red_encoding;
         let mut takers = Vec::new();
         let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(notify);
         let mut workers = Self { workers: Vec::new(), threads: Vec::new(), tcp: None };
@@ -129,6 +130,7 @@ impl Workers {
                 let _farewell = Farewell(notify.clone());
                 let mut shard = Shard::new(shard_config);
                 shard.set_gathering(GATHERING);
+                shard.set_active_red_encoding(active_red_encoding);
                 Worker::new(shard, sockets, addresses, commands_out, events_in, notify, wakeup)
                     .with_tcp(tcp)
                     .run()
@@ -378,6 +380,7 @@ mod tests {
             announced: vec![Announced::new(localhost)],
             tcp: None,
             identity: DtlsIdentity::generate().unwrap(),
+            active_red_encoding: false,
             seeds: vec![[1; 32]],
         };
         let (wake, woken) = sync_channel(1);

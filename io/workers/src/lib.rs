@@ -31,6 +31,7 @@
 //!         announced: vec![Announced::new("192.0.2.7".parse()?)],
 //!         tcp: None,
 //!         identity: parlor_sfu::DtlsIdentity::generate()?,
+//!         active_red_encoding: false,
 //!         seeds: vec![[1; 32], [2; 32]], // two workers
 //!     },
 //!     move || _ = wake.try_send(()),

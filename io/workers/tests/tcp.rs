@@ -29,6 +29,7 @@ fn start(identity: &DtlsIdentity, workers: u8) -> (Workers, SocketAddr) {
         // Loopback has no limits.
         tcp: Some(TcpConfig { port: 0, limits }),
         identity: identity.clone(),
+        active_red_encoding: false,
         seeds: (0..workers).map(|worker| [worker; 32]).collect(),
     };
     let workers = Workers::start(config, || {}).unwrap();

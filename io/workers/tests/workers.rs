@@ -23,6 +23,7 @@ fn config(workers: usize) -> WorkersConfig {
         announced: vec![Announced::new(LOCALHOST)],
         tcp: None,
         identity: DtlsIdentity::generate().unwrap(),
+        active_red_encoding: false,
         seeds: (0..workers).map(|worker| [worker as u8; 32]).collect(),
     }
 }

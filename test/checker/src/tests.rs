@@ -329,6 +329,9 @@ fn vp9_indices_and_layers_out_of_order_are_seen() {
     assert_eq!(planted_vp9(|stream| stream[21].marker = false), [Fault::CutFrame]);
 }
 
+/// In place of a distance: no structure explains the descriptor.
+const UNREADABLE: u16 = 4000;
+
 /// Frame number, start, end, structure, distance to the frame that it depends on.
 type Frame = (u16, bool, bool, bool, u16);
 
@@ -368,6 +371,9 @@ fn planted_descriptors(spoil: impl FnOnce(&mut Vec<Frame>)) -> Vec<Fault> {
         };
         let mut extension = [0; 64];
         let len = descriptor.write(&mut extension, &structure).unwrap();
+        if diff == UNREADABLE {
+            extension[0] |= 0x3f;
+        }
         let mut out = vec![0; 200];
         let fields = HeaderFields {
             marker: end,
@@ -392,6 +398,8 @@ fn what_descriptors_say_is_held_to() {
     assert_eq!(planted_descriptors(|frames| frames[7].2 = false)[0], Fault::CutFrame);
     let back = planted_descriptors(|frames| (frames[8].0, frames[9].0) = (60_000, 60_000));
     assert_eq!(back[0], Fault::FrameNumber);
+    let unreadable = planted_descriptors(|frames| frames[8].4 = UNREADABLE);
+    assert_eq!(unreadable[0], Fault::Descriptor);
     assert_eq!(planted_descriptors(|frames| frames[7].0 = 9999), [], "lost");
     assert_eq!(planted_descriptors(|frames| frames[0].3 = false), [], "joined in the middle");
 }
