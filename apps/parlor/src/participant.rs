@@ -2,11 +2,12 @@
 
 use crate::{
     Failure,
-    room::{Server, call},
+    room::{Server, call, print_json},
 };
 use clap::Subcommand;
 use livekit_protocol as proto;
 use serde_json::json;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `parlor participant ...`
 #[derive(Subcommand, Debug)]
@@ -35,6 +36,9 @@ pub enum Command {
         room: String,
         /// The participant.
         identity: String,
+        /// Bar the tokens that were made for it in this room until now.
+        #[arg(long)]
+        revoke: bool,
     },
 }
 
@@ -46,16 +50,24 @@ pub fn run(command: &Command) -> Result<(), Failure> {
             Command::List { server, room } => {
                 let request = json!({ "room": room });
                 let answer = call(server, room, "ListParticipants", request).await?;
+                if server.json {
+                    return print_json(answer);
+                }
                 let list: proto::ListParticipantsResponse = serde_json::from_value(answer)?;
                 print(&list.participants);
             }
             Command::Get { server, room, identity } => {
                 let request = json!({ "room": room, "identity": identity });
                 let answer = call(server, room, "GetParticipant", request).await?;
-                println!("{}", serde_json::to_string_pretty(&answer)?);
+                print_json(answer)?;
             }
-            Command::Remove { server, room, identity } => {
-                let request = json!({ "room": room, "identity": identity });
+            Command::Remove { server, room, identity, revoke } => {
+                let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                // A token of this second is barred too.
+                let before = if *revoke { unix.as_secs() + 1 } else { 0 };
+                let request = json!({
+                    "room": room, "identity": identity, "revokeTokenTs": before.to_string(),
+                });
                 call(server, room, "RemoveParticipant", request).await?;
                 println!("removed {identity}");
             }

@@ -62,6 +62,9 @@ pub struct Server {
     /// Where the server is: http://host:port (or ws://).
     #[arg(long, env = "LIVEKIT_URL", default_value = "http://localhost:7880")]
     url: String,
+    /// Print the server's answer as JSON.
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     key: Key,
 }
@@ -73,6 +76,9 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         match command {
             Command::List { server, names } => {
                 let answer = call(server, "", "ListRooms", json!({ "names": names })).await?;
+                if server.json {
+                    return print_json(answer);
+                }
                 let list: proto::ListRoomsResponse = serde_json::from_value(answer)?;
                 print_rooms(&list.rooms);
             }
@@ -82,7 +88,10 @@ pub fn run(command: &Command) -> Result<(), Failure> {
                     "maxParticipants": max_participants, "metadata": metadata,
                 });
                 let answer = call(server, "", "CreateRoom", request).await?;
-                println!("{}", serde_json::to_string_pretty(&answer)?);
+                if server.json {
+                    return print_json(answer);
+                }
+                print_rooms(&[serde_json::from_value(answer)?]);
             }
             Command::Delete { server, name } => {
                 call(server, "", "DeleteRoom", json!({ "room": name })).await?;
@@ -91,6 +100,24 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         }
         Ok(())
     })
+}
+
+/// Prints an answer, without the secret that a room has.
+pub fn print_json(mut answer: Value) -> Result<(), Failure> {
+    drop_secrets(&mut answer);
+    println!("{}", serde_json::to_string_pretty(&answer)?);
+    Ok(())
+}
+
+fn drop_secrets(answer: &mut Value) {
+    match answer {
+        Value::Object(object) => {
+            object.remove("turn_password");
+            object.values_mut().for_each(drop_secrets);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_secrets),
+        _ => {}
+    }
 }
 
 fn print_rooms(rooms: &[proto::Room]) {
@@ -147,7 +174,10 @@ pub async fn call(
 fn refusal(status: http::StatusCode, body: &[u8]) -> String {
     let error: Value = serde_json::from_slice(body).unwrap_or_default();
     match error["msg"].as_str() {
-        Some(message) => format!("the server refuses ({status}): {message}"),
+        Some(message) => {
+            let message = message.trim_start_matches("twirp error unknown: ");
+            format!("the server refuses ({status}): {message}")
+        }
         None => format!("the server refuses ({status}): {}", String::from_utf8_lossy(body)),
     }
 }

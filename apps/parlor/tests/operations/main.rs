@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod check;
+mod commands;
 mod ends;
 mod kill;
 mod reload;
