@@ -62,9 +62,10 @@ divide are not steps of 200, 700 and 2500 kbit/s, so one that has a layer keeps 
 waits: the estimates say how fair the control is, what is received how fair the choice can be. Where \
 flows leave some of the link unused (5.4, two equal flows), each rightly sees more than its part.
 
-What is weak, then: with more than two flows on one link the estimates are far from one another's \
-parts at any moment; among five flows probes take more than their share of the bytes; and a long TCP \
-flow that fills a drop-tail queue pushes video out (audio survives).
+What is weak, then: flows that share a link have their parts on average, but at any moment their \
+estimates swing about them by more than 15 %, so that layers change; where five flows or TCP leave \
+little, probes for what is paused take more than a tenth of the bytes; and TCP that keeps a drop-tail \
+queue full pushes video out (audio survives).
 
 ## Cases
 ";
