@@ -47,7 +47,7 @@ const UNSATURATED: f64 = 0.9;
 const SATURATED_SHARE: f64 = 0.95;
 const INTERVAL_US: i64 = 2_500_000;
 /// As [`INTERVAL_US`] while something is paused that a probe may bring back.
-const INTERVAL_STARVING_US: i64 = 1_500_000;
+const INTERVAL_STARVING_US: i64 = 1_000_000;
 /// As [`INTERVAL_US`] while the link is used nearly as far as it is known to carry.
 const INTERVAL_BUSY_US: i64 = 5_000_000;
 /// After a drop the old rate is asked for again so much later, in microseconds.
