@@ -131,8 +131,8 @@ impl Munger {
     /// `left` tells of the packet before them.
     pub fn take_back(&mut self, first: u64, left: &SentPacket) {
         self.next = self.next.min(first);
-        if let Some(open) = self.segment.as_mut() {
-            open.end_out = open.end_out.min(first);
+        for segment in self.segment.iter_mut().chain(&mut self.closed) {
+            segment.end_out = segment.end_out.min(first);
         }
         if let Some(last) = self.last.as_mut() {
             last.marker = false;

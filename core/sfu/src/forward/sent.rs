@@ -221,6 +221,11 @@ impl SentPackets {
         Some((number, self.get_mut(number)?))
     }
 
+    /// The highest number that has left, forgotten or not.
+    pub fn highest(&self) -> u64 {
+        self.highest
+    }
+
     /// The number of the newest packet.
     pub fn newest(&mut self) -> Option<u64> {
         let highest = self.highest;

@@ -135,8 +135,10 @@ impl Shard {
         });
         taken_back.sort_unstable();
         let mut next = subscription.munger.next_number();
-        // Only numbers after which none has left.
-        while let Some(last) = taken_back.pop().filter(|last| last + 1 == next) {
+        // Only numbers after which none has left; one that has may wait once more, in vain.
+        let highest = subscription.sent.highest();
+        let is_free = |last: &u64, next: u64| last + 1 == next && *last > highest;
+        while let Some(last) = taken_back.pop().filter(|last| is_free(last, next)) {
             next = last;
         }
         // What comes next goes on from the packet before, if that is known.
