@@ -125,6 +125,12 @@ export class Server {
     return lost;
   }
 
+  // All counts of media and sockets that are not 0, in words.
+  async counted() {
+    const page = await fetch(this.metricsUrl).then((answer) => answer.text());
+    return [...page.matchAll(/^parlor_(?:media|socket)_total\{.*kind="(\w+)"\} ([1-9]\d*)$/gm)].map(([, kind, count]) => `${kind} ${count}`).join(", ");
+  }
+
   exited() {
     return this.failure !== null || this.child.exitCode !== null || this.child.signalCode !== null;
   }

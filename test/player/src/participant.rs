@@ -194,10 +194,21 @@ impl Participant {
         self.checker.violations().iter().map(|violation| format!("{violation:?}")).collect()
     }
 
-    /// Packets that never came, of all streams.
-    pub fn missing(&self) -> u64 {
-        let streams = self.client.received_tracks().iter().filter_map(|track| track.stream.ssrc);
-        streams.map(|ssrc| self.checker.missing(ssrc)).sum()
+    /// Packets that never came, by the identity of who sent them, where there are any.
+    pub fn missing(&self) -> BTreeMap<&str, u64> {
+        let mut missing = BTreeMap::new();
+        for section in self.client.received_tracks() {
+            let sid = self.client.track_sid(section.mid);
+            let sends = |other: &&proto::ParticipantInfo| {
+                other.tracks.iter().any(|track| Some(track.sid.as_str()) == sid)
+            };
+            let sender = self.others.values().find(sends).map_or("", |other| &other.identity);
+            let count = section.stream.ssrc.map_or(0, |ssrc| self.checker.missing(ssrc));
+            if count > 0 {
+                *missing.entry(sender).or_default() += count;
+            }
+        }
+        missing
     }
 
     /// What happened since it joined.

@@ -133,6 +133,7 @@ impl Shard {
             }
             is_unwanted
         });
+        self.counters.unsent_late += taken_back.len() as u64;
         taken_back.sort_unstable();
         let mut next = subscription.munger.next_number();
         // Only numbers after which none has left; one that has may wait once more, in vain.
