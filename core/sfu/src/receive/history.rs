@@ -21,9 +21,9 @@ pub struct HistoryBounds {
 /// Bounds for a heard stream.
 pub const AUDIO_BOUNDS: HistoryBounds =
     HistoryBounds { packets: (32, 256), bytes: (4 << 10, 64 << 10) };
-/// Bounds for a seen stream.
+/// Bounds for a seen stream. A keyframe comes at once and is paced: it must not leave before it was sent.
 pub const VIDEO_BOUNDS: HistoryBounds =
-    HistoryBounds { packets: (64, 1024), bytes: (32 << 10, 1 << 20) };
+    HistoryBounds { packets: (128, 1024), bytes: (128 << 10, 1 << 20) };
 
 /// What is known of a packet beside its payload. Parsed once, read by every subscription.
 #[derive(Clone, Copy, Debug)]
