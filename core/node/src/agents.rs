@@ -14,7 +14,7 @@ use parlor_agents::{
 };
 use parlor_model::{DisconnectReason, Now, ParticipantSid, RoomName};
 use parlor_room::{Command, Event as RoomEvent};
-use parlor_signal::{response::participant_info, worker};
+use parlor_signal::{info::participant_info, worker};
 use proto::{server_message::Message, worker_message::Message as Said};
 use std::collections::BTreeMap;
 

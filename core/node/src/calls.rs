@@ -11,7 +11,7 @@ use parlor_room::Command;
 use parlor_signal::{
     Claims,
     data::from_server,
-    response::{participant_info, track_info},
+    info::{participant_info, track_info},
     token::VideoGrant,
 };
 use proto::signal_response::Message;

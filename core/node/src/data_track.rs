@@ -7,7 +7,7 @@ use livekit_protocol as proto;
 use parlor_model::{DataChannel, ParticipantSid, TrackSid};
 use parlor_room::{Command, DataTrack, Refusal};
 use parlor_sfu::command::MediaCommand;
-use parlor_signal::{data, response};
+use parlor_signal::{data, info, response};
 use prost::Message as _;
 use proto::{
     request_response::{Reason, Request as Echo},
@@ -29,7 +29,7 @@ impl Host {
             name: request.name.clone(),
             announcement: request.encode_to_vec(),
         };
-        let info = response::data_track_info(&track);
+        let info = info::data_track_info(&track);
         let command = Command::PublishDataTrack { participant: sid.clone(), track };
         let published = match cx.config.room_rules.data_tracks {
             true => self.room.apply(now, command),
@@ -61,7 +61,7 @@ impl Host {
         let known = self.room.participant(sid).and_then(|publisher| {
             publisher.data_tracks.iter().find(|track| track.handle == handle)
         });
-        let info = known.map(response::data_track_info);
+        let info = known.map(info::data_track_info);
         let command = Command::UnpublishDataTrack { participant: sid.clone(), handle };
         let message = match self.room.apply(now, command) {
             Ok(()) => {

@@ -18,6 +18,7 @@ use parlor_sdp::{PublishedTrack, ReceivedSection};
 use parlor_sfu::command::MediaCommand;
 use parlor_signal::{
     frame::Encoder,
+    info,
     response::{self, RoomSecrets},
 };
 use prost::Message as _;
@@ -233,9 +234,8 @@ impl Host {
             let update = proto::ParticipantUpdate { participants };
             self.broadcast(cx, audience, Message::Update(update));
         };
-        for info in infos
-            .map(|info| response::participant_info(info, &cx.config.region))
-            .collect::<Vec<_>>()
+        for info in
+            infos.map(|info| info::participant_info(info, &cx.config.region)).collect::<Vec<_>>()
         {
             let bytes = info.encoded_len();
             if !batch.is_empty() && batch_bytes + bytes > UPDATE_BYTES_MAX {
@@ -313,7 +313,7 @@ impl Host {
         cid: String,
     ) {
         self.identify_encodings(cx, publisher, track);
-        let info = self.room.track(track).map(response::track_info);
+        let info = self.room.track(track).map(info::track_info);
         let published = proto::TrackPublishedResponse { cid, track: info };
         self.send(cx, publisher, Message::TrackPublished(published));
         // Its section may have been offered before it was announced.

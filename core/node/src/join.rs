@@ -10,7 +10,7 @@ use crate::{
 };
 use parlor_model::{DisconnectReason, Now, ParticipantSid};
 use parlor_room::{Command, NewParticipant, Refusal};
-use parlor_signal::{ConnectRequest, ConnectionModel, response::Client};
+use parlor_signal::{ConnectRequest, ConnectionModel, client::Client};
 use std::time::Instant;
 
 /// Most tracks that a join may announce at once.

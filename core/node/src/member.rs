@@ -5,7 +5,7 @@ use bytes::Bytes;
 use livekit_protocol as proto;
 use parlor_model::{Now, ParticipantSid, PeerId, Permissions, SubscriptionId, TrackId, TrackSid};
 use parlor_room::Participant;
-use parlor_signal::{Claims, response::Client, token};
+use parlor_signal::{Claims, client::Client, token};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},

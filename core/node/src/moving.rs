@@ -14,7 +14,7 @@ use livekit_protocol as proto;
 use parlor_model::{DisconnectReason, Identity, Now, ParticipantSid, RoomName, TrackSid};
 use parlor_room::{Command, Demand, NewParticipant, Participant};
 use parlor_sfu::command::MediaCommand;
-use parlor_signal::{response::participant_info, token};
+use parlor_signal::{info::participant_info, token};
 use proto::signal_response::Message;
 
 /// Somebody on the way from one room to another.

@@ -12,7 +12,7 @@ use livekit_protocol as proto;
 use parlor_model::{DataChannel, DisconnectReason, Identity, PeerId, RoomName, ShardId};
 use parlor_room::{Command, RoomSettings};
 use parlor_sfu::command::MediaEvent;
-use parlor_signal::{ConnectRequest, data, frame, request, response};
+use parlor_signal::{ConnectRequest, client::Client, data, frame, request, response};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Instant,
@@ -255,7 +255,7 @@ impl Node {
             Resumed::Refused => self.refuse(session, "connection closed by media"),
             Resumed::Unknown => {
                 self.outside.outputs.push_back(Output::Accept { session });
-                let client = response::Client::from(&request.client_info);
+                let client = Client::from(&request.client_info);
                 // The parameters of a resume may leave the version out; then it is a new one.
                 let leave = response::leave(DisconnectReason::StateMismatch);
                 let leave = if client.protocol == 0 { Some(leave) } else { client.adapt(leave) };

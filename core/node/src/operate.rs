@@ -3,7 +3,7 @@
 use crate::{Limits, Node};
 use livekit_protocol as proto;
 use parlor_model::{Now, PeerId, SubscriptionId, TrackSid};
-use parlor_signal::{ApiKeys, response::participant_info};
+use parlor_signal::{ApiKeys, info::participant_info};
 use std::collections::BTreeMap;
 
 /// A room as it stands.

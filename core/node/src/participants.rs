@@ -9,7 +9,7 @@ use crate::{
 use livekit_protocol as proto;
 use parlor_model::{DisconnectReason, Identity, Now, ParticipantSid, RoomName};
 use parlor_room::{Command, ParticipantChange};
-use parlor_signal::{Claims, request, response::participant_info};
+use parlor_signal::{Claims, info::participant_info, request};
 
 /// Most participants whose tokens are barred; the oldest goes first.
 pub const REVOKED_MAX: usize = 10_000;

@@ -4,7 +4,7 @@ use crate::{host::Host, io::Output, outside::Outside};
 use livekit_protocol as proto;
 use parlor_model::{Now, ParticipantSid, TrackSid};
 use parlor_room::{Event, State};
-use parlor_signal::response::{participant_info, track_info};
+use parlor_signal::info::{participant_info, track_info};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What of a room has been announced, so that each end is told of what had a beginning.

@@ -2,8 +2,9 @@
 //!
 //! [`connect`] decodes what a client asks for when it opens its WebSocket, [`token`] verifies and
 //! signs access tokens, [`frame`] turns WebSocket messages into requests and responses into
-//! messages, [`request`] and [`response`] translate between protobuf and the nouns of a room,
-//! [`data`] reads and relays data packets, [`worker`] has the messages of agent workers.
+//! messages, [`request`], [`response`] and [`info`] translate between protobuf and the nouns of a
+//! room, [`client`] knows what older clients can not be told, [`data`] reads and relays data
+//! packets, [`worker`] has the messages of agent workers.
 //!
 //! This is the only crate where the version of a client matters, and the only one of the
 //! control plane, beside the server API, that knows protobuf. It never decides what a
@@ -20,11 +21,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod client;
 pub mod connect;
 pub mod data;
 pub mod device;
 pub mod frame;
 pub mod ice;
+pub mod info;
 pub mod request;
 pub mod response;
 pub mod token;

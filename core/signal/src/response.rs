@@ -1,17 +1,14 @@
 //! What clients are told, built from the state of a room.
 
-use crate::{device::DisabledCodecs, ice::IceServer};
+use crate::{
+    client::Client,
+    ice::IceServer,
+    info::{disconnect_reason, participant_info},
+};
 use livekit_protocol as proto;
-use parlor_model::{
-    Codec, DisconnectReason, ParticipantKind, ParticipantSid, Permissions, TrackKind, TrackSid,
-    TrackSource,
-};
-use parlor_room::{
-    DataTrack, LayerMode, Participant, Quality, Room, State, Track, TrackCodec, VideoLayer,
-};
-use prost::Message as _;
+use parlor_model::{Codec, DisconnectReason, ParticipantSid, TrackKind, TrackSid};
+use parlor_room::{Participant, Quality, Room, Track, TrackCodec};
 use proto::{
-    client_info::Sdk,
     request_response::{Reason, Request},
     signal_response::Message,
 };
@@ -39,109 +36,6 @@ pub struct Server {
     pub ice_servers: Vec<IceServer>,
     /// Codecs that may be published.
     pub codecs: Vec<Codec>,
-}
-
-/// What a client's version and kind change in what it is told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Client {
-    /// Its protocol version.
-    pub protocol: i32,
-    /// Its kind.
-    pub sdk: Sdk,
-    /// Whether it runs in Firefox.
-    pub firefox: bool,
-    /// Codecs that its device handles badly.
-    pub disabled_codecs: DisabledCodecs,
-}
-
-impl Client {
-    /// Whether the server's offers may make the subscribing connection its primary one.
-    pub fn knows_subscriber_primary(&self) -> bool {
-        self.protocol >= 3
-    }
-
-    /// Whether it can talk to an ICE-lite agent.
-    pub fn allows_ice_lite(&self) -> bool {
-        self.protocol >= 6 && !self.firefox
-    }
-
-    /// Whether it connects to candidates of TCP: all but LiveKit's Go SDK.
-    pub fn takes_tcp(&self) -> bool {
-        self.sdk != Sdk::Go
-    }
-
-    /// Whether it overlooks a track that comes again in the section that it left: the clients on
-    /// LiveKit's Rust SDK, where the server offers (`dispatched_streams` in its `rtc_session.rs`).
-    pub fn overlooks_returns(&self) -> bool {
-        matches!(self.sdk, Sdk::Rust | Sdk::Python | Sdk::Node | Sdk::Cpp | Sdk::Unity)
-    }
-
-    /// Whether a media stream may have a name of its own, that all tracks of one source share.
-    pub fn knows_stream_names(&self) -> bool {
-        self.protocol >= 10 && !self.firefox
-    }
-
-    /// Whether it sends nothing again after a resume before which nothing had been sent:
-    /// livekit-client, alone and below React Native.
-    pub fn forgets_without_a_first_message(&self) -> bool {
-        matches!(self.sdk, Sdk::Js | Sdk::ReactNative)
-    }
-
-    /// Whether it can be moved to another room with its connection (`room_moved`).
-    pub fn knows_moves(&self) -> bool {
-        self.protocol >= 16
-    }
-
-    /// Whether `leave` can tell it to resume.
-    pub fn knows_leave_action(&self) -> bool {
-        self.protocol >= 13
-    }
-
-    /// The message in the form that this client knows; `None` if it knows none.
-    pub fn adapt(&self, message: Message) -> Option<Message> {
-        let old_rust = self.sdk == Sdk::Rust && self.protocol < 10;
-        match message {
-            Message::Leave(leave) => self.adapt_leave(leave).map(Message::Leave),
-            Message::TrackUnpublished(ended) if self.protocol < 7 => {
-                Some(Message::Mute(proto::MuteTrackRequest { sid: ended.track_sid, muted: true }))
-            }
-            Message::RequestResponse(response)
-                if old_rust || (response.reason() == Reason::Ok && self.protocol < 15) =>
-            {
-                None
-            }
-            Message::TrackSubscribed(_) if old_rust => None,
-            Message::ConnectionQuality(_) if self.protocol < 5 => None,
-            Message::SpeakersChanged(_) if self.protocol < 3 => None,
-            message => Some(message),
-        }
-    }
-
-    /// Before version 13 there was no `action`: a client was told whether to come back at all.
-    fn adapt_leave(&self, mut leave: proto::LeaveRequest) -> Option<proto::LeaveRequest> {
-        use proto::leave_request::Action;
-        if self.knows_leave_action() {
-            return Some(leave);
-        }
-        match leave.action() {
-            Action::Resume => return None,
-            Action::Reconnect => leave.can_reconnect = true,
-            Action::Disconnect => {}
-        }
-        leave.action = Action::Disconnect.into();
-        Some(leave)
-    }
-}
-
-impl From<&proto::ClientInfo> for Client {
-    fn from(info: &proto::ClientInfo) -> Self {
-        Self {
-            protocol: info.protocol,
-            sdk: info.sdk(),
-            firefox: info.browser.eq_ignore_ascii_case("firefox"),
-            disabled_codecs: DisabledCodecs::of(info),
-        }
-    }
 }
 
 /// The order in which LiveKit lists codecs.
@@ -306,207 +200,6 @@ impl Join {
         Message::Join(self.0)
     }
 }
-
-/// `ParticipantInfo`.
-pub fn participant_info(participant: &Participant, region: &str) -> proto::ParticipantInfo {
-    use proto::participant_info::State as Wire;
-    let info = &participant.info;
-    proto::ParticipantInfo {
-        sid: info.sid.to_string(),
-        identity: info.identity.to_string(),
-        state: match participant.state {
-            State::Joining => Wire::Joining,
-            State::Joined => Wire::Joined,
-            State::Active => Wire::Active,
-            State::Disconnected => Wire::Disconnected,
-        }
-        .into(),
-        tracks: participant.published_tracks().map(track_info).collect(),
-        metadata: info.metadata.clone(),
-        joined_at: participant.joined_unix_ms / 1_000,
-        joined_at_ms: participant.joined_unix_ms,
-        name: info.name.clone(),
-        version: participant.version,
-        permission: Some(permission(&info.permissions)),
-        region: region.to_owned(),
-        is_publisher: participant.is_publisher,
-        kind: participant_kind(info.kind).into(),
-        attributes: info.attributes.clone().into_iter().collect(),
-        disconnect_reason: participant.disconnect_reason.map_or(0, |r| disconnect_reason(r).into()),
-        kind_details: info.kind_details.clone(),
-        data_tracks: participant.data_tracks.iter().map(data_track_info).collect(),
-        client_protocol: info.client_protocol,
-        capabilities: info.capabilities.clone(),
-    }
-}
-
-/// `DataTrackInfo`.
-pub fn data_track_info(track: &DataTrack) -> proto::DataTrackInfo {
-    // It was encoded here, so it can be decoded.
-    let announced = proto::PublishDataTrackRequest::decode(track.announcement.as_slice());
-    let announced = announced.unwrap_or_default();
-    proto::DataTrackInfo {
-        pub_handle: track.handle.into(),
-        sid: track.sid.to_string(),
-        name: track.name.clone(),
-        encryption: announced.encryption,
-        frame_encoding: announced.frame_encoding,
-        schema: announced.schema,
-    }
-}
-
-/// `TrackInfo`.
-pub fn track_info(track: &Track) -> proto::TrackInfo {
-    let announced = &track.announced;
-    let first = track.codecs.first();
-    let simulcast = track.is_simulcast();
-    let published = track.is_published();
-    let layers = match first {
-        Some(codec) if track.kind == TrackKind::Video => {
-            codec.layers.iter().map(video_layer).collect()
-        }
-        _ => announced.layers.iter().map(video_layer).collect(),
-    };
-    #[allow(deprecated)]
-    proto::TrackInfo {
-        sid: track.sid.to_string(),
-        r#type: match track.kind {
-            TrackKind::Audio => proto::TrackType::Audio,
-            TrackKind::Video => proto::TrackType::Video,
-        }
-        .into(),
-        name: announced.name.clone(),
-        muted: track.muted,
-        width: announced.width,
-        height: announced.height,
-        simulcast,
-        disable_dtx: announced.disable_dtx,
-        source: track_source(announced.source).into(),
-        layers,
-        mime_type: first.filter(|_| published).map_or(String::new(), |c| c.mime_type.clone()),
-        mid: first.map_or(String::new(), |codec| codec.mid.clone()),
-        codecs: track
-            .codecs
-            .iter()
-            .map(|codec| proto::SimulcastCodecInfo {
-                mime_type: codec.mime_type.clone(),
-                mid: codec.mid.clone(),
-                cid: codec.cid.clone(),
-                layers: codec.layers.iter().map(video_layer).collect(),
-                video_layer_mode: codec.layer_mode.map_or(0, |mode| layer_mode(mode).into()),
-                sdp_cid: String::new(),
-            })
-            .collect(),
-        stereo: announced.stereo,
-        disable_red: announced.disable_red,
-        encryption: announced.encryption,
-        stream: announced.stream.clone(),
-        version: track
-            .published_unix_micros
-            .map(|unix_micro| proto::TimedVersion { unix_micro, ticks: 0 }),
-        audio_features: announced.audio_features.clone(),
-        backup_codec_policy: announced.backup_codec_policy,
-        packet_trailer_features: announced.packet_trailer_features.clone(),
-    }
-}
-
-fn video_layer(layer: &VideoLayer) -> proto::VideoLayer {
-    proto::VideoLayer {
-        quality: match layer.quality {
-            Quality::Low => proto::VideoQuality::Low,
-            Quality::Medium => proto::VideoQuality::Medium,
-            Quality::High => proto::VideoQuality::High,
-            Quality::Off => proto::VideoQuality::Off,
-        }
-        .into(),
-        width: layer.width,
-        height: layer.height,
-        bitrate: layer.bitrate_bps,
-        ssrc: layer.ssrc,
-        spatial_layer: layer.spatial_layer,
-        rid: layer.rid.clone(),
-        ..Default::default()
-    }
-}
-
-fn layer_mode(mode: LayerMode) -> proto::video_layer::Mode {
-    use proto::video_layer::Mode;
-    match mode {
-        LayerMode::OneSpatialLayerPerStream => Mode::OneSpatialLayerPerStream,
-        LayerMode::MultipleSpatialLayersPerStream => Mode::MultipleSpatialLayersPerStream,
-        LayerMode::OneSpatialLayerPerStreamIncompleteRtcpSr => {
-            Mode::OneSpatialLayerPerStreamIncompleteRtcpSr
-        }
-    }
-}
-
-fn track_source(source: TrackSource) -> proto::TrackSource {
-    match source {
-        TrackSource::Unknown => proto::TrackSource::Unknown,
-        TrackSource::Camera => proto::TrackSource::Camera,
-        TrackSource::Microphone => proto::TrackSource::Microphone,
-        TrackSource::ScreenShare => proto::TrackSource::ScreenShare,
-        TrackSource::ScreenShareAudio => proto::TrackSource::ScreenShareAudio,
-    }
-}
-
-/// `ParticipantPermission`.
-pub fn permission(permissions: &Permissions) -> proto::ParticipantPermission {
-    #[allow(deprecated)]
-    proto::ParticipantPermission {
-        can_subscribe: permissions.can_subscribe,
-        can_publish: permissions.can_publish,
-        can_publish_data: permissions.can_publish_data,
-        can_publish_sources: permissions
-            .can_publish_sources
-            .iter()
-            .map(|source| track_source(*source).into())
-            .collect(),
-        hidden: permissions.hidden,
-        recorder: permissions.recorder,
-        can_update_metadata: permissions.can_update_metadata,
-        agent: permissions.agent,
-        can_subscribe_metrics: permissions.can_subscribe_metrics,
-        can_manage_agent_session: permissions.can_manage_agent_session,
-    }
-}
-
-fn participant_kind(kind: ParticipantKind) -> proto::participant_info::Kind {
-    use proto::participant_info::Kind;
-    match kind {
-        ParticipantKind::Standard => Kind::Standard,
-        ParticipantKind::Ingress => Kind::Ingress,
-        ParticipantKind::Egress => Kind::Egress,
-        ParticipantKind::Sip => Kind::Sip,
-        ParticipantKind::Agent => Kind::Agent,
-        ParticipantKind::Connector => Kind::Connector,
-        ParticipantKind::Bridge => Kind::Bridge,
-    }
-}
-
-/// `DisconnectReason`.
-pub fn disconnect_reason(reason: DisconnectReason) -> proto::DisconnectReason {
-    use proto::DisconnectReason as Wire;
-    match reason {
-        DisconnectReason::ClientInitiated => Wire::ClientInitiated,
-        DisconnectReason::DuplicateIdentity => Wire::DuplicateIdentity,
-        DisconnectReason::ServerShutdown => Wire::ServerShutdown,
-        DisconnectReason::ParticipantRemoved => Wire::ParticipantRemoved,
-        DisconnectReason::RoomDeleted => Wire::RoomDeleted,
-        DisconnectReason::StateMismatch => Wire::StateMismatch,
-        DisconnectReason::JoinFailure => Wire::JoinFailure,
-        DisconnectReason::Migration => Wire::Migration,
-        DisconnectReason::SignalClose => Wire::SignalClose,
-        DisconnectReason::RoomClosed => Wire::RoomClosed,
-        DisconnectReason::UserUnavailable => Wire::UserUnavailable,
-        DisconnectReason::UserRejected => Wire::UserRejected,
-        DisconnectReason::SipTrunkFailure => Wire::SipTrunkFailure,
-        DisconnectReason::ConnectionTimeout => Wire::ConnectionTimeout,
-        DisconnectReason::MediaFailure => Wire::MediaFailure,
-        DisconnectReason::AgentError => Wire::AgentError,
-    }
-}
-
 /// `leave`. After a mismatch of state or a lost connection the client shall come back anew.
 pub fn leave(reason: DisconnectReason) -> Message {
     use proto::leave_request::Action;
@@ -637,39 +330,8 @@ pub fn subscription_permission(publisher: &str, track: &TrackSid, allowed: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::leave_request::Action;
-
-    fn client(protocol: i32, sdk: Sdk) -> Client {
-        Client { protocol, sdk, firefox: false, disabled_codecs: DisabledCodecs::default() }
-    }
-
-    #[test]
-    fn old_clients_learn_of_a_reconnect_by_the_old_flag() {
-        let Some(Message::Leave(leave)) =
-            client(12, Sdk::Js).adapt(leave(DisconnectReason::StateMismatch))
-        else {
-            panic!()
-        };
-        assert!(leave.can_reconnect);
-        assert_eq!(leave.action(), Action::Disconnect);
-        let resume = proto::LeaveRequest { action: Action::Resume.into(), ..Default::default() };
-        assert_eq!(client(12, Sdk::Js).adapt(Message::Leave(resume.clone())), None);
-        assert!(client(13, Sdk::Js).adapt(Message::Leave(resume)).is_some());
-    }
-
-    #[test]
-    fn versions_decide_what_is_said() {
-        let ok = || request_response(1, Reason::Ok, "", None);
-        assert_eq!(client(14, Sdk::Js).adapt(ok()), None);
-        assert!(client(15, Sdk::Js).adapt(ok()).is_some());
-        let refusal = || request_response(1, Reason::NotAllowed, "", None);
-        assert!(client(14, Sdk::Js).adapt(refusal()).is_some());
-        assert_eq!(client(9, Sdk::Rust).adapt(refusal()), None);
-        let ended =
-            Message::TrackUnpublished(proto::TrackUnpublishedResponse { track_sid: "TR_1".into() });
-        let Some(Message::Mute(mute)) = client(6, Sdk::Js).adapt(ended) else { panic!() };
-        assert_eq!((mute.sid.as_str(), mute.muted), ("TR_1", true));
-    }
+    use crate::device::DisabledCodecs;
+    use proto::client_info::Sdk;
 
     #[test]
     fn trickles_have_the_recorded_form() {
@@ -689,6 +351,12 @@ mod tests {
 
     #[test]
     fn codecs_are_listed_in_livekit_order() {
+        let client = Client {
+            protocol: 17,
+            sdk: Sdk::Js,
+            firefox: false,
+            disabled_codecs: DisabledCodecs::default(),
+        };
         let server =
             Server { codecs: vec![Codec::Vp8, Codec::Red, Codec::Opus], ..Server::default() };
         let mimes = |codecs: Vec<proto::Codec>| {
@@ -699,7 +367,7 @@ mod tests {
             ["audio/opus", "audio/red", "video/VP8", "video/rtx"]
         );
         assert_eq!(
-            mimes(server.enabled_publish_codecs(&client(17, Sdk::Js))),
+            mimes(server.enabled_publish_codecs(&client)),
             ["video/VP8", "audio/opus", "audio/red"]
         );
     }

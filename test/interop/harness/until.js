@@ -8,7 +8,8 @@ export async function until(what, deadlineMs, condition) {
   let last;
   for (;;) {
     last = await condition();
-    if (last && last.waiting === undefined) return last;
+    const waits = typeof last === "object" && last !== null && "waiting" in last;
+    if (last && !waits) return last;
     if (performance.now() > end) break;
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }

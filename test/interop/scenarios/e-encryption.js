@@ -53,8 +53,10 @@ for (const publication of PUBLICATIONS) {
     const { participants } = await bob.call("state");
     const [track] = participants.find(({ identity }) => identity === "alice").tracks;
     assert.equal(track.encrypted, true, "bob is told that the track is encrypted");
-    const watched = (await eve.call("media"))[KEY];
-    assert.ok(watched.rtp.packetsReceived > 20, "eve is sent the track");
+    const watched = await until("eve is sent the track", DEADLINE_MS, async () => {
+      const received = (await eve.call("media"))[KEY];
+      return received?.rtp.packetsReceived > 20 ? received : { waiting: received };
+    });
     assert.equal(watched.read, 0, "and sees nothing of it");
     await noErrors(alice, bob);
     await stayedConnected(alice, bob, eve);

@@ -13,7 +13,7 @@ pub use offered::CANDIDATES_BEFORE_OFFER_MAX;
 use pair::Pair;
 use parlor_model::{DataChannel, Now, PeerId, SubscriptionId, TrackId};
 use parlor_sdp::{PublishedTrack, ReceivedSection, SdpError, SendSource, SendTrack};
-use parlor_signal::response::Client;
+use parlor_signal::client::Client;
 use single::Single;
 use std::time::Instant;
 

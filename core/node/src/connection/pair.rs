@@ -8,7 +8,7 @@ use crate::{
 use livekit_protocol::{SessionDescription, SignalTarget, signal_response::Message};
 use parlor_model::{Now, SubscriptionId, TrackId};
 use parlor_sdp::{ConnectionModel, Offerer, SendSource, SendTrack};
-use parlor_signal::response::{self, Client};
+use parlor_signal::{client::Client, response};
 use std::time::Instant;
 
 #[derive(Debug)]
