@@ -136,8 +136,10 @@ pub struct LayeredSource {
     pub frame_number: u16,
     pub pictures: u32,
     pub packets_per_frame: u8,
-    /// Spatial layers that are produced, at most those of the coding.
+    /// Spatial layers that are wanted, at most those of the coding.
     pub produced: u8,
+    /// Those of them that the picture at hand has.
+    active: u8,
     since_keyframe: u32,
     template_offset: u8,
     /// The newest frame of each spatial and temporal layer: picture and frame number.
@@ -162,6 +164,7 @@ impl LayeredSource {
             pictures: 0,
             packets_per_frame: 2,
             produced: coding.spatial,
+            active: 0,
             since_keyframe: 0,
             template_offset: 0,
             newest: BTreeMap::new(),
@@ -183,9 +186,13 @@ impl LayeredSource {
         if temporal == 0 {
             self.tl0 = self.tl0.wrapping_add(1);
         }
-        self.chains[usize::from(self.produced)..].fill(None);
+        // Where layers depend on one another in keyframes only, one begins with a keyframe.
+        let begins = keyframe || !self.coding.key_only;
+        let has_layer = |spatial: &u8| begins || self.newest.contains_key(&(*spatial, 0));
+        self.active = (0..self.produced).take_while(has_layer).count() as u8;
+        self.chains[usize::from(self.active)..].fill(None);
         let mut packets = Vec::new();
-        for spatial in 0..self.produced {
+        for spatial in 0..self.active {
             self.frame((spatial, temporal), keyframe, transport, &mut packets);
         }
         self.timestamp = self.timestamp.wrapping_add(3000);
@@ -208,7 +215,7 @@ impl LayeredSource {
             let below = self.newest.range((spatial, 0)..(spatial, temporal.max(1)));
             refers.extend(below.map(|(_, frame)| (spatial, *frame)).max_by_key(|it| it.1.0));
         }
-        if spatial > 0 && (keyframe || !self.coding.key_only || refers.is_empty()) {
+        if spatial > 0 && (keyframe || !self.coding.key_only) {
             let lower = self.newest.get(&(spatial - 1, temporal)).copied();
             refers.extend(lower.map(|frame| (spatial - 1, frame)));
         }
@@ -222,7 +229,7 @@ impl LayeredSource {
         let count = self.packets_per_frame;
         for at in 0..count {
             let (starts, ends) = (at == 0, at + 1 == count);
-            let marker = ends && spatial + 1 == self.produced;
+            let marker = ends && spatial + 1 == self.active;
             let mut payload = self.payload((spatial, temporal), keyframe, starts, ends);
             payload.extend([0x55; 40]);
             Name { frame: id, at, count }.append(&mut payload);
@@ -286,7 +293,7 @@ impl LayeredSource {
         let coding = &self.coding;
         let index = coding.target(spatial_layer, temporal_layer) as u8;
         let structure_attached = keyframe && spatial_layer == 0 && start_of_frame;
-        let produced = coding.layers().filter(|layer| layer.0 < self.produced);
+        let produced = coding.layers().filter(|layer| layer.0 < self.active);
         let active = produced.fold(0, |mask, (s, t)| mask | 1 << coding.target(s, t));
         Descriptor {
             start_of_frame,
