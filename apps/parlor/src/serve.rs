@@ -398,8 +398,17 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
     let tcp = tcp_port(config).map(|port| TcpConfig { port, limits: tcp_limits(config) });
     let first_port = ports.first();
     let active_red_encoding = config.audio.active_red_encoding;
-    let workers =
-        WorkersConfig { first_port, listen, announced, tcp, identity, active_red_encoding, seeds };
+    let slow_reader_bps = config.rtc.datachannel_slow_threshold;
+    let workers = WorkersConfig {
+        first_port,
+        listen,
+        announced,
+        tcp,
+        identity,
+        active_red_encoding,
+        slow_reader_bps,
+        seeds,
+    };
     let workers = start_workers(workers, config, media)?;
     let has_tcp = workers.half_open_counters().is_some();
     if config.rtc.force_tcp && !has_tcp {

@@ -179,7 +179,7 @@ impl Node {
         if host.is_new_nonce(&nonce) {
             let identities = request.destination_identities;
             let packet = from_server(request.data, request.topic, channel, identities, nonce);
-            host.send_data(&mut self.outside, now, channel, packet, &recipients);
+            host.send_data(&mut self.outside, now, None, channel, packet, &recipients);
             self.reschedule(&request.room.as_str().into());
         }
         Ok(ApiResponse::DataSent(proto::SendDataResponse {}))

@@ -156,7 +156,10 @@ impl Host {
                 continue;
             };
             let data = data::with_data_track_handle(packet, *handle);
-            cx.command(self.shard, MediaCommand::SendData { channel, data, peers: vec![peer] });
+            cx.command(
+                self.shard,
+                MediaCommand::SendData { channel, data, from: None, peers: vec![peer] },
+            );
         }
     }
 }

@@ -79,7 +79,10 @@ impl Host {
         peer.open_channels.insert(channel);
         if channel == DataChannel::Reliable && member.data_peer(channel) == Some(id) {
             for data in member.held.take() {
-                cx.command(self.shard, MediaCommand::SendData { channel, data, peers: vec![id] });
+                cx.command(
+                    self.shard,
+                    MediaCommand::SendData { channel, data, from: None, peers: vec![id] },
+                );
             }
         }
         self.prime(cx, sid);
@@ -91,6 +94,7 @@ impl Host {
         cx: &mut Outside,
         now: Now,
         sid: &ParticipantSid,
+        peer: PeerId,
         channel: DataChannel,
         data: Bytes,
     ) {
@@ -149,7 +153,7 @@ impl Host {
                 recipients: (!to_all).then(|| recipients.clone()),
             });
         }
-        self.send_data(cx, now, channel, relayed, &recipients);
+        self.send_data(cx, now, Some(peer), channel, relayed, &recipients);
     }
 
     /// Sends one message to many. Reliable ones are held for those whose channel is not open yet.
@@ -157,6 +161,7 @@ impl Host {
         &mut self,
         cx: &mut Outside,
         now: Now,
+        from: Option<PeerId>,
         channel: DataChannel,
         data: Bytes,
         recipients: &[ParticipantSid],
@@ -176,7 +181,7 @@ impl Host {
         }
         if !peers.is_empty() {
             let peers = peers.into_iter().collect();
-            cx.command(self.shard, MediaCommand::SendData { channel, data, peers });
+            cx.command(self.shard, MediaCommand::SendData { channel, data, from, peers });
         }
     }
 }

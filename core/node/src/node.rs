@@ -326,14 +326,14 @@ impl Node {
             MediaEvent::Data { peer, channel, data } => {
                 let Some(Address { room, participant }) = of_peer(self, peer) else { return };
                 self.with_host(now, &room, |host, outside| {
-                    host.handle_data(outside, now, &participant, channel, data);
+                    host.handle_data(outside, now, &participant, peer, channel, data);
                 });
             }
             MediaEvent::UnlabelledData { peer, data } => {
                 let Some(Address { room, participant }) = of_peer(self, peer) else { return };
                 self.with_host(now, &room, |host, outside| {
                     let (channel, data) = (DataChannel::Reliable, data::of_user(data.into()));
-                    host.handle_data(outside, now, &participant, channel, data);
+                    host.handle_data(outside, now, &participant, peer, channel, data);
                 });
             }
             MediaEvent::StreamPaused { peer, subscription, paused } => {

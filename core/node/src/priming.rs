@@ -36,6 +36,9 @@ impl Host {
             ..Default::default()
         };
         let data = data::rpc_request(request, identity);
-        cx.command(self.shard, MediaCommand::SendData { channel, data, peers: vec![peer] });
+        cx.command(
+            self.shard,
+            MediaCommand::SendData { channel, data, from: None, peers: vec![peer] },
+        );
     }
 }

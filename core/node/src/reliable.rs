@@ -79,7 +79,7 @@ impl Host {
         };
         for data in self.sent_data.after(publisher, sid, last_sequence) {
             let (data, peers) = (data.clone(), vec![peer]);
-            cx.command(self.shard, MediaCommand::SendData { channel, data, peers });
+            cx.command(self.shard, MediaCommand::SendData { channel, data, from: None, peers });
         }
     }
 }

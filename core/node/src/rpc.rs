@@ -59,7 +59,7 @@ impl Host {
         let packet = data::rpc_request(rpc, request.destination_identity);
         let due = now.instant + timeout;
         self.rpcs.insert(id, PendingRpc { call, to: to.clone(), due });
-        self.send_data(cx, now, DataChannel::Reliable, packet, &[to]);
+        self.send_data(cx, now, None, DataChannel::Reliable, packet, &[to]);
     }
 
     /// The answer to a call of the server that a packet is, with the call's id.

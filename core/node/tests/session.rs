@@ -512,7 +512,7 @@ fn bytes_on_a_channel_of_another_name_reach_everybody_as_user_packets() {
     world.media(MediaEvent::ChannelOpen { peer: to, channel });
     world.commands.clear();
     world.media(MediaEvent::UnlabelledData { peer: from, data: Bytes::from_static(b"raw") });
-    let [MediaCommand::SendData { channel: on, data, peers }] = &world.commands[..] else {
+    let [MediaCommand::SendData { channel: on, data, peers, .. }] = &world.commands[..] else {
         panic!("{:?}", world.commands)
     };
     assert_eq!((*on, &peers[..]), (channel, &[to][..]));

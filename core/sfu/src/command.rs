@@ -97,6 +97,8 @@ pub enum MediaCommand {
         channel: DataChannel,
         /// The message, encoded.
         data: Bytes,
+        /// Who is held back where it is reliable and is read too slowly.
+        from: Option<PeerId>,
         /// To whom.
         peers: Vec<PeerId>,
     },

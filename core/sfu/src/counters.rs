@@ -97,6 +97,10 @@ counters! {
 
     /// Lossy messages that a peer's channel had no room for.
     data_dropped_lossy,
+    /// Reliable messages that a reader below the threshold had no room for.
+    data_dropped_slow_reader,
+    /// Times that a sender of reliable messages was held back by a reader.
+    senders_held_back,
     /// Messages for a peer that is gone or has no such channel.
     data_dropped_unreachable,
     /// Commands that named a peer, track or subscription that is gone.

@@ -62,6 +62,7 @@ mod batch;
 pub mod command;
 mod counters;
 mod downlink;
+mod drain;
 mod forward;
 mod held;
 mod peer;
@@ -80,4 +81,6 @@ pub use forward::bare::forward_bytes;
 /// The certificate that a [`ShardConfig`] asks for.
 pub use held::{HELD_BOUNDS_US, Held};
 pub use parlor_transport::{DtlsIdentity, stun_username_ufrag};
-pub use shard::{DecisionReport, LinkReport, MAX_DECISIONS, PeerState, Shard, ShardConfig};
+pub use shard::{
+    DecisionReport, FULL_BYTES, LinkReport, MAX_DECISIONS, PeerState, Shard, ShardConfig,
+};

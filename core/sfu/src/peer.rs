@@ -11,7 +11,7 @@ use parlor_transport::Transport;
 
 use crate::{
     arena::Key, downlink::Downlink, forward::Subscription, receive::arrivals::Arrivals,
-    ssrc::SsrcTable, track::Track,
+    shard::Reading, ssrc::SsrcTable, track::Track,
 };
 
 /// Addresses of one peer that media is taken from.
@@ -53,12 +53,14 @@ pub struct Deadlines {
     pub allocation: Option<Instant>,
     /// Silent frames in place of what it is sent.
     pub silence: Option<Instant>,
+    /// Judgement of how fast it reads, while it holds senders back.
+    pub reading: Option<Instant>,
 }
 
 impl Deadlines {
     pub fn next(&self) -> Option<Instant> {
         let of_publisher = [self.report, self.feedback, self.nack, self.keyframe, self.layers];
-        let of_subscriber = [self.silence, self.pace, self.estimate, self.allocation];
+        let of_subscriber = [self.silence, self.pace, self.estimate, self.allocation, self.reading];
         of_publisher.into_iter().chain(of_subscriber).flatten().min()
     }
 }
@@ -108,6 +110,7 @@ pub struct Peer {
     pub round_trip: Duration,
     /// The step of the scale that its quality was told to be on.
     pub quality: Option<u8>,
+    pub reading: Reading,
     pub deadlines: Deadlines,
     /// Whether it stands in the shard's list of peers with something to send.
     pub is_ready: bool,
@@ -143,6 +146,7 @@ impl Peer {
             next_transport_sequence: 1,
             round_trip: DEFAULT_ROUND_TRIP,
             quality: None,
+            reading: Reading::default(),
             deadlines: Deadlines::default(),
             is_ready: false,
         }

@@ -38,6 +38,7 @@ const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 
 /// Where chunks begin in a packet, and the two that tell how far a handshake is.
 const CHUNK_OFFSET: usize = 12;
+const DATA: u8 = 0;
 const INIT: u8 = 1;
 const COOKIE_ECHO: u8 = 10;
 
@@ -96,6 +97,10 @@ pub(crate) struct Sctp {
     wanted: Vec<ChannelConfig>,
     next_stream_id: u16,
     streams: Vec<Stream>,
+    /// Reliable messages of the peer stay unread, so that its window closes.
+    on_hold: bool,
+    /// The last datagram with data that came on hold.
+    last_on_hold: Vec<u8>,
     outputs: VecDeque<SctpOutput>,
     datagrams: VecDeque<Bytes>,
 }
@@ -141,6 +146,8 @@ impl Sctp {
             wanted,
             next_stream_id: if role == DtlsRole::Client { 0 } else { 1 },
             streams: Vec::new(),
+            on_hold: false,
+            last_on_hold: Vec::new(),
             outputs: VecDeque::new(),
             datagrams: VecDeque::new(),
         };
@@ -191,6 +198,14 @@ impl Sctp {
         if self.lost || self.initiate_tag > initiate_tag(&datagram) && is_init(&datagram) {
             return;
         }
+        if self.on_hold && has_data(&datagram) {
+            self.last_on_hold.clone_from(&datagram);
+        }
+        self.take_datagram(now, datagram);
+        self.drive(now);
+    }
+
+    fn take_datagram(&mut self, now: Instant, datagram: Vec<u8>) {
         let their_now = self.association.as_ref().map_or(now, |(_, _, clock)| clock.theirs(now));
         match self.endpoint.handle(their_now, PEER, None, None, datagram.into()) {
             Some((handle, DatagramEvent::NewAssociation(association))) => {
@@ -211,6 +226,25 @@ impl Sctp {
                 }
             }
             None => {}
+        }
+    }
+
+    /// Leaves what comes on reliable channels unread, or reads on.
+    pub fn hold(&mut self, now: Instant, on_hold: bool) {
+        if std::mem::replace(&mut self.on_hold, on_hold) == on_hold || on_hold {
+            return;
+        }
+        let ids: Vec<u16> = self.streams.iter().filter(|s| s.reliable).map(|s| s.id).collect();
+        for id in ids {
+            self.read(id);
+        }
+        // Reading opens the window, but the association tells it with its next acknowledgement
+        // only. What has come already is acknowledged at its second coming (RFC 9260 section 6.2).
+        let last = std::mem::take(&mut self.last_on_hold);
+        if !last.is_empty() && !self.lost {
+            for _ in 0..2 {
+                self.take_datagram(now, last.clone());
+            }
         }
         self.drive(now);
     }
@@ -319,8 +353,15 @@ impl Sctp {
                     self.outputs.push_back(SctpOutput::Lost);
                     return;
                 }
-                Event::Stream(StreamEvent::Readable { id }) => self.read(id),
+                Event::Stream(StreamEvent::Readable { id }) => {
+                    let stays =
+                        |s: &Stream| s.id == id && s.reliable && s.state == StreamState::Open;
+                    if !(self.on_hold && self.streams.iter().any(stays)) {
+                        self.read(id);
+                    }
+                }
                 Event::Stream(StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. }) => {
+                    self.read(id);
                     self.close(id);
                 }
                 Event::Stream(StreamEvent::BufferedAmountLow { id }) => {
@@ -455,6 +496,18 @@ impl Sctp {
 
 fn is_init(packet: &[u8]) -> bool {
     packet.get(CHUNK_OFFSET) == Some(&INIT)
+}
+
+fn has_data(packet: &[u8]) -> bool {
+    let mut rest = packet.get(CHUNK_OFFSET..).unwrap_or(&[]);
+    while let [kind, _, high, low, ..] = rest {
+        if *kind == DATA {
+            return true;
+        }
+        let bytes = usize::from(u16::from_be_bytes([*high, *low])).max(4);
+        rest = rest.get(bytes.next_multiple_of(4)..).unwrap_or(&[]);
+    }
+    false
 }
 
 /// The tag in an INIT (RFC 9260 section 3.3.2).

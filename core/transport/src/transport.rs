@@ -240,6 +240,15 @@ impl Transport {
         Ok(())
     }
 
+    /// Leaves what the peer sends on reliable channels unread, or reads on. On hold, its receive
+    /// window closes by and by, and its messages wait with it.
+    pub fn hold_reliable(&mut self, now: Instant, on_hold: bool) {
+        if let (false, Some(sctp)) = (self.over, &mut self.sctp) {
+            sctp.hold(now, on_hold);
+            self.drive(now);
+        }
+    }
+
     /// Bytes that wait on a channel to be sent or acknowledged.
     pub fn buffered_amount_bytes(&self, channel: DataChannel) -> usize {
         self.sctp.as_ref().map_or(0, |sctp| sctp.buffered_bytes(channel))

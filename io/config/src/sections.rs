@@ -21,6 +21,9 @@ pub struct Rtc {
     pub force_tcp: bool,
     /// Who has lost a connection over UDP gets the next one over TCP.
     pub allow_tcp_fallback: bool,
+    /// Readers of reliable data slower than this, in bits a second, miss messages instead of
+    /// holding their senders back; 0: nobody is held back, and a slow reader ends.
+    pub datachannel_slow_threshold: u64,
     /// But not if its signalling has a round trip of so many milliseconds; 0 for any.
     pub tcp_fallback_rtt_threshold: u32,
     /// The address that clients are told, one per family, separated by a comma; unset: those of
@@ -175,6 +178,7 @@ impl Default for Rtc {
             tcp_port: None,
             force_tcp: false,
             allow_tcp_fallback: true,
+            datachannel_slow_threshold: 0,
             tcp_fallback_rtt_threshold: 0,
             node_ip: String::new(),
             use_external_ip: false,

@@ -24,6 +24,9 @@ pub struct WorkersConfig {
     pub identity: DtlsIdentity,
     /// Whether plain Opus becomes RED for subscribers that take it.
     pub active_red_encoding: bool,
+    /// Readers of reliable data slower than this, in bits a second, miss messages instead of
+    /// holding their senders back; 0: nobody is held back, and a slow reader ends.
+    pub slow_reader_bps: u64,
     /// The randomness of each shard; as many workers as there are seeds.
     pub seeds: Vec<[u8; 32]>,
 }

@@ -100,7 +100,8 @@ impl Workers {
         let open = open.collect::<Result<Vec<_>, _>>()?;
         let listen = config.tcp.map(|tcp| config.listen(tcp).map(|listen| (listen, tcp.limits)));
         let listen = listen.transpose()?;
-        let active_red_encoding = config.active_red_encoding;
+        let (active_red_encoding, slow_reader_bps) =
+            (config.active_red_encoding, config.slow_reader_bps);
         let mut takers = Vec::new();
         let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(notify);
         let mut workers = Self { workers: Vec::new(), threads: Vec::new(), tcp: None };
@@ -131,6 +132,7 @@ impl Workers {
                 let mut shard = Shard::new(shard_config);
                 shard.set_gathering(GATHERING);
                 shard.set_active_red_encoding(active_red_encoding);
+                shard.set_slow_reader_threshold(slow_reader_bps);
                 Worker::new(shard, sockets, addresses, commands_out, events_in, notify, wakeup)
                     .with_tcp(tcp)
                     .run()
@@ -381,6 +383,7 @@ mod tests {
             tcp: None,
             identity: DtlsIdentity::generate().unwrap(),
             active_red_encoding: false,
+            slow_reader_bps: 0,
             seeds: vec![[1; 32]],
         };
         let (wake, woken) = sync_channel(1);
@@ -393,7 +396,12 @@ mod tests {
     }
 
     fn data(channel: DataChannel) -> MediaCommand {
-        MediaCommand::SendData { channel, data: Vec::new().into(), peers: vec![PeerId(77)] }
+        MediaCommand::SendData {
+            channel,
+            data: Vec::new().into(),
+            from: None,
+            peers: vec![PeerId(77)],
+        }
     }
 
     /// Keeps the worker from its commands until the returned end is dropped.

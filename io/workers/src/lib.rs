@@ -32,6 +32,7 @@
 //!         tcp: None,
 //!         identity: parlor_sfu::DtlsIdentity::generate()?,
 //!         active_red_encoding: false,
+//!         slow_reader_bps: 0,
 //!         seeds: vec![[1; 32], [2; 32]], // two workers
 //!     },
 //!     move || _ = wake.try_send(()),

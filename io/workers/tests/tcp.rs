@@ -30,6 +30,7 @@ fn start(identity: &DtlsIdentity, workers: u8) -> (Workers, SocketAddr) {
         tcp: Some(TcpConfig { port: 0, limits }),
         identity: identity.clone(),
         active_red_encoding: false,
+        slow_reader_bps: 0,
         seeds: (0..workers).map(|worker| [worker; 32]).collect(),
     };
     let workers = Workers::start(config, || {}).unwrap();
@@ -102,7 +103,9 @@ fn a_peer_connects_over_tcp_to_the_worker_that_its_ufrag_names() {
     });
     let data = bytes::Bytes::from(vec![7; 60_000]);
     let peers = vec![PEER];
-    worker.send(MediaCommand::SendData { channel: DataChannel::Reliable, data, peers }).unwrap();
+    worker
+        .send(MediaCommand::SendData { channel: DataChannel::Reliable, data, from: None, peers })
+        .unwrap();
     let is_whole = |event: &TransportEvent| matches!(event, TransportEvent::Data { data, .. } if data.len() == 60_000);
     client.run_until("the message comes", |client| client.events.iter().any(is_whole));
     assert_eq!(client.transport.selected_path(), Some(client.path));

@@ -24,6 +24,7 @@ fn config(workers: usize) -> WorkersConfig {
         tcp: None,
         identity: DtlsIdentity::generate().unwrap(),
         active_red_encoding: false,
+        slow_reader_bps: 0,
         seeds: (0..workers).map(|worker| [worker as u8; 32]).collect(),
     }
 }
@@ -106,7 +107,12 @@ fn connect(config: WorkersConfig, reached_by: IpAddr) {
     await_events(&mut client, worker, wanted);
 
     let data = bytes::Bytes::from_static(b"hello");
-    let send = MediaCommand::SendData { channel: DataChannel::Reliable, data, peers: vec![peer] };
+    let send = MediaCommand::SendData {
+        channel: DataChannel::Reliable,
+        data,
+        from: None,
+        peers: vec![peer],
+    };
     worker.send(send).unwrap();
     let give_up = Instant::now() + PATIENCE;
     let is_hello = |event: &TransportEvent| matches!(event, TransportEvent::Data { data, .. } if data == b"hello");

@@ -134,6 +134,13 @@ impl World {
         self.keeps_media_events = false;
     }
 
+    /// `rtc.datachannel_slow_threshold` of the server, in bits a second.
+    pub fn set_slow_reader_threshold(&mut self, bps: u64) {
+        for shard in &mut self.shards {
+            shard.set_slow_reader_threshold(bps);
+        }
+    }
+
     /// The present time.
     pub fn now(&self) -> Now {
         self.now

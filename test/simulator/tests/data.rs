@@ -5,6 +5,7 @@ use livekit_protocol as proto;
 use parlor_client::{ClientEvent, Model};
 use parlor_model::DataChannel;
 use parlor_netem::LinkConfig;
+use parlor_sfu::FULL_BYTES;
 use parlor_simulator::{Invitation, SourceKind, World};
 use parlor_transport::{DtlsIdentity, MAX_RELIABLE_BUFFERED_BYTES};
 use std::time::{Duration, Instant};
@@ -14,10 +15,16 @@ const MESSAGE_BYTES: usize = 15_000;
 
 /// Alice, Bob with a good link, and Carol whose link brings 50 kbit/s.
 fn meeting(model: Model) -> (World, [usize; 3]) {
+    meeting_at(model, 50_000, 0)
+}
+
+/// The same with another link of Carol's and `rtc.datachannel_slow_threshold`.
+fn meeting_at(model: Model, rate_bps: u64, threshold_bps: u64) -> (World, [usize; 3]) {
     let mut world = World::new(21, &DtlsIdentity::generate().unwrap());
+    world.set_slow_reader_threshold(threshold_bps);
     let slow = LinkConfig {
         delay: Duration::from_millis(10),
-        rate_bps: Some(50_000),
+        rate_bps: Some(rate_bps),
         ..LinkConfig::default()
     };
     // She takes no audio: it would fill the link.
@@ -120,4 +127,47 @@ fn a_receiver_beyond_the_bound_ends_and_its_room_goes_on() {
     }
     let expected: Vec<_> = (1..=beyond).map(|number| (number, number)).collect();
     assert_eq!(numbers(&mut world, bob), expected);
+}
+
+#[test]
+fn a_reader_below_the_threshold_misses_messages_and_holds_nobody_back() {
+    for model in [Model::Single, Model::Pair] {
+        let (mut world, guests) = meeting_at(model, 50_000, 200_000);
+        let [_, bob, carol] = guests;
+        // Three times what would end her without a threshold.
+        let took = pour(&mut world, guests, 200);
+        assert!(took < 8 * SECOND, "{model:?}: 3 MB took {took:?}");
+        let expected: Vec<_> = (1..=200).map(|number| (number, number)).collect();
+        assert_eq!(numbers(&mut world, bob), expected);
+        let dropped = world.shard().counters().data_dropped_slow_reader;
+        assert!(dropped > 100, "{dropped}");
+        world.run(120 * SECOND);
+        assert!(!world.guest(carol).has_left());
+        // What waited for her comes to the last, in order; the rest is counted.
+        let got = numbers(&mut world, carol);
+        assert_eq!(got.len() as u64 + dropped, 200, "{got:?}");
+        assert!(got.is_sorted(), "{got:?}");
+        assert!((FULL_BYTES / MESSAGE_BYTES..60).contains(&got.len()), "{}", got.len());
+    }
+}
+
+#[test]
+fn a_reader_above_the_threshold_gets_everything_and_holds_the_publisher_back() {
+    for model in [Model::Single, Model::Pair] {
+        let (mut world, guests) = meeting_at(model, 1_000_000, 200_000);
+        let [alice, bob, carol] = guests;
+        let took = pour(&mut world, guests, 200);
+        // Alice has no more than a megabyte of her own, and the server no more than is let in
+        // before she is held back: the rest went at Carol's pace, of 8 s for a megabyte.
+        assert!(took > 5 * SECOND, "{model:?}: 3 MB took {took:?}");
+        world.run(20 * SECOND);
+        let expected: Vec<_> = (1..=200).map(|number| (number, number)).collect();
+        for guest in [bob, carol] {
+            assert_eq!(numbers(&mut world, guest), expected, "{model:?}");
+        }
+        let counters = world.shard().counters();
+        assert!(counters.senders_held_back > 2);
+        assert_eq!(counters.data_dropped_slow_reader, 0);
+        assert!(!world.guest(alice).has_left());
+    }
 }

@@ -432,7 +432,7 @@ impl World {
                     }
                 }
             }
-            MediaCommand::SendData { channel: DataChannel::DataTrack, data, peers } => {
+            MediaCommand::SendData { channel: DataChannel::DataTrack, data, peers, .. } => {
                 for peer in peers {
                     let client = self.peer_owner[&peer].clone();
                     self.data_tracks_received.entry(client).or_default().push(data.to_vec());

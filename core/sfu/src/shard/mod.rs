@@ -1,6 +1,7 @@
 //! One media thread's worth of peers, tracks and subscriptions.
 
 mod adapt;
+mod data;
 mod demux;
 mod explain;
 mod feedback;
@@ -25,8 +26,8 @@ use parlor_model::{
 };
 use parlor_srtp::{SrtpReceiver, SrtpSender};
 use parlor_transport::{
-    Channel, ChannelConfig, DtlsIdentity, FailureReason, IceState, SendDataError, Transport,
-    TransportConfig, TransportEvent,
+    Channel, ChannelConfig, DtlsIdentity, FailureReason, IceState, Transport, TransportConfig,
+    TransportEvent,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -63,6 +64,8 @@ pub struct ShardConfig {
 }
 
 pub use adapt::PeerState;
+pub use data::FULL_BYTES;
+pub(crate) use data::Reading;
 pub(crate) use explain::{Decision, Decisions};
 pub use explain::{DecisionReport, LinkReport, MAX_DECISIONS};
 
@@ -117,6 +120,10 @@ pub struct Shard {
     adds_redundancy: bool,
     /// See [`Shard::set_gathering`].
     gathering: Duration,
+    /// See [`Shard::set_slow_reader_threshold`].
+    slow_reader_bps: u64,
+    /// Readers whose senders may go on.
+    readers_done: Vec<Key<Peer>>,
     /// Peers with something to send, and how many of them the flush that goes on has seen.
     ready: Vec<Key<Peer>>,
     flushed: usize,
@@ -160,6 +167,8 @@ impl Shard {
             quality_due: None,
             adds_redundancy: false,
             gathering: Duration::ZERO,
+            slow_reader_bps: 0,
+            readers_done: Vec::new(),
             ready: Vec::new(),
             flushed: 0,
             farewells: VecDeque::new(),
@@ -232,9 +241,9 @@ impl Shard {
                     self.with_downlink(now, key, |link| link.limit(now, bps));
                 }
             }
-            MediaCommand::SendData { channel, data, peers } => {
+            MediaCommand::SendData { channel, data, from, peers } => {
                 for peer in peers {
-                    self.send_data(now, peer, channel, &data);
+                    self.send_data(now, from, peer, channel, &data);
                 }
             }
         }
@@ -347,10 +356,16 @@ impl Shard {
 
     /// Takes away what a call on a transport has left: events, datagrams, a deadline.
     fn after_transport(&mut self, now: Instant, key: Key<Peer>) {
+        self.take_from_transport(now, key);
+        self.release_senders(now);
+    }
+
+    fn take_from_transport(&mut self, now: Instant, key: Key<Peer>) {
         while let Some(event) = self.peers.get_mut(key).and_then(|peer| peer.transport.poll_event())
         {
             self.handle_transport_event(now, key, event);
         }
+        self.note_reading(key);
         self.mark_ready(key);
         self.schedule(key);
     }
@@ -442,6 +457,7 @@ impl Shard {
         peer.downlink.pacer.clear();
         peer.rtcp.clear();
         peer.deadlines = crate::peer::Deadlines::default();
+        self.readers_done.push(key);
         let id = peer.id;
         let subscriptions = peer.subscriptions.clone();
         for subscription in subscriptions {
@@ -475,27 +491,7 @@ impl Shard {
             let bytes = datagram.get(..sent.len).unwrap_or(&[]).to_vec();
             self.farewells.push_back(Farewell { path: sent.path, bytes });
         }
-    }
-
-    fn send_data(&mut self, now: Instant, id: PeerId, channel: DataChannel, data: &[u8]) {
-        let peer = self.peer_keys.get(&id).copied().and_then(|key| {
-            let peer = self.peers.get_mut(key);
-            peer.filter(|peer| !peer.failed || peer.lost_path).map(|peer| (key, peer))
-        });
-        let Some((key, peer)) = peer else {
-            self.counters.data_dropped_unreachable += 1;
-            return;
-        };
-        match peer.transport.send_data(now, channel, data) {
-            Ok(()) => self.after_transport(now, key),
-            Err(SendDataError::BufferFull) if channel == DataChannel::Reliable => {
-                self.fail_peer(key, PeerFailure::SlowReceiver);
-            }
-            Err(SendDataError::BufferFull) => self.counters.data_dropped_lossy += 1,
-            Err(SendDataError::NotOpen | SendDataError::TooLarge) => {
-                self.counters.data_dropped_unreachable += 1;
-            }
-        }
+        self.forget_reader(now, peer.reading);
     }
 
     pub(crate) fn event(&mut self, event: MediaEvent) {

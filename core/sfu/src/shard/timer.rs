@@ -66,6 +66,10 @@ impl Shard {
             self.send_keyframe_requests(now, key);
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
+        if take_due(&mut peer.deadlines.reading, now) {
+            self.judge_reading(now, key);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
         // Whoever has a deadline is looked at by the next flush.
         take_due(&mut peer.deadlines.pace, now);
         if take_due(&mut peer.deadlines.estimate, now) {

@@ -402,7 +402,8 @@ impl World {
 
     pub fn send_data(&mut self, peers: &[usize], channel: DataChannel, data: &[u8]) {
         let peers = peers.iter().map(|client| self.clients[*client].id).collect();
-        self.command(MediaCommand::SendData { channel, data: Bytes::copy_from_slice(data), peers });
+        let (data, from) = (Bytes::copy_from_slice(data), None);
+        self.command(MediaCommand::SendData { channel, data, from, peers });
     }
 
     /// What every test ends with.

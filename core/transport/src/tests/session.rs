@@ -274,6 +274,40 @@ fn sizes_and_buffers_are_bounded() {
 }
 
 #[test]
+fn on_hold_the_window_closes_and_everything_comes_once_it_is_over() {
+    const MESSAGES: usize = 60;
+    let mut pair = Pair::usual();
+    pair.connect();
+    pair.run_for(Duration::from_secs(1));
+    pair.server.transport.hold_reliable(pair.now, true);
+    for number in 0..MESSAGES {
+        let message = vec![number as u8; 16_000];
+        pair.client.transport.send_data(pair.now, DataChannel::Reliable, &message).unwrap();
+    }
+    pair.run_for(Duration::from_secs(5));
+    assert_eq!(pair.server.received, []);
+    let left = pair.client.transport.buffered_amount_bytes(DataChannel::Reliable);
+    let taken = MESSAGES * 16_000 - left;
+    assert!((200 * 1024..=257 * 1024).contains(&taken), "{taken}");
+    // It costs no deadlock and no wait for a retransmission of the peer's.
+    pair.server.transport.hold_reliable(pair.now, false);
+    pair.server.collect();
+    assert!(pair.server.received.len() >= 13, "{}", pair.server.received.len());
+    pair.run_for(Duration::from_millis(300));
+    assert!(pair.server.received.len() > 20, "{}", pair.server.received.len());
+    for _ in 0..20 {
+        pair.server.transport.hold_reliable(pair.now, true);
+        pair.run_for(Duration::from_millis(30));
+        pair.server.transport.hold_reliable(pair.now, false);
+        pair.run_for(Duration::from_millis(30));
+    }
+    let numbers: Vec<_> = pair.server.received.iter().map(|(.., data)| data[0]).collect();
+    assert_eq!(numbers, (0..MESSAGES as u8).collect::<Vec<_>>());
+    pair.exchange(DataChannel::Reliable);
+    assert_eq!(pair.server.failed, None);
+}
+
+#[test]
 fn the_number_of_channels_is_bounded() {
     let open = (0..MAX_CHANNELS + 4)
         .map(|n| ChannelConfig {
