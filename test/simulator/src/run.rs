@@ -11,7 +11,7 @@ use crate::{
 };
 use livekit_protocol as proto;
 use parlor_client::Model;
-use parlor_model::{DataChannel, PeerId, SubscriptionId};
+use parlor_model::{DataChannel, PeerId, SubscriptionId, TrackKind};
 use parlor_node::{Counts, api::ApiRequest};
 use parlor_transport::DtlsIdentity;
 use std::{collections::BTreeMap, time::Duration};
@@ -31,6 +31,8 @@ const EMPTY_MAX: Duration = Duration::from_secs(90);
 const ENDING: Duration = Duration::from_millis(1500);
 /// Whole frames of a track that show that it goes on.
 const FRAMES_GOING_ON: u64 = 3;
+/// A video that ends ends in so many pictures of the server's own.
+const BLACK_PICTURES: u8 = 6;
 /// Bytes that may wait for one subscriber.
 const QUEUED_BYTES_MAX: u64 = 2_000_000;
 /// Peers of one server that are looked at.
@@ -414,10 +416,13 @@ impl Run {
         }
         if let (true, false, Some(place)) = (could_subscribe, subscribe, chair.place) {
             let sections = self.world.guests[place].client.received_tracks();
-            let ssrcs: Vec<_> = sections.iter().filter_map(|it| it.stream.ssrc).collect();
-            self.world.forbidden.extend(ssrcs.into_iter().map(|ssrc| (place, ssrc.0)));
+            let ssrcs: Vec<_> =
+                sections.iter().filter_map(|it| Some((it.stream.ssrc?.0, it.kind))).collect();
+            let forbidden =
+                ssrcs.into_iter().map(|(ssrc, kind)| ((place, ssrc), black_pictures(kind)));
+            self.world.forbidden.extend(forbidden);
         } else if let (true, Some(place)) = (subscribe, chair.place) {
-            self.world.forbidden.retain(|(guest, _)| *guest != place);
+            self.world.forbidden.retain(|(guest, _), _| *guest != place);
         }
     }
 
@@ -438,6 +443,11 @@ fn others(
     but: Seat,
 ) -> impl Iterator<Item = &(Seat, String, String)> {
     tracks.iter().filter(move |(seat, ..)| *seat != but)
+}
+
+/// How many black pictures may end a track.
+fn black_pictures(kind: TrackKind) -> u8 {
+    if kind == TrackKind::Video { BLACK_PICTURES } else { 0 }
 }
 
 fn interest(chair: &mut Chair, to: Seat, change: impl FnOnce(&mut Interest)) {

@@ -21,7 +21,7 @@ use parlor_transport::DtlsIdentity;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -86,8 +86,8 @@ pub struct World {
     pub(crate) replies: VecDeque<(CallId, Result<ApiResponse, ApiError>)>,
     calls: u64,
     keeps_media_events: bool,
-    /// SSRCs that a guest may not be sent any more.
-    pub(crate) forbidden: BTreeSet<(usize, u32)>,
+    /// SSRCs that a guest may not be sent any more, with how many black pictures may end each.
+    pub(crate) forbidden: BTreeMap<(usize, u32), u8>,
     /// What was against the rules, but for what the checkers of today's sessions hold.
     pub(crate) faults: Vec<String>,
     /// Events of media that the control plane saw.
@@ -122,7 +122,7 @@ impl World {
             replies: VecDeque::new(),
             calls: 0,
             keeps_media_events: true,
-            forbidden: BTreeSet::new(),
+            forbidden: BTreeMap::new(),
             faults: Vec::new(),
             media_events: Vec::new(),
         }
@@ -265,7 +265,7 @@ impl World {
         guest.events.clear();
         guest.frames.clear();
         guest.data.clear();
-        self.forbidden.retain(|(guest, _)| *guest != index);
+        self.forbidden.retain(|(guest, _), _| *guest != index);
         self.node.handle(self.now, Input::Closed { session: old });
         self.connect(index);
     }

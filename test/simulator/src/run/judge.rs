@@ -1,7 +1,6 @@
 //! What must hold once a plan's faults have ended.
 
 use super::*;
-use parlor_model::TrackKind;
 
 /// What a guest should get of another's track.
 struct Due {
