@@ -1,8 +1,8 @@
 //! The nouns and units that every other crate shares.
 //!
 //! What lives here: names and ids ([`id`]), transport addresses ([`address`]), wrapping counters and other units of RTP
-//! ([`unit`]), what two ends agree on about media ([`media`]), and what a participant
-//! is and may do ([`participant`]). It never holds protobuf, I/O or policy.
+//! ([`unit`]), what two ends agree on about media ([`media`]), what a participant
+//! is and may do ([`participant`]), and how durations are counted ([`histogram`]). It never holds protobuf, I/O or policy.
 //!
 //! ```
 //! use parlor_model::{SequenceNumber, Ssrc};
@@ -16,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod address;
+pub mod histogram;
 pub mod id;
 pub mod media;
 pub mod participant;
@@ -23,6 +24,7 @@ pub mod time;
 pub mod unit;
 
 pub use address::*;
+pub use histogram::*;
 pub use id::*;
 pub use media::*;
 pub use participant::*;

@@ -2,7 +2,7 @@
 
 use crate::{
     addresses::Addresses,
-    delay::AddedDelay,
+    delay::{AddedDelay, DELAY_BOUNDS_US},
     handle::COMMAND_RING,
     tcp::{Connections, TcpPeerCounters},
 };
@@ -311,7 +311,9 @@ impl Worker {
         }
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         for arrival in self.arrivals.drain(..) {
-            self.counters.added_delay.record(unix.saturating_sub(arrival));
+            let us = unix.saturating_sub(arrival).as_micros();
+            let us = u64::try_from(us).unwrap_or(u64::MAX);
+            self.counters.added_delay.record(&DELAY_BOUNDS_US, us);
         }
     }
 

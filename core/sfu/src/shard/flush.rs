@@ -19,6 +19,7 @@ use crate::{
         sent::SentPacket,
         write::{Written, padded, write_packet, write_padding, write_plain},
     },
+    held::HELD_BOUNDS_US,
     peer::{Peer, Srtp},
     receive::bitrate::OVERHEAD_BYTES,
     track::Track,
@@ -124,7 +125,7 @@ impl Shard {
                 None => break,
                 Some(Paced::Send(queued, held_us)) => {
                     if held_us > 0 {
-                        self.held.record(held_us as u64);
+                        self.held.record(&HELD_BOUNDS_US, held_us as u64);
                     }
                     let len = media.send(queued, slot);
                     out.commit(path, len);

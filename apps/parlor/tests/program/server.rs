@@ -3,6 +3,7 @@
 use livekit_protocol::SignalResponse;
 pub use livekit_protocol::signal_response::Message as Signal;
 use prost::Message as _;
+use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -18,7 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const SECRET: &str = "a-secret-of-more-than-thirty-two-bytes";
 
 pub fn directory(name: &str) -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("parlor-operations-{name}"));
+    let directory = std::env::temp_dir().join(format!("parlor-program-{name}"));
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).unwrap();
     directory
@@ -26,6 +27,10 @@ pub fn directory(name: &str) -> PathBuf {
 
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn free_udp_port() -> u16 {
+    UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
 }
 
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -39,22 +44,34 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A server of a configuration file; killed when it goes.
+/// A server; killed when it goes.
 pub struct Server {
     pub child: Child,
     pub port: u16,
+    pub udp_port: u16,
     pub log: Arc<Mutex<String>>,
 }
 
 impl Server {
+    /// Of a configuration file.
     pub fn start(config: &Path, port: u16, more: &[&str]) -> Server {
-        let udp = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        let config = ["--bind", "127.0.0.1", "--config", config.to_str().unwrap()];
+        let loopback = ["--rtc.enable_loopback_candidate", "true"];
+        Server::spawn(port, free_udp_port(), &[&config[..], &loopback, more].concat())
+    }
+
+    /// In development mode.
+    pub fn dev(more: &[&str]) -> Server {
+        let flags = ["--dev", "--rtc.tcp_port", "0"];
+        Server::spawn(free_port(), free_udp_port(), &[&flags[..], more].concat())
+    }
+
+    fn spawn(port: u16, udp_port: u16, flags: &[&str]) -> Server {
         let mut child = Command::new(PARLOR)
-            .args(["serve", "--bind", "127.0.0.1", "--config", config.to_str().unwrap()])
-            .args(["--port", &port.to_string(), "--udp-port", &udp.to_string()])
-            .args(["--rtc.enable_loopback_candidate", "true"])
-            .args(more)
+            .args(["serve", "--port", &port.to_string(), "--udp-port", &udp_port.to_string()])
+            .args(flags)
             .env_remove("RUST_LOG")
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -66,9 +83,19 @@ impl Server {
                 copy.lock().unwrap().push_str(&(line + "\n"));
             }
         });
-        let server = Server { child, port, log };
+        let server = Server { child, port, udp_port, log };
         until("the server", || get(server.port, "/readyz", "").filter(|a| a.0 == 200));
         server
+    }
+
+    /// What `parlor load-test` in development mode reports of this server.
+    pub fn load(&self, flags: &str) -> Value {
+        let url = format!("ws://127.0.0.1:{}", self.port);
+        let flags = flags.split_whitespace();
+        let arguments = ["load-test", "--dev", "--json", "--url", &url].into_iter().chain(flags);
+        let output = parlor(&arguments.collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     pub fn signal(&self, name: &str) {
@@ -159,22 +186,28 @@ pub fn join(port: u16, token: &str) -> (u16, TcpStream) {
     (status, stream)
 }
 
+/// The first byte and the payload of the next frame, which is not masked.
+pub fn frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    let length = match head[1] {
+        126 => {
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            usize::from(u16::from_be_bytes(length))
+        }
+        length => usize::from(length),
+    };
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).unwrap();
+    (head[0], payload)
+}
+
 /// The next message to a participant.
 pub fn message(stream: &mut TcpStream) -> Signal {
     loop {
-        let mut head = [0; 2];
-        stream.read_exact(&mut head).unwrap();
-        let length = match head[1] {
-            126 => {
-                let mut length = [0; 2];
-                stream.read_exact(&mut length).unwrap();
-                usize::from(u16::from_be_bytes(length))
-            }
-            length => usize::from(length),
-        };
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).unwrap();
-        if head[0] == 0x82 {
+        let (first, payload) = frame(stream);
+        if first == 0x82 {
             return SignalResponse::decode(&payload[..]).unwrap().message.unwrap();
         }
     }

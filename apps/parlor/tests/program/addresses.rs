@@ -1,12 +1,9 @@
 //! Which addresses clients are told, and that media goes there.
-#![allow(clippy::unwrap_used, missing_docs)]
 
-use serde_json::Value;
+use crate::server::Server;
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-    process::{Child, Command, Stdio},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,15 +11,8 @@ use std::{
     thread,
 };
 
-const PARLOR: &str = env!("CARGO_BIN_EXE_parlor");
 /// What the world knows the server by; a NAT on this machine leads it to 127.0.0.1.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
-
-fn free_ports() -> (u16, u16) {
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
-    (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port())
-}
 
 /// Answers every binding request as if it came from [`OUTSIDE`].
 fn stun_server() -> SocketAddr {
@@ -68,61 +58,15 @@ fn nat(port: u16) -> Arc<AtomicU64> {
     passed
 }
 
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(port: u16, udp_port: u16, config: &str) -> Server {
-        let mut child = Command::new(PARLOR)
-            .args(["serve", "--dev", "--port", &port.to_string(), "--rtc.tcp_port", "0"])
-            .args(["--udp-port", &udp_port.to_string(), "--config-body", config])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // The text of development mode comes once the ports are open.
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("Ctrl-C") {
-            line.clear();
-            assert!(stdout.read_line(&mut line).unwrap() > 0, "the server has ended");
-        }
-        Server { child, port }
-    }
-
-    fn load(&self) -> Value {
-        let url = format!("ws://127.0.0.1:{}", self.port);
-        let output = Command::new(PARLOR)
-            .args(["load-test", "--dev", "--json", "--duration", "2s", "--url", &url])
-            .args(["--audio-publishers", "2", "--subscribers", "2"])
-            .env_remove("LIVEKIT_API_KEY")
-            .env_remove("LIVEKIT_API_SECRET")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn media_comes_to_the_address_that_a_stun_server_has_seen() {
-    let (port, udp_port) = free_ports();
-    let passed = nat(udp_port);
     let config = format!(
         "rtc: {{use_external_ip: true, stun_servers: [\"{}\"], ips: {{includes: [127.0.0.1/32]}}}}",
         stun_server()
     );
-    let server = Server::start(port, udp_port, &config);
-    let report = server.load();
+    let server = Server::dev(&["--config-body", &config]);
+    let passed = nat(server.udp_port);
+    let report = server.load("--duration 2s --audio-publishers 2 --subscribers 2");
     assert_eq!(report["joins"]["connected"], 4, "{report}");
     assert!(report["received"]["packets"].as_u64().unwrap() > 100, "{report}");
     assert!(passed.load(Ordering::Relaxed) > 100, "{passed:?} datagrams passed the NAT");

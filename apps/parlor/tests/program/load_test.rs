@@ -1,0 +1,45 @@
+//! A small load on a server of its own, in both connection models.
+
+use crate::server::Server;
+use serde_json::Value;
+
+fn load(server: &Server, flags: &str) -> Value {
+    let pid = server.child.id();
+    server.load(&format!("--duration 3s --num-per-second 20 --server-pid {pid} {flags}"))
+}
+
+fn number(report: &Value, pointer: &str) -> f64 {
+    report.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {pointer}"))
+}
+
+#[test]
+fn two_publishers_reach_three_subscribers() {
+    let server = Server::dev(&[]);
+    for (model, codec) in [("--single", "vp8"), ("--pair", "h264")] {
+        let report = load(
+            &server,
+            &format!(
+                "{model} --video-codec {codec} --video-publishers 2 --audio-publishers 2 --subscribers 3"
+            ),
+        );
+        assert_eq!(number(&report, "/joins/connected"), 5.0, "{report:#}");
+        assert_eq!(number(&report, "/joins/failed"), 0.0, "{report:#}");
+        assert_eq!(number(&report, "/streams/received"), 12.0, "{report:#}");
+        assert_eq!(number(&report, "/streams/unauthentic"), 0.0, "{report:#}");
+        // Three seconds of two microphones for each of three subscribers, and video besides.
+        assert!(number(&report, "/received/packets") > 900.0, "{report:#}");
+        assert!(number(&report, "/delay/count") > 900.0, "{report:#}");
+        assert!(number(&report, "/streams/lost_percent") < 1.0, "{report:#}");
+        assert!(number(&report, "/server/memory_after/pss_bytes") > 0.0, "{report:#}");
+    }
+}
+
+#[test]
+fn losses_are_repaired_and_who_leaves_is_replaced() {
+    let server = Server::dev(&[]);
+    let report = load(&server, "--video-publishers 1 --subscribers 3 --loss 5 --churn 1");
+    assert!(number(&report, "/streams/packets_repaired") > 0.0, "{report:#}");
+    assert!(number(&report, "/streams/thrown_away") > 0.0, "{report:#}");
+    assert!(number(&report, "/joins/left") >= 2.0, "{report:#}");
+    assert!(number(&report, "/joins/started") >= 6.0, "{report:#}");
+}
