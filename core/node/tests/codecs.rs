@@ -4,8 +4,9 @@
 mod world;
 
 use livekit_protocol as proto;
-use parlor_model::{Codec, PeerId, Ssrc, TrackId};
+use parlor_model::{Codec, Fingerprint, IceCredentials, PeerId, Ssrc, TrackId};
 use parlor_node::io::SessionId;
+use parlor_sdp::{LocalTransport, client::ClientAnswerer};
 use parlor_sfu::command::{MediaCommand, MediaEvent};
 use proto::{signal_request::Message as Request, signal_response::Message};
 use std::time::Duration;
@@ -243,13 +244,8 @@ fn who_decodes_none_of_the_codecs_is_told_so_once() {
     started(&mut world, track, 40);
     let carol = join(&mut world, "carol", "video H264");
     let dave = join(&mut world, "dave", "video VP8");
-    let refusals = |world: &World, session: SessionId| -> Vec<proto::SubscriptionError> {
-        let said = world.said(session).iter();
-        let refused = said.filter_map(|message| match message {
-            Message::SubscriptionResponse(response) => Some(response.err()),
-            _ => None,
-        });
-        refused.collect()
+    let refusals = |world: &World, session| -> Vec<_> {
+        refusals(world, session).into_iter().map(|(_, error)| error).collect()
     };
     for id in 2..5 {
         world.request(carol, Request::Offer(offer_of_videos(id, "video H264", &[])));
@@ -258,4 +254,55 @@ fn who_decodes_none_of_the_codecs_is_told_so_once() {
     assert_eq!(refusals(&world, dave), []);
     assert_eq!(sent(&world, world.peer_of("dave")), Some((track, Codec::Vp8)));
     assert_eq!(sent(&world, world.peer_of("carol")), None);
+}
+
+/// What a session was told of its subscriptions.
+fn refusals(world: &World, session: SessionId) -> Vec<(String, proto::SubscriptionError)> {
+    let refused = world.said(session).iter().filter_map(|message| match message {
+        Message::SubscriptionResponse(told) => Some((told.track_sid.clone(), told.err())),
+        _ => None,
+    });
+    refused.collect()
+}
+
+#[test]
+fn who_says_so_in_its_answer_is_told_so_once_too() {
+    let mut world = World::new();
+    let alice = publish(&mut world, proto::BackupCodecPolicy::default());
+    let local = LocalTransport {
+        ice: IceCredentials { ufrag: "abcd".into(), pwd: "abcdefghijklmnopqrstuvwx".into() },
+        ice_lite: false,
+        fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![9; 32] },
+        candidates: Vec::new(),
+    };
+    for (identity, codecs) in [("carol", &[Codec::Opus, Codec::Vp9][..]), ("dave", &[Codec::H264])]
+    {
+        let session = world.join("room", identity, Options { pair: true, ..Options::default() });
+        let peer = world.peer_of(identity);
+        world.media(MediaEvent::PeerConnected { peer });
+        let mut answerer = ClientAnswerer::new(2, codecs);
+        let mut answered = None;
+        for _ in 0..5 {
+            let said = world.said(session).iter().rev().find_map(|message| match message {
+                Message::Offer(offer) => Some(offer.clone()),
+                _ => None,
+            });
+            let offer = said.unwrap();
+            if answered.replace(offer.id) != Some(offer.id) {
+                let (sdp, _) = answerer.handle_offer(&offer.sdp, &local).unwrap();
+                let (r#type, id) = ("answer".to_owned(), offer.id);
+                let answer = proto::SessionDescription { r#type, sdp, id, ..Default::default() };
+                world.request(session, Request::Answer(answer));
+            }
+            world.pass(Duration::from_millis(100));
+        }
+        match identity {
+            "carol" => {
+                let unsupported = proto::SubscriptionError::SeCodecUnsupported;
+                assert_eq!(refusals(&world, session), [(alice.sid.clone(), unsupported)]);
+            }
+            _ => assert_eq!(refusals(&world, session), []),
+        }
+        assert!(!world.is_closed(session));
+    }
 }

@@ -401,8 +401,14 @@ fn from_twirp(twirp: twirp::Answer) -> Answer {
     answer
 }
 
-/// Whether two readers of a request could disagree on where it goes or whose it is. (A length
-/// beside a coding: hyper lets the coding count and closes the connection after the answer.)
+/// Two readers of the request could disagree on where it ends.
+pub(crate) fn contradictory() -> Answer {
+    let mut answer = plain(StatusCode::BAD_REQUEST, "400 Bad Request");
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// Whether two readers of a request could disagree on where it goes or whose it is.
 fn is_ambiguous(request: &Request<Incoming>) -> bool {
     let count = |name: HeaderName| request.headers().get_all(name).iter().count();
     let hosts = count(header::HOST);

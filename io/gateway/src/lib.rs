@@ -28,6 +28,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cors;
+mod head;
 mod http;
 mod limits;
 mod socket;
@@ -37,6 +38,7 @@ pub mod websocket;
 pub use limits::{ADDRESSES_MAX, GatewayLimits};
 pub use parlor_signal::connect::NameLimits;
 
+use head::{Head, Watched};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parlor_node::{
     api::{ApiError, ApiResponse},
@@ -136,14 +138,18 @@ impl Gateway {
             };
             let permit = Arc::new(Permit { _slot: permit, connection });
             tokio::spawn(async move {
+                let head = Head::default();
                 let service = hyper::service::service_fn(|request| {
                     let (gateway, permit) = (gateway.clone(), permit.clone());
+                    let contradicts = head.may_contradict(&request);
                     async move {
-                        Ok::<_, std::convert::Infallible>(
-                            gateway.answer(request, peer.ip(), permit).await,
-                        )
+                        Ok::<_, std::convert::Infallible>(match contradicts {
+                            true => http::contradictory(),
+                            false => gateway.answer(request, peer.ip(), permit).await,
+                        })
                     }
                 });
+                let stream = Watched { stream, head: head.clone() };
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_TIMEOUT)

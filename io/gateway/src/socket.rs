@@ -2,6 +2,7 @@
 
 use crate::{
     Gateway, Permit,
+    head::Watched,
     http::{Answer, plain, refusal},
     limits::KeySocket,
     websocket::{
@@ -342,8 +343,8 @@ fn encode(frame: &Frame, deflate: bool, output: &mut BytesMut) {
 
 /// The TCP stream below, and what was read of it already. hyper's buffers go.
 fn take_stream(upgraded: Upgraded) -> Result<(TcpStream, BytesMut), Upgraded> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>()?;
-    Ok((parts.io.into_inner(), BytesMut::from(&parts.read_buf[..])))
+    let parts = upgraded.downcast::<TokioIo<Watched<TcpStream>>>()?;
+    Ok((parts.io.into_inner().stream, BytesMut::from(&parts.read_buf[..])))
 }
 
 /// Sends a close frame and reads on until the client closes too.
