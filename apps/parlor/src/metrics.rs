@@ -131,26 +131,30 @@ fn write_media(page: &mut Page, totals: &Totals) {
     page.value(&[("direction", "incoming")], nacks);
     let mut delay = parlor_workers::AddedDelay::default();
     totals.workers.iter().for_each(|worker| delay += worker.added_delay);
-    page.histogram(
-        "parlor_added_delay_seconds",
-        "From the kernel's receive stamp to the send, of media that no pacer held.",
-        &parlor_workers::DELAY_BOUNDS_US.map(|us| us as f64 / 1e6),
-        &delay.counts,
-        delay.sum_us as f64 / 1e6,
-    );
+    let name = "parlor_added_delay_seconds";
+    let help = "From the kernel's receive stamp to the send, of media that no pacer held.";
+    write_histogram(page, name, help, &parlor_workers::DELAY_BOUNDS_US, &delay);
     let mut held = parlor_sfu::Held::default();
     totals.workers.iter().for_each(|worker| held += worker.held);
-    page.histogram(
-        "parlor_held_seconds",
-        "How long media was held that did not leave at once: by the pacer, or to leave together.",
-        &parlor_sfu::HELD_BOUNDS_US.map(|us| us as f64 / 1e6),
-        &held.counts,
-        held.sum_us as f64 / 1e6,
-    );
+    let name = "parlor_held_seconds";
+    let help =
+        "How long media was held that did not leave at once: by the pacer, or to leave together.";
+    write_histogram(page, name, help, &parlor_sfu::HELD_BOUNDS_US, &held);
     let help = "What went through the media threads, and not, by cause.";
     write_by_worker(page, totals, "parlor_media_total", help, |w| w.shard.entries());
     let help = "What went through the UDP sockets, and not.";
     write_by_worker(page, totals, "parlor_socket_total", help, |w| w.net.entries());
+}
+
+fn write_histogram<const N: usize>(
+    page: &mut Page,
+    name: &'static str,
+    help: &str,
+    bounds_us: &[u64],
+    samples: &parlor_model::Histogram<N>,
+) {
+    let bounds_s: Vec<_> = bounds_us.iter().map(|us| *us as f64 / 1e6).collect();
+    page.histogram(name, help, &bounds_s, &samples.counts, samples.sum_us as f64 / 1e6);
 }
 
 /// Peers over TCP: what went through their connections, and what became of these.

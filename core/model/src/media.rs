@@ -28,6 +28,19 @@ pub enum Codec {
 }
 
 impl Codec {
+    /// Every codec, in the order in which LiveKit lists them.
+    pub const ALL: [Codec; 9] = [
+        Codec::Pcmu,
+        Codec::Pcma,
+        Codec::Opus,
+        Codec::Red,
+        Codec::Vp8,
+        Codec::H264,
+        Codec::Vp9,
+        Codec::Av1,
+        Codec::H265,
+    ];
+
     /// Whether this codec is heard or seen.
     pub fn kind(self) -> TrackKind {
         match self {
@@ -68,21 +81,9 @@ impl Codec {
     /// The codec of a media type or a bare encoding name, whatever its case.
     pub fn from_mime_type(text: &str) -> Option<Codec> {
         let name = text.rsplit('/').next().unwrap_or(text);
-        ALL_CODECS.into_iter().find(|codec| codec.encoding_name().eq_ignore_ascii_case(name))
+        Codec::ALL.into_iter().find(|codec| codec.encoding_name().eq_ignore_ascii_case(name))
     }
 }
-
-const ALL_CODECS: [Codec; 9] = [
-    Codec::Opus,
-    Codec::Red,
-    Codec::Pcmu,
-    Codec::Pcma,
-    Codec::Vp8,
-    Codec::Vp9,
-    Codec::Av1,
-    Codec::H264,
-    Codec::H265,
-];
 
 /// One codec under its payload types in one media section.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -35,6 +35,30 @@ pub struct NodeConfig {
     pub limits: Limits,
 }
 
+impl NodeConfig {
+    /// What an operator has who chose nothing: LiveKit's defaults.
+    pub fn new(
+        api_keys: ApiKeys,
+        shards: Vec<(ShardId, Vec<TransportAddress>)>,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        Self {
+            api_keys,
+            region: String::new(),
+            ice_servers: Vec::new(),
+            room: RoomSettings::default(),
+            codecs: Codec::ALL.to_vec(),
+            shards,
+            fingerprint,
+            ice_lite: false,
+            tcp: TcpPolicy::default(),
+            enable_remote_unmute: false,
+            room_rules: RoomRules::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
 /// How rooms begin.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoomRules {

@@ -20,20 +20,10 @@
 //! use parlor_signal::{Claims, token::VideoGrant};
 //! use std::time::{Duration, Instant};
 //!
-//! let config = NodeConfig {
-//!     api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect(),
-//!     region: String::new(),
-//!     ice_servers: Vec::new(),
-//!     room: Default::default(),
-//!     codecs: vec![parlor_model::Codec::Opus, parlor_model::Codec::Vp8],
-//!     shards: vec![(ShardId(0), vec![TransportAddress::udp("192.0.2.1:7882".parse().unwrap())])],
-//!     fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![0; 32] },
-//!     ice_lite: true,
-//!     tcp: Default::default(),
-//!     enable_remote_unmute: false,
-//!     room_rules: Default::default(),
-//!     limits: Default::default(),
-//! };
+//! let api_keys = [("devkey".to_owned(), "secret".to_owned())].into_iter().collect();
+//! let shards = vec![(ShardId(0), vec![TransportAddress::udp("192.0.2.1:7882".parse().unwrap())])];
+//! let fingerprint = Fingerprint { algorithm: "sha-256".into(), digest: vec![0; 32] };
+//! let config = NodeConfig::new(api_keys, shards, fingerprint);
 //! let mut node = Node::new(config, [7; 32]);
 //! let now = Now { instant: Instant::now(), unix: Duration::from_secs(1_800_000_000) };
 //! let grant = VideoGrant { room_create: true, ..Default::default() };

@@ -152,13 +152,7 @@ fn dispatches_are_there_again_and_a_worker_that_returns_keeps_its_job() {
     assert!(heard.is_empty());
     let before = dispatches(&mut world);
     let job = before[1].state.as_ref().unwrap().jobs[0].id.clone();
-    let accept = proto::AvailabilityResponse {
-        job_id: job.clone(),
-        available: true,
-        participant_identity: "agent".into(),
-        ..Default::default()
-    };
-    world.worker_says(first, Said::Availability(accept));
+    accept(&mut world, first, &job);
 
     let mut world = world.restarted();
     let again = dispatches(&mut world);
@@ -210,6 +204,16 @@ fn worker_of(
     (worker, heard)
 }
 
+fn accept(world: &mut World, worker: SessionId, job: &str) {
+    let accept = proto::AvailabilityResponse {
+        job_id: job.to_owned(),
+        available: true,
+        participant_identity: "agent".into(),
+        ..Default::default()
+    };
+    world.worker_says(worker, Said::Availability(accept));
+}
+
 fn jobs(world: &mut World) -> Vec<proto::Job> {
     let all = dispatches(world);
     let named = all.into_iter().find(|known| known.agent_name == "helper").unwrap();
@@ -243,13 +247,7 @@ fn jobs_for_participants_wait_for_them_after_a_restart() {
         let heard = world.worker_heard(first);
         let [Told::Availability(offer)] = &heard[..] else { panic!("{heard:?}") };
         let job = offer.job.clone().unwrap().id;
-        let accept = proto::AvailabilityResponse {
-            job_id: job.clone(),
-            available: true,
-            participant_identity: "agent".into(),
-            ..Default::default()
-        };
-        world.worker_says(first, Said::Availability(accept));
+        accept(&mut world, first, &job);
 
         // Its worker is back before its participant: nothing is asked for twice.
         let mut world = world.restarted();

@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{ALL_CODECS, audio, local, video};
+use common::{audio, local, video};
+use parlor_model::Codec;
 use parlor_sdp::{
     Answerer, ConnectionModel, Offerer, SendTrack,
     client::{ClientAnswerer, ClientOfferer},
@@ -52,8 +53,8 @@ fn rounds(mut negotiate: impl FnMut(Step) -> (usize, usize)) {
 
 #[test]
 fn the_single_connection_uses_its_sections_again() {
-    let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
-    let mut client = ClientOfferer::new(2, ConnectionModel::Single, &ALL_CODECS);
+    let mut server = Answerer::new(1, 1, ConnectionModel::Single, &Codec::ALL);
+    let mut client = ClientOfferer::new(2, ConnectionModel::Single, &Codec::ALL);
     rounds(|step| {
         match step {
             Step::Add(tracks) => tracks.iter().for_each(|track| server.add_send(track.clone())),
@@ -75,8 +76,8 @@ fn the_single_connection_uses_its_sections_again() {
 
 #[test]
 fn the_pair_uses_its_sections_again() {
-    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
-    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 0, &Codec::ALL);
+    let mut client = ClientAnswerer::new(2, &Codec::ALL);
     rounds(|step| {
         match step {
             Step::Add(tracks) => tracks.iter().for_each(|track| server.add_send(track.clone())),

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{ALL_CODECS, audio, local, parse, published, video};
+use common::{audio, local, parse, published, video};
 use parlor_model::{Codec, DtlsRole, PayloadType, Rid, Ssrc, TrackKind};
 use parlor_sdp::{
     Answer, Answerer, ConnectionModel, Offerer, PublishedTrack, SdpError,
@@ -18,7 +18,7 @@ const HEAD: &str = "v=0\n\
     a=ice-options:trickle\na=msid-semantic:WMS *\n";
 
 fn answer_text(text: &str, publications: &[PublishedTrack]) -> Result<Answer, SdpError> {
-    let mut answerer = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
+    let mut answerer = Answerer::new(1, 1, ConnectionModel::Single, &Codec::ALL);
     answerer.add_send(audio(1, "PA_a", "TR_b", 77));
     answerer.handle_offer(text, &local("ours"), publications)
 }

@@ -10,7 +10,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{ALL_CODECS, audio, fixture, local, parse, published, video};
+use common::{audio, fixture, local, parse, published, video};
 use parlor_model::{Codec, DtlsRole, Mid, Rid, Ssrc, SubscriptionId, TrackId, TrackKind};
 use parlor_sdp::{
     Answer, Answerer, ConnectionModel, Offerer, PublishedTrack,
@@ -38,7 +38,7 @@ fn every_recorded_description_survives_parsing_and_printing() {
 
 fn single() -> Answerer {
     // The recorded server has H265 in its offers but never in an answer to these clients.
-    Answerer::new(7, 1_795_244_963, ConnectionModel::Single, &ALL_CODECS)
+    Answerer::new(7, 1_795_244_963, ConnectionModel::Single, &Codec::ALL)
 }
 
 /// The answer to `name.offer` on a connection that has answered `single-join.offer` before.
@@ -272,7 +272,7 @@ fn the_native_client_publishes_two_layers_and_ends_them() {
 
 #[test]
 fn the_publisher_connection_of_the_pair() {
-    let mut answerer = Answerer::new(7, 1, ConnectionModel::Publisher, &ALL_CODECS);
+    let mut answerer = Answerer::new(7, 1, ConnectionModel::Publisher, &Codec::ALL);
     answerer.add_send(audio(1, "PA_a", "TR_b", 5));
     let publications = [
         published(1, "92fb0747-0e41-4031-b157-ae36a26078e7", TrackKind::Audio),
@@ -286,7 +286,7 @@ fn the_publisher_connection_of_the_pair() {
 
 #[test]
 fn the_subscriber_offer_of_the_pair() {
-    let mut offerer = Offerer::new(7, 1_795_244_998, 61, &ALL_CODECS);
+    let mut offerer = Offerer::new(7, 1_795_244_998, 61, &Codec::ALL);
     let stream = "PA_BKT8zS57MeZJ";
     let first = offerer.poll_offer(&local("ours")).unwrap();
     assert_eq!(first.id, 61);

@@ -6,8 +6,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{ALL_CODECS, audio, fixture, local, parse, published, source, video};
-use parlor_model::{MediaDescription, Mid, Rid, Ssrc, SubscriptionId, TrackId, TrackKind};
+use common::{audio, fixture, local, parse, published, source, video};
+use parlor_model::{Codec, MediaDescription, Mid, Rid, Ssrc, SubscriptionId, TrackId, TrackKind};
 use parlor_sdp::{
     Answerer, ConnectionModel, FRESH_SECTIONS_MAX, Offerer, PublishedTrack, Requirement, SdpError,
     SendTrack,
@@ -93,8 +93,8 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            server: Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS),
-            client: ClientOfferer::new(2, ConnectionModel::Single, &ALL_CODECS),
+            server: Answerer::new(1, 1, ConnectionModel::Single, &Codec::ALL),
+            client: ClientOfferer::new(2, ConnectionModel::Single, &Codec::ALL),
             sends: Vec::new(),
             publications: Vec::new(),
             generation: 0,
@@ -180,8 +180,8 @@ impl World {
 
 /// The subscriber connection of the pair: answers may be late, and offers pile up meanwhile.
 fn run_pair(steps: Vec<Step>) {
-    let mut server = Offerer::new(1, 1, 250, &ALL_CODECS);
-    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 250, &Codec::ALL);
+    let mut client = ClientAnswerer::new(2, &Codec::ALL);
     let mut sends: Vec<SendTrack> = Vec::new();
     let mut next = 1;
     let mut generation = 0;
@@ -270,15 +270,15 @@ proptest! {
             let end = (start + length).min(text.len());
             text.replace_range(start..end, &replacement);
         }
-        let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
+        let mut server = Answerer::new(1, 1, ConnectionModel::Single, &Codec::ALL);
         server.add_send(send(1, true));
         if let Ok(answer) = server.handle_offer(&text, &local("a"), &[published(9, "x", TrackKind::Audio)]) {
             check_reparses(&answer.sdp);
         }
-        let mut offerer = Offerer::new(1, 1, 5, &ALL_CODECS);
+        let mut offerer = Offerer::new(1, 1, 5, &Codec::ALL);
         let offer = offerer.poll_offer(&local("a")).unwrap();
         let _ = offerer.handle_answer(offer.id, &text);
-        let _ = ClientAnswerer::new(1, &ALL_CODECS).handle_offer(&text, &local("b"));
+        let _ = ClientAnswerer::new(1, &Codec::ALL).handle_offer(&text, &local("b"));
     }
 }
 
@@ -346,7 +346,6 @@ fn a_section_is_seen_inactive_before_it_carries_another_track() {
 /// publication is reduced to its backup, that needs no negotiation.
 #[test]
 fn each_client_is_sent_the_first_encoding_that_it_decodes() {
-    use parlor_model::{Codec, TrackId};
     let (av1, vp8) = (source(1, &[Codec::Av1]), source(2, &[Codec::Vp8]));
     let both = SendTrack { sources: vec![av1, vp8.clone()], ..send(1, false) };
     let sent = |media: &MediaDescription| {
@@ -356,7 +355,7 @@ fn each_client_is_sent_the_first_encoding_that_it_decodes() {
         (&[Codec::Opus, Codec::Vp8][..], (TrackId(2), Codec::Vp8)),
         (&[Codec::Vp8, Codec::Av1][..], (TrackId(1), Codec::Av1)),
     ] {
-        let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
+        let mut server = Answerer::new(1, 1, ConnectionModel::Single, &Codec::ALL);
         let mut client = ClientOfferer::new(2, ConnectionModel::Single, codecs);
         server.add_send(both.clone());
         let offer = client.create_offer(&local("c"));
@@ -366,7 +365,7 @@ fn each_client_is_sent_the_first_encoding_that_it_decodes() {
         server.set_sources(SubscriptionId(1), std::slice::from_ref(&vp8));
         assert_eq!(sent(&server.description()), [(TrackId(2), Codec::Vp8)]);
 
-        let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+        let mut server = Offerer::new(1, 1, 0, &Codec::ALL);
         let mut client = ClientAnswerer::new(2, codecs);
         server.add_send(both.clone());
         let offer = server.poll_offer(&local("s")).unwrap();
@@ -380,8 +379,7 @@ fn each_client_is_sent_the_first_encoding_that_it_decodes() {
 
 #[test]
 fn a_track_that_the_client_cannot_decode_is_named_and_not_waited_for() {
-    use parlor_model::Codec;
-    let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
+    let mut server = Answerer::new(1, 1, ConnectionModel::Single, &Codec::ALL);
     let mut client = ClientOfferer::new(2, ConnectionModel::Single, &[Codec::Opus, Codec::Vp8]);
     server.add_send(SendTrack { sources: vec![source(1, &[Codec::Av1])], ..send(1, false) });
     let offer = client.create_offer(&local("c"));
@@ -389,7 +387,7 @@ fn a_track_that_the_client_cannot_decode_is_named_and_not_waited_for() {
     assert_eq!(answer.unsupported, [SubscriptionId(1)]);
     assert_eq!(server.media_sections_requirement(), None);
 
-    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 0, &Codec::ALL);
     let mut client = ClientAnswerer::new(2, &[Codec::Opus, Codec::Vp8]);
     server.add_send(SendTrack { sources: vec![source(1, &[Codec::Av1])], ..send(1, false) });
     let offer = server.poll_offer(&local("s")).unwrap();
@@ -436,8 +434,8 @@ fn an_ended_publication_is_not_guessed_for_another_section() {
 
 #[test]
 fn one_offer_is_outstanding_and_later_changes_are_gathered() {
-    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
-    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 0, &Codec::ALL);
+    let mut client = ClientAnswerer::new(2, &Codec::ALL);
     let mut answer = |server: &mut Offerer, offer: parlor_sdp::Offer| {
         let (answer, _) = client.handle_offer(&offer.sdp, &local("c")).unwrap();
         server.handle_answer(offer.id, &answer).unwrap().unwrap()
@@ -458,8 +456,8 @@ fn one_offer_is_outstanding_and_later_changes_are_gathered() {
 #[test]
 fn freed_sections_of_the_pair_are_offered_inactive_and_then_used_again() {
     use parlor_sdp::text::Direction;
-    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
-    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 0, &Codec::ALL);
+    let mut client = ClientAnswerer::new(2, &Codec::ALL);
     let mut round = |server: &mut Offerer| {
         let offer = server.poll_offer(&local("s")).unwrap();
         let (answer, _) = client.handle_offer(&offer.sdp, &local("c")).unwrap();
@@ -483,7 +481,7 @@ fn freed_sections_of_the_pair_are_offered_inactive_and_then_used_again() {
 
 /// The section, by its `mid`, in which one track comes, goes and comes again.
 fn sections_of_a_returning_track(server: &mut Offerer, rounds: usize) -> Vec<String> {
-    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut client = ClientAnswerer::new(2, &Codec::ALL);
     let mut mids = Vec::new();
     for number in 1..=rounds {
         // Each subscription is new, the track is the same.
@@ -506,9 +504,9 @@ fn sections_of_a_returning_track(server: &mut Offerer, rounds: usize) -> Vec<Str
 
 #[test]
 fn a_track_returns_to_its_section_unless_that_is_to_be_avoided() {
-    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 0, &Codec::ALL);
     assert_eq!(sections_of_a_returning_track(&mut server, 3), ["1", "1", "1"]);
-    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 0, &Codec::ALL);
     server.avoid_returns();
     assert_eq!(sections_of_a_returning_track(&mut server, 3), ["1", "2", "3"]);
     // Another track takes what this one has left.
@@ -519,7 +517,7 @@ fn a_track_returns_to_its_section_unless_that_is_to_be_avoided() {
 
 #[test]
 fn sections_that_avoid_returns_are_bounded() {
-    let mut server = Offerer::new(1, 1, 0, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 0, &Codec::ALL);
     server.avoid_returns();
     let mids = sections_of_a_returning_track(&mut server, FRESH_SECTIONS_MAX + 2);
     let last = FRESH_SECTIONS_MAX.to_string();
@@ -528,8 +526,8 @@ fn sections_that_avoid_returns_are_bounded() {
 
 #[test]
 fn an_ice_restart_supersedes_an_unanswered_offer() {
-    let mut server = Offerer::new(1, 1, 7, &ALL_CODECS);
-    let mut client = ClientAnswerer::new(2, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 7, &Codec::ALL);
+    let mut client = ClientAnswerer::new(2, &Codec::ALL);
     let lost = server.poll_offer(&local("old")).unwrap();
     let (late, _) = client.handle_offer(&lost.sdp, &local("c")).unwrap();
     let restart = server.poll_offer(&local("new")).unwrap();
@@ -541,7 +539,7 @@ fn an_ice_restart_supersedes_an_unanswered_offer() {
 
 #[test]
 fn an_answer_to_something_else_is_an_error() {
-    let mut server = Offerer::new(1, 1, 7, &ALL_CODECS);
+    let mut server = Offerer::new(1, 1, 7, &Codec::ALL);
     let offer = server.poll_offer(&local("s")).unwrap();
     let error = server.handle_answer(offer.id, &fixture("subscriber.answer")).unwrap_err();
     assert_eq!(error, SdpError::Description("an answer has as many sections as its offer"));
@@ -551,8 +549,8 @@ fn an_answer_to_something_else_is_an_error() {
 
 #[test]
 fn a_stream_name_cannot_end_a_line() {
-    let mut server = Answerer::new(1, 1, ConnectionModel::Single, &ALL_CODECS);
-    let mut client = ClientOfferer::new(2, ConnectionModel::Single, &ALL_CODECS);
+    let mut server = Answerer::new(1, 1, ConnectionModel::Single, &Codec::ALL);
+    let mut client = ClientOfferer::new(2, ConnectionModel::Single, &Codec::ALL);
     server.add_send(SendTrack { stream_id: "PA_a|x\r\na=y z".to_owned(), ..send(1, true) });
     let offer = client.create_offer(&local("c"));
     let answer = server.handle_offer(&offer, &local("s"), &[]).unwrap();

@@ -38,26 +38,13 @@ pub struct Server {
     pub codecs: Vec<Codec>,
 }
 
-/// The order in which LiveKit lists codecs.
-const CODEC_ORDER: [Codec; 9] = [
-    Codec::Pcmu,
-    Codec::Pcma,
-    Codec::Opus,
-    Codec::Red,
-    Codec::Vp8,
-    Codec::H264,
-    Codec::Vp9,
-    Codec::Av1,
-    Codec::H265,
-];
-
 fn codec(mime: &str) -> proto::Codec {
     proto::Codec { mime: mime.to_owned(), fmtp_line: String::new() }
 }
 
 impl Server {
     fn in_order(enabled: &[Codec], kind: Option<TrackKind>) -> impl Iterator<Item = Codec> {
-        CODEC_ORDER
+        Codec::ALL
             .into_iter()
             .filter(move |known| kind.is_none_or(|kind| known.kind() == kind))
             .filter(|known| enabled.contains(known))

@@ -124,19 +124,6 @@ impl Default for Config {
     }
 }
 
-/// Every codec that is forwarded, in the order in which clients are told.
-const CODECS: [Codec; 9] = [
-    Codec::Pcmu,
-    Codec::Pcma,
-    Codec::Opus,
-    Codec::Red,
-    Codec::Vp8,
-    Codec::H264,
-    Codec::Vp9,
-    Codec::Av1,
-    Codec::H265,
-];
-
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -280,15 +267,15 @@ impl Config {
 
     /// `room.enabled_codecs`, parsed. `video/rtx` goes without saying.
     pub fn codecs(&self) -> Result<Vec<Codec>, ConfigError> {
-        let Some(enabled) = &self.room.enabled_codecs else { return Ok(CODECS.to_vec()) };
+        let Some(enabled) = &self.room.enabled_codecs else { return Ok(Codec::ALL.to_vec()) };
         enabled
             .iter()
             .filter(|codec| !codec.mime.eq_ignore_ascii_case("video/rtx"))
             .map(|enabled| {
-                let found = CODECS
-                    .iter()
+                let found = Codec::ALL
+                    .into_iter()
                     .find(|codec| codec.mime_type().eq_ignore_ascii_case(&enabled.mime));
-                found.copied().ok_or_else(|| ConfigError::Codec(enabled.mime.clone()))
+                found.ok_or_else(|| ConfigError::Codec(enabled.mime.clone()))
             })
             .collect()
     }

@@ -25,20 +25,9 @@ use tokio::{
 /// A server without media threads.
 async fn server() -> SocketAddr {
     let keys = || [("devkey".to_owned(), "secret".to_owned())].into_iter().collect();
-    let config = NodeConfig {
-        api_keys: keys(),
-        region: String::new(),
-        ice_servers: Vec::new(),
-        room: Default::default(),
-        codecs: Vec::new(),
-        shards: Vec::new(),
-        fingerprint: parlor_model::Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
-        ice_lite: true,
-        tcp: Default::default(),
-        enable_remote_unmute: false,
-        room_rules: Default::default(),
-        limits: Default::default(),
-    };
+    let fingerprint =
+        parlor_model::Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] };
+    let config = NodeConfig::new(keys(), Vec::new(), fingerprint);
     let mut node = Node::new(config, [3; 32]);
     let (inputs, mut of_the_node) = mpsc::channel::<Input>(64);
     let gateway = Gateway::new(keys(), inputs);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use parlor_client::{Client, ClientConfig, Model};
-use parlor_model::{Codec, Now, ShardId, TransportAddress};
+use parlor_model::{Now, ShardId, TransportAddress};
 use parlor_node::{
     Node, NodeConfig,
     io::{Frame, Input, Output, SessionId},
@@ -32,23 +32,12 @@ impl ControlRoom {
     /// A node without rooms.
     pub fn new() -> Self {
         let identity = DtlsIdentity::generate().unwrap();
-        let config = NodeConfig {
-            api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect(),
-            region: String::new(),
-            ice_servers: Vec::new(),
-            room: Default::default(),
-            codecs: vec![Codec::Opus, Codec::Red, Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1],
-            shards: vec![(
-                ShardId(0),
-                vec![TransportAddress::udp("127.0.0.1:7882".parse().unwrap())],
-            )],
-            fingerprint: identity.fingerprint().clone(),
-            ice_lite: true,
-            tcp: Default::default(),
-            enable_remote_unmute: false,
-            room_rules: Default::default(),
-            limits: Default::default(),
-        };
+        let api_keys = [("devkey".to_owned(), "secret".to_owned())].into_iter().collect();
+        let shards =
+            vec![(ShardId(0), vec![TransportAddress::udp("127.0.0.1:7882".parse().unwrap())])];
+        let fingerprint = identity.fingerprint().clone();
+        let config =
+            NodeConfig { ice_lite: true, ..NodeConfig::new(api_keys, shards, fingerprint) };
         let start = Instant::now();
         let now = Now { instant: start, unix: UNIX };
         Self { start, now, identity, node: Node::new(config, [3; 32]), sessions: 0 }

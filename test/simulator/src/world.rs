@@ -8,7 +8,7 @@ use crate::{
 };
 use parlor_checker::Checker;
 use parlor_client::{Client, ClientConfig, Model};
-use parlor_model::{Codec, Now, Path, ShardId, TransportAddress};
+use parlor_model::{Now, Path, ShardId, TransportAddress};
 use parlor_netem::{Link, LinkConfig, LinkCounters};
 use parlor_node::{
     Node, NodeConfig,
@@ -535,32 +535,11 @@ fn server(identity: &DtlsIdentity, shards: u16, rng: &mut ChaCha8Rng) -> (Node, 
 }
 
 fn node_config(identity: &DtlsIdentity, shards: u16) -> NodeConfig {
-    NodeConfig {
-        api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect::<ApiKeys>(),
-        region: String::new(),
-        ice_servers: Vec::new(),
-        room: Default::default(),
-        codecs: vec![
-            Codec::Pcmu,
-            Codec::Pcma,
-            Codec::Opus,
-            Codec::Red,
-            Codec::Vp8,
-            Codec::H264,
-            Codec::Vp9,
-            Codec::Av1,
-            Codec::H265,
-        ],
-        shards: (0..shards)
-            .map(|id| (ShardId(u32::from(id)), vec![TransportAddress::udp(server_address(id))]))
-            .collect(),
-        fingerprint: identity.fingerprint().clone(),
-        ice_lite: true,
-        tcp: Default::default(),
-        enable_remote_unmute: false,
-        room_rules: Default::default(),
-        limits: Default::default(),
-    }
+    let api_keys = [("devkey".to_owned(), "secret".to_owned())].into_iter().collect::<ApiKeys>();
+    let addresses = |id| vec![TransportAddress::udp(server_address(id))];
+    let shards = (0..shards).map(|id| (ShardId(u32::from(id)), addresses(id))).collect();
+    let fingerprint = identity.fingerprint().clone();
+    NodeConfig { ice_lite: true, ..NodeConfig::new(api_keys, shards, fingerprint) }
 }
 
 fn connect_request(

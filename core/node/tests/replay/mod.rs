@@ -10,7 +10,7 @@ pub use damage::Damage;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use livekit_protocol as proto;
-use parlor_model::{Codec, DataChannel, Fingerprint, Now, PeerId, ShardId, Ssrc, TransportAddress};
+use parlor_model::{DataChannel, Fingerprint, Now, PeerId, ShardId, Ssrc, TransportAddress};
 use parlor_node::{
     Node, NodeConfig,
     api::ApiRequest,
@@ -97,42 +97,22 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        let api_keys = [("devkey".to_owned(), "secret".to_owned())].into_iter().collect();
+        let shards =
+            vec![(ShardId(0), vec![TransportAddress::udp("10.77.0.1:7882".parse().unwrap())])];
+        let fingerprint = Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] };
+        let stun = proto::IceServer {
+            urls: vec![
+                "stun:global.stun.twilio.com:3478".into(),
+                "stun:stun.l.google.com:19302".into(),
+                "stun:stun1.l.google.com:19302".into(),
+            ],
+            ..Default::default()
+        };
         let config = NodeConfig {
-            api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect(),
-            region: String::new(),
-            ice_servers: vec![
-                proto::IceServer {
-                    urls: vec![
-                        "stun:global.stun.twilio.com:3478".into(),
-                        "stun:stun.l.google.com:19302".into(),
-                        "stun:stun1.l.google.com:19302".into(),
-                    ],
-                    ..Default::default()
-                }
-                .into(),
-            ],
-            room: Default::default(),
-            codecs: vec![
-                Codec::Pcmu,
-                Codec::Pcma,
-                Codec::Opus,
-                Codec::Red,
-                Codec::Vp8,
-                Codec::H264,
-                Codec::Vp9,
-                Codec::Av1,
-                Codec::H265,
-            ],
-            shards: vec![(
-                ShardId(0),
-                vec![TransportAddress::udp("10.77.0.1:7882".parse().unwrap())],
-            )],
-            fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
+            ice_servers: vec![stun.into()],
             ice_lite: true,
-            tcp: Default::default(),
-            enable_remote_unmute: false,
-            room_rules: Default::default(),
-            limits: Default::default(),
+            ..NodeConfig::new(api_keys, shards, fingerprint)
         };
         Self {
             node: Node::new(config, [1; 32]),

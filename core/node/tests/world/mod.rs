@@ -89,22 +89,14 @@ impl World {
     }
 
     fn seeded(seed: u8, change: impl FnOnce(&mut NodeConfig)) -> Self {
+        let api_keys = [("devkey".to_owned(), "secret".to_owned())].into_iter().collect();
+        let shards =
+            vec![(ShardId(0), vec![TransportAddress::udp("192.0.2.1:7882".parse().unwrap())])];
+        let fingerprint = Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] };
         let mut config = NodeConfig {
-            api_keys: [("devkey".to_owned(), "secret".to_owned())].into_iter().collect(),
-            region: String::new(),
-            ice_servers: Vec::new(),
-            room: Default::default(),
             codecs: vec![Codec::Opus, Codec::Red, Codec::Vp8, Codec::H264],
-            shards: vec![(
-                ShardId(0),
-                vec![TransportAddress::udp("192.0.2.1:7882".parse().unwrap())],
-            )],
-            fingerprint: Fingerprint { algorithm: "sha-256".into(), digest: vec![7; 32] },
             ice_lite: true,
-            tcp: Default::default(),
-            enable_remote_unmute: false,
-            room_rules: Default::default(),
-            limits: Default::default(),
+            ..NodeConfig::new(api_keys, shards, fingerprint)
         };
         change(&mut config);
         Self {

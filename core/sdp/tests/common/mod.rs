@@ -6,18 +6,6 @@ use parlor_model::{
 };
 use parlor_sdp::{LocalTransport, PublishedTrack, SendSource, SendTrack, text::SessionDescription};
 
-pub const ALL_CODECS: [Codec; 9] = [
-    Codec::Opus,
-    Codec::Red,
-    Codec::Pcmu,
-    Codec::Pcma,
-    Codec::Vp8,
-    Codec::Vp9,
-    Codec::Av1,
-    Codec::H264,
-    Codec::H265,
-];
-
 pub fn fixture(name: &str) -> String {
     let path = format!("{}/tests/fixtures/{name}.sdp", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(path).unwrap()
