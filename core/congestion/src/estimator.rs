@@ -558,12 +558,28 @@ impl Estimator {
         Some(sent_us.max(self.silence_us) + SILENCE_US + 2 * self.rtt_us)
     }
 
+    /// Whether a probe is under way.
+    #[inline]
+    pub fn is_probing(&self) -> bool {
+        self.prober.cluster().is_some()
+    }
+
+    /// Whether [`Self::timeout_has_changed`] may say so.
+    #[inline]
+    pub fn timeout_may_have_changed(&self) -> bool {
+        self.timeout_has_changed || self.awaits_feedback() != self.watches_silence
+    }
+
+    #[inline]
+    fn awaits_feedback(&self) -> bool {
+        self.expects_feedback && self.history.in_flight_packets() >= SILENCE_PACKETS
+    }
+
     /// Whether [`Self::poll_timeout`] may say something sooner than when this was asked last. Most
     /// packets that are sent change nothing.
     #[inline]
     pub fn timeout_has_changed(&mut self) -> bool {
-        let watches_silence =
-            self.history.in_flight_packets() >= SILENCE_PACKETS && self.expects_feedback;
+        let watches_silence = self.awaits_feedback();
         let begins = watches_silence && !self.watches_silence;
         self.watches_silence = watches_silence;
         std::mem::take(&mut self.timeout_has_changed) || begins

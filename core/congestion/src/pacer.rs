@@ -188,6 +188,20 @@ impl<T: Copy> Pacer<T> {
         Ok(())
     }
 
+    /// Whether packets may pass by the queue now: nothing waits. Each but audio asks
+    /// [`Self::may_send`] then.
+    #[inline]
+    pub fn may_pass(&mut self, now_us: i64) -> bool {
+        self.pay(now_us);
+        self.queued == 0
+    }
+
+    /// Takes a packet into account that has passed by the queue.
+    #[inline]
+    pub fn note_passed(&mut self, size_bytes: usize) {
+        self.debt += size_bytes as i64 * PARTS;
+    }
+
     /// The next packet that is due, or has become useless, by now.
     #[inline]
     pub fn poll(&mut self, now_us: i64) -> Option<Paced<&T>> {
@@ -225,9 +239,10 @@ impl<T: Copy> Pacer<T> {
         Priority::ALL.into_iter().find(is_useless)
     }
 
-    /// A burst begins without debt and ends with that of [`BURST`].
+    /// Whether the rate allows another packet. A burst begins without debt and ends with that of
+    /// [`BURST`].
     #[inline]
-    fn may_send(&mut self) -> bool {
+    pub fn may_send(&mut self) -> bool {
         self.is_bursting = match self.is_bursting {
             true => self.debt < self.burst(),
             false => self.debt <= 0,

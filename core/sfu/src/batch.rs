@@ -66,27 +66,53 @@ impl SendBatch {
         self.bytes.get_mut(self.used..self.used + SLOT_BYTES)
     }
 
+    /// Whether there are so many free slots.
+    #[inline]
+    pub fn has_room(&self, datagrams: usize) -> bool {
+        self.runs.len() + datagrams <= self.max_runs
+            && self.used + datagrams * SLOT_BYTES <= self.bytes.len()
+    }
+
     /// Makes the first `len_bytes` of the slot a datagram over `path`, joined to the run before it
     /// where destination and size allow.
     #[inline]
     pub fn commit(&mut self, path: &Path, len_bytes: usize) {
+        let is_along = self
+            .runs
+            .last()
+            .is_some_and(|run| run.room > 0 && run.path.remote == path.remote && run.path == *path);
+        match is_along {
+            true => self.commit_along(path, len_bytes),
+            false => self.commit_apart(path, len_bytes),
+        }
+    }
+
+    /// As [`Self::commit`] where the run before goes to the same destination.
+    #[inline]
+    pub fn commit_along(&mut self, path: &Path, len_bytes: usize) {
+        if let Some(run) = self.runs.last_mut()
+            && run.room > 0
+            && len_bytes <= run.segment_bytes
+            && len_bytes > 0
+        {
+            self.used += len_bytes;
+            run.end = self.used;
+            // A shorter one is the last of its run.
+            run.room = if len_bytes == run.segment_bytes { run.room - 1 } else { 0 };
+            return;
+        }
+        self.commit_apart(path, len_bytes);
+    }
+
+    /// As [`Self::commit`] of a datagram that begins a run of its own.
+    #[inline]
+    pub fn commit_apart(&mut self, path: &Path, len_bytes: usize) {
         let len_bytes = len_bytes.min(SLOT_BYTES);
         if len_bytes == 0 {
             return;
         }
         let start = self.used;
         self.used += len_bytes;
-        if let Some(run) = self.runs.last_mut()
-            && run.room > 0
-            && len_bytes <= run.segment_bytes
-            && run.path.remote == path.remote
-            && run.path == *path
-        {
-            run.end = self.used;
-            // A shorter one is the last of its run.
-            run.room = if len_bytes == run.segment_bytes { run.room - 1 } else { 0 };
-            return;
-        }
         let (end, room) = (self.used, MAX_RUN_DATAGRAMS - 1);
         self.runs.push(RunPlace { path: *path, start, end, segment_bytes: len_bytes, room });
     }

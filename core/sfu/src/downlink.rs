@@ -162,6 +162,15 @@ impl Downlink {
         (next_us > now_us).then_some(next_us)
     }
 
+    /// Whether media that has just come may leave in the same turn: nothing waits or is probed, no
+    /// burst has begun less than `gathering_us` ago but in this very turn, and a frame is whole.
+    #[inline(always)]
+    pub fn may_send_at_once(&mut self, now_us: i64, gathering_us: i64, is_whole: bool) -> bool {
+        let wait_us = self.next_burst_us - now_us;
+        let gathers = gathering_us > 0 && (!is_whole || wait_us > 0 && wait_us != gathering_us);
+        !gathers && !self.estimator.is_probing() && self.pacer.may_pass(now_us)
+    }
+
     /// All that waited has left.
     #[inline]
     pub fn has_burst(&mut self, now_us: i64, gathering_us: i64) {

@@ -15,9 +15,12 @@
 //!    and the packet is parsed once and kept once, in the history of its stream.
 //! 4. `track`: a dense list of routes says which subscriptions get packets of this stream. Layers
 //!    are chosen by the clock and by events, not by the packet.
-//! 5. `forward`: a munger gives the packet its numbers in the subscription; the peer is owed it.
-//! 6. `shard/flush`: what each peer is owed is written into the caller's [`SendBatch`], from the
-//!    history with a header of its own, sealed, and joined into runs for segmentation offload.
+//! 5. `shard/fan_out`: in the flush, what has just come and only follows in its stream is numbered
+//!    by the munger of each subscription (`forward`), written from the history with a header of its
+//!    own, sealed, and joined into runs for segmentation offload in the caller's [`SendBatch`].
+//! 6. `shard/owe`: who has something waiting, or has to wait, is owed it instead, and so is what
+//!    may change what is forwarded; `shard/flush` writes what each peer is owed when its pacer lets
+//!    it go.
 //!
 //! What it holds to: one SSRC and sequence number never carry two packets; nothing leaves of a
 //! subscription after the command that stops it; nothing on the way allocates once it is warm; and

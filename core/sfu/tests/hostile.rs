@@ -267,12 +267,13 @@ fn what_a_peer_is_owed_is_bounded() {
         let sealed = world.clients[alice].seal(&next);
         inject(&mut world, address, &sealed);
     }
-    assert_eq!(world.counters().unsent_queue_full - before.unsent_queue_full, 100);
     world.run(ms(1));
     let after = world.counters();
+    let refused = after.unsent_queue_full - before.unsent_queue_full;
+    assert!((90..=100).contains(&refused), "{refused}");
     // The history of so slow a sender holds less than that; what is gone is counted too.
     let left = after.rtp_sent - before.rtp_sent;
-    assert_eq!(left + after.unsent_history - before.unsent_history, MAX_QUEUED);
+    assert_eq!(left + after.unsent_history - before.unsent_history + refused, MAX_QUEUED + 100);
     assert!(left >= 100);
     speak(&mut world, alice, &mut microphone, 10);
     assert!(heard(&world, bob) > 10);

@@ -9,8 +9,11 @@ use crate::receive::history::PacketFacts;
 /// Fixed header, begin of the extensions, mid, transport-wide number, send time.
 const TEMPLATE_BYTES: usize = FIXED_HEADER_LEN + 4 + (1 + MAX_MID_BYTES) + 3 + 4;
 const MAX_MID_BYTES: usize = 16;
-/// The template, an audio level, padding.
-const ROOM_BYTES: usize = TEMPLATE_BYTES + 2 + 3;
+/// Places in the header are below this, which spares looking whether they are.
+const PLACES: usize = 64;
+/// Room behind the last place. The template, an audio level and padding are shorter.
+const ROOM_BYTES: usize = PLACES + 4;
+const _: () = assert!(TEMPLATE_BYTES + 2 + 3 <= PLACES);
 /// Ids that the short form of header extensions can express (RFC 8285 section 4.2).
 const SHORT_IDS: std::ops::RangeInclusive<u8> = 1..=14;
 const SHORT_FORM: [u8; 2] = [0xbe, 0xde];
@@ -86,21 +89,30 @@ impl HeaderTemplate {
         out[4..8].copy_from_slice(&fields.timestamp.0.to_be_bytes());
         out[8..12].copy_from_slice(&fields.ssrc.0.to_be_bytes());
         if self.transport_sequence_at != 0 {
-            let at = usize::from(self.transport_sequence_at);
-            *out.get_mut(at..)?.first_chunk_mut()? = sent.transport_sequence.to_be_bytes();
+            *place(out, self.transport_sequence_at.into())? = sent.transport_sequence.to_be_bytes();
         }
         if self.abs_send_time_at != 0 {
-            let at = usize::from(self.abs_send_time_at);
-            *out.get_mut(at..)?.first_chunk_mut()? = sent.abs_send_time();
+            *place(out, self.abs_send_time_at.into())? = sent.abs_send_time();
         }
-        let mut end = usize::from(self.len);
-        if let (1.., Some(level)) = (self.audio_level_id, facts.audio_level) {
-            *out.get_mut(end..)?.first_chunk_mut()? = [self.audio_level_id << 4, level];
-            end += 2;
-        }
-        *out.get_mut(end..)?.first_chunk_mut()? = [0; 3];
-        end = end.next_multiple_of(4);
+        let len = usize::from(self.len);
+        // An audio level, or nothing, and padding.
+        let (tail, len_bytes) = match facts.audio_level {
+            Some(level) if self.audio_level_id != 0 => ([self.audio_level_id << 4, level], len + 2),
+            _ => ([0; 2], len),
+        };
+        let [id, level] = tail;
+        *place(out, len)? = [id, level, 0, 0];
+        *place(out, len + 2)? = [0; 3];
+        let end = len_bytes.next_multiple_of(4);
         out[15] = ((end - FIXED_HEADER_LEN) / 4 - 1) as u8;
         Some(end)
     }
+}
+
+/// Some bytes of a header.
+#[inline(always)]
+fn place<const LEN: usize>(out: &mut [u8; ROOM_BYTES], at: usize) -> Option<&mut [u8; LEN]> {
+    const { assert!(LEN <= ROOM_BYTES - PLACES) };
+    let (_, rest) = out.split_at_mut(at % PLACES);
+    rest.first_chunk_mut()
 }

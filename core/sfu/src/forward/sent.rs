@@ -174,23 +174,36 @@ impl SentPackets {
         Self { entries: Vec::new(), max_entries, turned_ms: 0, highest: 0, floor: 0 }
     }
 
-    /// Remembers a packet that leaves under its number. `false` when that has left before, or is
+    /// Remembers a packet that leaves under its number. `None` when that has left before, or is
     /// too old to tell.
     #[inline(always)]
     #[must_use]
-    pub fn insert(&mut self, number: u64, packet: &SentPacket, now_ms: u32) -> bool {
+    pub fn insert(
+        &mut self,
+        number: u64,
+        packet: &SentPacket,
+        now_ms: u32,
+    ) -> Option<&mut SentPacket> {
         let turns = (number ^ self.highest) > self.mask();
         if number != self.highest + 1 || turns || self.entries.is_empty() {
-            return self.insert_apart(number, packet, now_ms);
+            if !self.make_place(number, now_ms) {
+                return None;
+            }
+        } else {
+            self.highest = number;
         }
-        self.highest = number;
-        self.place(number, packet, now_ms);
-        true
+        let slot = self.slot(number);
+        let place = self.entries.get_mut(slot)?;
+        *place = *packet;
+        place.number = number as u32;
+        place.sent_ms = now_ms as u16;
+        Some(place)
     }
 
-    /// A packet that does not follow the one before, or with which the ring has gone round.
+    /// Makes a place for a packet that does not follow the one before, or with which the ring has
+    /// gone round.
     #[inline(never)]
-    fn insert_apart(&mut self, number: u64, packet: &SentPacket, now_ms: u32) -> bool {
+    fn make_place(&mut self, number: u64, now_ms: u32) -> bool {
         if self.entries.is_empty() {
             self.entries = empty(MIN_ENTRIES.min(self.max_entries));
             (self.turned_ms, self.highest, self.floor) = (now_ms, number, number);
@@ -201,17 +214,7 @@ impl SentPackets {
         if number > self.highest {
             self.advance(number, now_ms);
         }
-        self.place(number, packet, now_ms);
         true
-    }
-
-    #[inline(always)]
-    fn place(&mut self, number: u64, packet: &SentPacket, now_ms: u32) {
-        let slot = self.slot(number);
-        if let Some(place) = self.entries.get_mut(slot) {
-            *place = *packet;
-            place.sent_ms = now_ms as u16;
-        }
     }
 
     /// The newest packet whose number ends with these 16 bits, with its number.
@@ -280,8 +283,11 @@ impl SentPackets {
             for number in self.floor..=self.highest {
                 let slot = number as usize & (old.len() - 1);
                 if let Some(packet) = old.get_mut(slot).filter(|old| old.number == number as u32) {
-                    let (packet, sent_ms) = (*packet, packet.sent_ms);
-                    self.place(number, &packet, u32::from(sent_ms));
+                    let packet = *packet;
+                    let slot = self.slot(number);
+                    if let Some(place) = self.entries.get_mut(slot) {
+                        *place = packet;
+                    }
                 }
             }
         }
@@ -310,7 +316,7 @@ mod tests {
     }
 
     fn insert(sent: &mut SentPackets, number: u64, now_ms: u32) -> bool {
-        sent.insert(number, &packet(number), now_ms)
+        sent.insert(number, &packet(number), now_ms).is_some()
     }
 
     #[test]

@@ -107,17 +107,12 @@ pub fn write_packet<'a>(
 pub fn write_plain<'a>(
     out: &mut [u8],
     subscription: &Subscription,
-    sent: &SentPacket,
-    number: u64,
+    codec: &OutgoingCodec,
+    (number, sent): (u64, &SentPacket),
     history: &History,
-    facts: &PacketFacts,
-    payload: &'a [u8],
+    (facts, payload): (&PacketFacts, &'a [u8]),
 ) -> Option<Written<'a>> {
     let header = subscription.header.as_ref()?;
-    if facts.has_rare_extensions || subscription.settings.playout_delay.is_some() {
-        return None;
-    }
-    let codec = subscription.codec(facts.codec_index)?;
     let ssrc = subscription.section.ssrc;
     let fields = HeaderFields {
         marker: sent.marker(),
@@ -127,7 +122,7 @@ pub fn write_plain<'a>(
         ssrc,
     };
     let header_bytes = header.write(out, &fields, sent, facts)?;
-    let (bytes, rest) = write_body(out, header_bytes, &codec, sent, history, facts, payload)?;
+    let (bytes, rest) = write_body(out, header_bytes, codec, sent, history, facts, payload)?;
     Some(Written { header_bytes, bytes, rest, ssrc, index: number })
 }
 
@@ -149,7 +144,8 @@ fn write_body<'a>(
             write_payload(place, codec.redundancy, sent.added(), history, facts, payload)?;
         return Some((bytes + written, &[]));
     }
-    if !matches!(facts.codec, Codec::Vp8 | Codec::Vp9) {
+    let has_indices = matches!(facts.codec, Codec::Vp8 | Codec::Vp9);
+    if !has_indices || sent.indices == facts.frame.indices {
         return Some((bytes, payload));
     }
     let end = bytes + payload.len();

@@ -6,7 +6,7 @@ use parlor_congestion::Priority;
 use parlor_model::Ssrc;
 use parlor_rtp::rtcp::{self, Nack, ReportBlocks, Rtcp, SenderReport};
 
-use super::{Shard, ingress::size_bytes};
+use super::{Shard, owe::size_bytes};
 use crate::{
     arena::Key,
     forward::{Queued, Sending, sent::may_resend},

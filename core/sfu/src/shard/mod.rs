@@ -4,12 +4,15 @@ mod adapt;
 mod data;
 mod demux;
 mod explain;
+mod fan_out;
 mod feedback;
 mod flush;
 mod ingress;
 mod media;
+mod owe;
 mod quality;
 mod round_trip;
+mod send;
 mod silence;
 mod timer;
 
@@ -68,6 +71,7 @@ pub use data::FULL_BYTES;
 pub(crate) use data::Reading;
 pub(crate) use explain::{Decision, Decisions};
 pub use explain::{DecisionReport, LinkReport, MAX_DECISIONS};
+use fan_out::Waiting;
 
 /// Hashes with a seed, so that nobody outside can choose keys that collide.
 #[derive(Clone, Copy)]
@@ -127,6 +131,8 @@ pub struct Shard {
     /// Peers with something to send, and how many of them the flush that goes on has seen.
     ready: Vec<Key<Peer>>,
     flushed: usize,
+    /// What has just come and waits for the flush.
+    arrived: Waiting,
     farewells: VecDeque<Farewell>,
     events: VecDeque<MediaEvent>,
     counters: Counters,
@@ -171,6 +177,7 @@ impl Shard {
             readers_done: Vec::new(),
             ready: Vec::new(),
             flushed: 0,
+            arrived: Waiting::default(),
             farewells: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -190,9 +197,9 @@ impl Shard {
     }
 
     /// What one peer is owed within this time leaves together, as one run where lengths allow:
-    /// media to it leaves in bursts that begin so far apart, a frame of video up to a millisecond
-    /// after its first packet, and audio of a burst is padded to one length. Nothing gathers
-    /// unless this is called.
+    /// media to it leaves in bursts that begin so far apart, a frame of video when it is whole or a
+    /// millisecond after its first packet, and audio of a burst is padded to one length. Nothing
+    /// gathers unless this is called.
     pub fn set_gathering(&mut self, gathering: Duration) {
         self.gathering = gathering;
     }
@@ -200,6 +207,7 @@ impl Shard {
     /// Does what the control plane says.
     pub fn handle_command(&mut self, now: Instant, command: MediaCommand) {
         self.epoch.get_or_insert(now);
+        self.owe_arrived(now);
         match command {
             MediaCommand::OpenPeer { peer, local } => self.open_peer(now, peer, *local),
             MediaCommand::SetRemote { peer, remote } => {

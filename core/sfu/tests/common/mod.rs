@@ -341,20 +341,8 @@ impl World {
                 }
             }
             loop {
-                let more = self.shard.flush(now, &mut self.batch);
-                for run in self.batch.runs() {
-                    quiet = false;
-                    assert_eq!(run.path.local, server);
-                    let client =
-                        self.clients.iter_mut().find(|client| client.address == run.path.remote);
-                    let Some(client) = client else { continue };
-                    for datagram in run.datagrams() {
-                        if !(self.loss)(client.id, datagram) {
-                            client.handle_datagram(now, server, datagram);
-                        }
-                    }
-                }
-                self.batch.clear();
+                let (more, any) = self.flush();
+                quiet &= !any;
                 if !more {
                     break;
                 }
@@ -366,6 +354,26 @@ impl World {
                 break;
             }
         }
+    }
+
+    /// Flushes one batch. Whether there is more, and whether there was anything.
+    pub fn flush(&mut self) -> (bool, bool) {
+        let server: SocketAddr = SERVER.parse().unwrap();
+        let now = self.now;
+        let more = self.shard.flush(now, &mut self.batch);
+        let any = !self.batch.is_empty();
+        for run in self.batch.runs() {
+            assert_eq!(run.path.local, server);
+            let client = self.clients.iter_mut().find(|client| client.address == run.path.remote);
+            let Some(client) = client else { continue };
+            for datagram in run.datagrams() {
+                if !(self.loss)(client.id, datagram) {
+                    client.handle_datagram(now, server, datagram);
+                }
+            }
+        }
+        self.batch.clear();
+        (more, any)
     }
 
     pub fn set_media(&mut self, client: usize, media: MediaDescription) {
