@@ -1,0 +1,230 @@
+//! A call with one subscriber on a bad link, and what it got.
+#![allow(dead_code)]
+
+use livekit_protocol as proto;
+use livekit_protocol::signal_request::Message as Request;
+use parlor_client::Model;
+use parlor_model::PeerId;
+use parlor_netem::{LinkConfig, Loss};
+use parlor_sfu::MAX_DECISIONS;
+use parlor_simulator::{Invitation, Kind, SourceKind, World};
+use parlor_transport::DtlsIdentity;
+use std::{fmt, sync::LazyLock, time::Duration};
+
+pub const MS: Duration = Duration::from_millis(1);
+const STEP: Duration = Duration::from_millis(10);
+/// A picture that stands longer is frozen.
+const FROZEN: Duration = Duration::from_millis(200);
+const FRAMES_A_SECOND: f64 = 30.0;
+
+pub static IDENTITY: LazyLock<DtlsIdentity> = LazyLock::new(|| DtlsIdentity::generate().unwrap());
+
+pub fn link(rate_bps: Option<u64>, loss: Loss) -> LinkConfig {
+    LinkConfig { delay: 20 * MS, rate_bps, queue: 200 * MS, loss, ..LinkConfig::default() }
+}
+
+pub fn rate(bps: u64) -> LinkConfig {
+    link(Some(bps), Loss::None)
+}
+
+/// What a subscriber got in a while.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Got {
+    pub seconds: f64,
+    pub frames: u64,
+    pub video_packets: u64,
+    pub audio: u64,
+    pub sent: u64,
+    pub lost: u64,
+    pub frozen: Duration,
+    pub longest_freeze: Duration,
+    pub freezes: u32,
+}
+
+impl Got {
+    pub fn lost_share(&self) -> f64 {
+        self.lost as f64 / self.sent.max(1) as f64
+    }
+
+    pub fn frame_share(&self) -> f64 {
+        self.frames as f64 / (self.seconds * FRAMES_A_SECOND)
+    }
+
+    pub fn audio_share(&self) -> f64 {
+        self.audio as f64 / (self.seconds * 50.0)
+    }
+
+    /// The layer, by the packets of its frames: 1, 2 and 8.
+    pub fn height(&self) -> u32 {
+        match self.video_packets as f64 / self.frames.max(1) as f64 {
+            _ if self.frames == 0 => 0,
+            per_frame if per_frame < 1.4 => 180,
+            per_frame if per_frame < 4.0 => 360,
+            _ => 720,
+        }
+    }
+}
+
+impl fmt::Display for Got {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}p ({:.1} packets a frame), {:.1} % of frames, {:.1} % of audio, {:.2} % lost, \
+             {} freezes of {:?} in all, longest {:?}",
+            self.height(),
+            self.video_packets as f64 / self.frames.max(1) as f64,
+            100.0 * self.frame_share(),
+            100.0 * self.audio_share(),
+            100.0 * self.lost_share(),
+            self.freezes,
+            self.frozen,
+            self.longest_freeze,
+        )
+    }
+}
+
+pub struct Call {
+    pub world: World,
+    pub bob: usize,
+}
+
+impl Call {
+    /// Alice has a microphone and a camera of three layers; Bob watches over `down`.
+    pub fn new(seed: u64, model: Model, down: LinkConfig) -> Self {
+        let bitrates_bps = vec![160_000, 450_000, 1_700_000];
+        Self::with_camera(seed, model, down, SourceKind::Video { bitrates_bps })
+    }
+
+    /// The same with another camera.
+    pub fn with_camera(seed: u64, model: Model, down: LinkConfig, camera: SourceKind) -> Self {
+        let mut world = World::new(seed, &IDENTITY);
+        let alice = world.invite(Invitation::new("alice", Model::Single));
+        let open = link(None, Loss::None);
+        let bob = world.invite(Invitation {
+            down: open.clone(),
+            up: open.clone(),
+            ..Invitation::new("bob", model)
+        });
+        assert!(world.run_until(10_000 * MS, |world| {
+            world.guest(alice).is_connected() && world.guest(bob).is_connected()
+        }));
+        // The signatures of a handshake have random lengths, which a rate would turn into times.
+        world.set_links(bob, open, down);
+        let now = world.now();
+        world.guest(alice).publish(now, "microphone", SourceKind::Audio);
+        world.guest(alice).publish(now, "camera", camera);
+        Self { world, bob }
+    }
+
+    /// Bob asks for a quality of the camera, as livekit-client numbers them.
+    pub fn ask_for(&mut self, quality: i32) {
+        let bob = self.world.guest(self.bob);
+        let track_sids = bob.frames.keys().filter(|sid| sid.starts_with("TR_VC")).cloned();
+        let settings = proto::UpdateTrackSettings {
+            track_sids: track_sids.collect(),
+            quality,
+            ..Default::default()
+        };
+        bob.client().request(Request::TrackSetting(settings));
+    }
+
+    pub fn set_down(&mut self, down: LinkConfig) {
+        self.world.set_links(self.bob, link(None, Loss::None), down);
+    }
+
+    fn counts(&mut self) -> (u64, u64, u64) {
+        let sids: Vec<_> = self.world.guest(self.bob).frames.keys().cloned().collect();
+        let mut counts = (0, 0, 0);
+        for sid in sids {
+            let frames = &self.world.guest(self.bob).frames[&sid];
+            if sid.starts_with("TR_VC") {
+                counts.0 += frames.complete;
+                counts.1 += frames.packets;
+            } else {
+                counts.2 += frames.complete;
+            }
+        }
+        counts
+    }
+
+    pub fn watch(&mut self, name: &str, time: Duration) -> Got {
+        let (before, link_before) = (self.counts(), self.world.down_counters(self.bob));
+        let mut got = Got { seconds: time.as_secs_f64(), ..Got::default() };
+        let (mut still, mut last) = (Duration::ZERO, before.0);
+        let mut end = |still: &mut Duration| {
+            if *still > FROZEN {
+                got.freezes += 1;
+                got.frozen += *still;
+                got.longest_freeze = got.longest_freeze.max(*still);
+            }
+            *still = Duration::ZERO;
+        };
+        for step in 1..=time.as_millis() / STEP.as_millis() {
+            self.world.run(STEP);
+            let frames = self.counts().0;
+            still += STEP;
+            if frames != last {
+                end(&mut still);
+                last = frames;
+            }
+            if std::env::var_os("TRACE").is_some() && step % 20 == 0 {
+                let state = self.state();
+                println!("{name} {:6.1} s: {frames} {state}", step as f64 * 0.01);
+            }
+        }
+        end(&mut still);
+        let (after, link_after) = (self.counts(), self.world.down_counters(self.bob));
+        got.frames = after.0 - before.0;
+        got.video_packets = after.1 - before.1;
+        got.audio = after.2 - before.2;
+        got.sent = link_after.sent - link_before.sent;
+        let lost = |counters: parlor_netem::LinkCounters| counters.lost + counters.overflowed;
+        got.lost = lost(link_after) - lost(link_before);
+        println!("{name}: {got}; {}", self.state());
+        got
+    }
+
+    pub fn state(&self) -> String {
+        let mut states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
+        let state = states.rfind(|state| state.is_limited);
+        state.map_or(String::new(), |state| {
+            format!(
+                "{}, {} bytes wait, rtt {:?}",
+                state.estimator, state.queued_bytes, state.estimator.rtt
+            )
+        })
+    }
+
+    pub fn missing(&mut self) -> u64 {
+        self.world.guest(self.bob).missing()
+    }
+
+    /// Why Bob's camera picture is as it is, and the changes that led to it.
+    pub fn explanation(&self) -> (String, Vec<String>) {
+        let now = self.world.now().instant;
+        let link = self.world.shard().explain(now).pop().unwrap();
+        let why = link.subscriptions.iter().map(|(_, why)| why.clone()).collect::<Vec<_>>();
+        assert!(link.decisions.len() <= MAX_DECISIONS);
+        (why.join("; "), link.decisions.into_iter().map(|decision| decision.reason).collect())
+    }
+
+    pub fn round_trip(&self) -> Duration {
+        let mut states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
+        states.rfind(|state| state.is_limited).unwrap().estimator.rtt
+    }
+
+    /// Whether Bob was told last that the camera is paused.
+    pub fn is_paused(&mut self) -> Option<bool> {
+        let bob = self.bob;
+        let told = self.world.trace().entries.iter().rev().find_map(|entry| {
+            let is_signal = entry.guest == bob && entry.kind == Kind::Signal;
+            let text = std::str::from_utf8(&entry.bytes).ok().filter(|_| is_signal)?;
+            text.contains("streamStates").then(|| text.to_owned())
+        });
+        told.map(|text| text.contains("PAUSED"))
+    }
+
+    pub fn assert_clean(&self) {
+        assert_eq!(self.world.violations(), Vec::<String>::new());
+    }
+}

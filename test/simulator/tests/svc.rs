@@ -1,0 +1,56 @@
+//! A camera with spatial layers in one stream (SVC) to a subscriber on a bad link.
+#![allow(clippy::unwrap_used)]
+
+mod call;
+
+use call::{Call, MS, rate};
+use parlor_client::Model;
+use parlor_simulator::SourceKind;
+
+fn camera() -> SourceKind {
+    SourceKind::Svc { bitrates_bps: vec![160_000, 290_000, 1_250_000] }
+}
+
+#[test]
+fn a_layer_that_does_not_fit_any_more_is_cut_at_once() {
+    for seed in 1..=3 {
+        let mut call = Call::with_camera(seed, Model::Single, rate(4_000_000), camera());
+        call.watch("4 Mbit/s, first 5 s", 5000 * MS);
+        let before = call.watch("4 Mbit/s", 5000 * MS);
+        assert_eq!(before.height(), 720, "{before}");
+        call.set_down(rate(600_000));
+        let first = call.watch("600 kbit/s, first 1 s", 1000 * MS);
+        assert!(first.lost_share() < 0.15 && first.frozen <= 400 * MS, "{first}");
+        // Nothing of what does not fit leaves any more, although no keyframe has come.
+        let rest = call.watch("600 kbit/s, 7 s more", 7000 * MS);
+        assert!(rest.lost == 0 && rest.freezes == 0 && rest.frame_share() > 0.99, "{rest}");
+        let lost_share = (first.lost + rest.lost) as f64 / (first.sent + rest.sent) as f64;
+        assert!(lost_share < 0.06, "{first}; {rest}");
+        let after = call.watch("600 kbit/s", 12_000 * MS);
+        assert_eq!(after.height(), 360, "{after}");
+        assert!(after.frame_share() > 0.99 && after.freezes == 0 && after.lost == 0, "{after}");
+        call.set_down(rate(4_000_000));
+        let rise = call.watch("4 Mbit/s again, first 8 s", 8000 * MS);
+        assert_eq!(rise.freezes, 0, "{rise}");
+        let again = call.watch("4 Mbit/s again", 3000 * MS);
+        assert_eq!(again.height(), 720, "{again}");
+        call.assert_clean();
+    }
+}
+
+#[test]
+fn ninety_kilobits_pause_it() {
+    for seed in 1..=3 {
+        let mut call = Call::with_camera(seed, Model::Single, rate(4_000_000), camera());
+        call.watch("4 Mbit/s", 8000 * MS);
+        call.set_down(rate(90_000));
+        call.watch("90 kbit/s, first 8 s", 8000 * MS);
+        let got = call.watch("90 kbit/s", 15_000 * MS);
+        assert_eq!(got.frames, 0, "{got}");
+        call.set_down(rate(4_000_000));
+        call.watch("4 Mbit/s again, first 3 s", 3000 * MS);
+        let again = call.watch("4 Mbit/s again", 1000 * MS);
+        assert!(again.frame_share() > 0.9, "{again}");
+        call.assert_clean();
+    }
+}
