@@ -79,12 +79,12 @@ pub struct Client {
     config: ClientConfig,
     rng: ChaCha12Rng,
     /// The single connection, or the one that we publish on.
-    own: Connection,
-    own_sdp: ClientOfferer,
+    pub(crate) own: Connection,
+    pub(crate) own_sdp: ClientOfferer,
     offering: Offering,
     offer_id: u32,
     /// The connection that the server offers, in the pair.
-    subscriber: Option<(Connection, ClientAnswerer)>,
+    pub(crate) subscriber: Option<(Connection, ClientAnswerer)>,
     tracks: Vec<LocalTrack>,
     /// The codec that a track was announced with, by cid: it is sent, whatever the answer prefers.
     announced_codecs: BTreeMap<String, Codec>,
@@ -98,6 +98,7 @@ pub struct Client {
     next_ping: Option<Instant>,
     has_left: bool,
     watches_rtcp: bool,
+    pub(crate) refuses_transport_feedback: bool,
 }
 
 impl Client {
@@ -128,6 +129,7 @@ impl Client {
             next_ping: None,
             has_left: false,
             watches_rtcp: false,
+            refuses_transport_feedback: false,
         }
     }
 
@@ -519,7 +521,10 @@ impl Client {
         offer: &proto::SessionDescription,
     ) -> Result<(), ClientError> {
         let (connection, sdp) = self.subscriber.get_or_insert_with(|| {
-            let sdp = ClientAnswerer::new(self.rng.next_u64() >> 1, &CODECS);
+            let mut sdp = ClientAnswerer::new(self.rng.next_u64() >> 1, &CODECS);
+            if self.refuses_transport_feedback {
+                sdp.refuse_transport_feedback();
+            }
             // Of a full and a lite agent the full one controls (RFC 8445 section 6.1.1).
             let controlling = offer.sdp.contains("\na=ice-lite\r\n");
             let address = self.config.subscriber_address;

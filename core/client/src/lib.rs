@@ -32,6 +32,7 @@
 mod client;
 mod connection;
 mod event;
+mod feedback;
 mod media;
 mod receive;
 mod resume;

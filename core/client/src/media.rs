@@ -4,7 +4,7 @@ use crate::{
     receive::{NACK_DELAY, ReceiveStream, ReceivedStream},
     send::{RtpPayload, SendStream, SendStreamConfig, Unsealed, ntp_from_unix},
 };
-use parlor_model::{Mid, Now, Rid, SequenceNumber, SrtpKeys, Ssrc};
+use parlor_model::{Bitrate, Mid, Now, Rid, SequenceNumber, SrtpKeys, Ssrc};
 use parlor_rtp::{
     RtpPacket,
     extension::parse_transport_sequence_number,
@@ -520,6 +520,13 @@ impl Media {
             compounds.push(compound);
         }
         compounds.into_iter().for_each(|compound| self.send_rtcp(compound));
+    }
+
+    pub fn send_remb(&mut self, bitrate: Bitrate) {
+        let ssrcs: Vec<_> = self.receivers.iter().map(|receiver| receiver.ssrc).collect();
+        let mut compound = self.empty_report();
+        rtcp::write_remb(&mut compound, self.local_ssrc, bitrate, &ssrcs);
+        self.send_rtcp(compound);
     }
 
     fn empty_report(&self) -> Vec<u8> {

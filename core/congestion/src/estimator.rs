@@ -618,7 +618,11 @@ impl Estimator {
             queue_delay_ms: self.delay.queue_delay_ms(),
             trend_ms: self.delay.trend_ms(),
             threshold_ms: self.delay.threshold_ms(),
-            loss: self.loss.recent(),
+            loss: if self.cause == Cause::Reports {
+                self.reports.loss()
+            } else {
+                self.loss.recent()
+            },
             inherent_loss: self.loss.inherent(),
             rtt: Duration::from_micros(u64::try_from(self.rtt_us).unwrap_or(0)),
             in_flight_bytes: self.history.in_flight_bytes(),

@@ -9,6 +9,20 @@ const UPDATE_US: i64 = 900_000;
 const LOSS_LOW: f64 = 0.02;
 const LOSS_HIGH: f64 = 0.1;
 const GROWTH: f64 = 1.08;
+/// More than this share lost is what does not fit: the rest is what the link carries.
+const LOSS_FLOOD: f64 = 0.3;
+/// The estimate grows to so many times what is sent, so that the next layer is tried: nothing
+/// shows whether it fits but sending it.
+const UNPROVEN: f64 = 4.0;
+/// What was lost at is not reached again for so long, and twice as long each time that it is lost
+/// at again, in microseconds.
+const PATIENCE_US: i64 = 15_000_000;
+const PATIENCE_MAX_US: i64 = 240_000_000;
+/// Falls so close together are one.
+const EPISODE_US: i64 = 5_000_000;
+const CEILING: f64 = 0.9;
+/// What is reported so soon after a fall was sent before it, or waited, in microseconds.
+const SETTLING_US: i64 = 1_500_000;
 /// Streams whose loss is followed; the reports of more are ignored.
 pub const STREAMS_MAX: usize = 64;
 
@@ -28,7 +42,12 @@ pub struct ReportEstimate {
     streams: Vec<Stream>,
     packets: u32,
     lost: u32,
+    /// Share that the newest reports told of.
+    loss: f64,
     updated_us: i64,
+    ceiling_bps: f64,
+    fell_us: Option<i64>,
+    patience_us: i64,
 }
 
 impl ReportEstimate {
@@ -40,13 +59,22 @@ impl ReportEstimate {
             streams: Vec::new(),
             packets: 0,
             lost: 0,
+            loss: 0.0,
             updated_us: 0,
+            ceiling_bps: f64::INFINITY,
+            fell_us: None,
+            patience_us: PATIENCE_US,
         }
     }
 
     /// The estimate in bits a second.
     pub fn estimate_bps(&self, now_us: i64) -> f64 {
         self.remb_bps(now_us).map_or(self.estimate_bps, |bps| bps.min(self.estimate_bps))
+    }
+
+    /// Share of packets that the newest reports call lost.
+    pub fn loss(&self) -> f64 {
+        self.loss
     }
 
     fn remb_bps(&self, now_us: i64) -> Option<f64> {
@@ -68,18 +96,39 @@ impl ReportEstimate {
         }
         self.updated_us = now_us;
         let loss = f64::from(self.lost) / f64::from(self.packets);
-        (self.packets, self.lost) = (0, 0);
+        (self.packets, self.lost, self.loss) = (0, 0, loss);
+        if self.fell_us.is_some_and(|at_us| now_us - at_us < SETTLING_US) {
+            return;
+        }
         if loss > LOSS_HIGH {
             let base_bps = sent_bps.map_or(self.estimate_bps, |bps| bps.min(self.estimate_bps));
-            self.estimate_bps = base_bps * (1.0 - 0.5 * loss);
+            let kept = if loss > LOSS_FLOOD { 1.0 - loss } else { 1.0 - 0.5 * loss };
+            self.estimate_bps = base_bps * kept;
+            self.fall(base_bps, now_us);
         } else if loss < LOSS_LOW {
             let limit_bps = self
                 .remb_bps(now_us)
-                .or(sent_bps.map(|bps| 1.5 * bps + 10_000.0))
+                .or(sent_bps.map(|bps| self.unproven_bps(bps, now_us)))
                 .unwrap_or(self.estimate_bps);
             let grown_bps = GROWTH * self.estimate_bps + 1_000.0;
             self.estimate_bps = grown_bps.min(limit_bps).max(self.estimate_bps);
         }
+    }
+
+    fn fall(&mut self, from_bps: f64, now_us: i64) {
+        if self.fell_us.is_none_or(|at_us| now_us - at_us > 2 * PATIENCE_MAX_US) {
+            self.patience_us = PATIENCE_US;
+        } else if self.fell_us.is_some_and(|at_us| now_us - at_us > EPISODE_US) {
+            self.patience_us = (2 * self.patience_us).min(PATIENCE_MAX_US);
+        }
+        self.ceiling_bps = CEILING * from_bps;
+        self.fell_us = Some(now_us);
+    }
+
+    fn unproven_bps(&self, sent_bps: f64, now_us: i64) -> f64 {
+        let is_over = self.fell_us.is_none_or(|at_us| now_us - at_us > self.patience_us);
+        let bps = UNPROVEN * sent_bps + 10_000.0;
+        if is_over { bps } else { bps.min(self.ceiling_bps) }
     }
 
     fn count(&mut self, report: &ReportBlock) {
@@ -138,10 +187,40 @@ mod tests {
         estimate.on_report(&report(0, 0), Some(280_000.0), 0);
         estimate.on_report(&report(100, 0), Some(280_000.0), 1_000_000);
         assert!(estimate.estimate_bps(0) > 320_000.0);
-        estimate.on_report(&report(200, 40), Some(280_000.0), 2_000_000);
-        assert_eq!(estimate.estimate_bps(0), 280_000.0 * 0.8);
-        estimate.on_report(&report(5, i32::MIN), Some(280_000.0), 3_000_000);
-        assert_eq!(estimate.estimate_bps(0), 280_000.0 * 0.8);
+        estimate.on_report(&report(200, 20), Some(280_000.0), 2_000_000);
+        assert_eq!(estimate.estimate_bps(0), 280_000.0 * 0.9);
+        // What was under way does not lower it once more.
+        estimate.on_report(&report(300, 90), Some(280_000.0), 3_000_000);
+        assert_eq!(estimate.estimate_bps(0), 280_000.0 * 0.9);
+        estimate.on_report(&report(400, 140), Some(250_000.0), 4_000_000);
+        assert_eq!(estimate.estimate_bps(0), 250_000.0 * 0.5);
+        estimate.on_report(&report(5, i32::MIN), Some(250_000.0), 6_000_000);
+        assert_eq!(estimate.estimate_bps(0), 250_000.0 * 0.5);
+    }
+
+    #[test]
+    fn what_was_lost_at_is_tried_again_ever_more_rarely() {
+        let mut estimate = ReportEstimate::new(2_000_000.0);
+        let (mut tries, mut highest, mut lost, mut falls) = (Vec::new(), 0, 0, false);
+        // A link of 600 kbit/s, and layers of 200 kbit/s, 500 kbit/s and 1.8 Mbit/s.
+        for second in 0..600 {
+            let bps = estimate.estimate_bps(second * 1_000_000);
+            let sent_bps = match bps as u64 {
+                1_800_000.. => 1_800_000.0,
+                500_000.. => 500_000.0,
+                _ => 200_000.0,
+            };
+            highest += 100;
+            let is_flood = sent_bps > 600_000.0;
+            lost += if is_flood { 67 } else { 0 };
+            if is_flood && !falls {
+                tries.push(second);
+            }
+            falls = is_flood;
+            estimate.on_report(&report(highest, lost), Some(sent_bps), second * 1_000_000);
+        }
+        assert!((4..=6).contains(&tries.len()), "{tries:?}");
+        assert!(tries[1] < 60, "{tries:?}");
     }
 
     #[test]

@@ -92,6 +92,7 @@ pub struct ClientDescription {
 pub struct ClientOfferer {
     session: Session,
     codecs: Vec<Codec>,
+    refuses_transport_feedback: bool,
     sections: Vec<Section>,
     offer: Option<SessionDescription>,
 }
@@ -110,6 +111,7 @@ impl ClientOfferer {
         let mut client = Self {
             session: Session::new(session_id, 2),
             codecs: codecs.to_vec(),
+            refuses_transport_feedback: false,
             sections: Vec::new(),
             offer: None,
         };
@@ -121,6 +123,11 @@ impl ClientOfferer {
         }
         client.sections.push(Section::Data);
         client
+    }
+
+    /// Offers no transport-wide feedback from now on, as clients do that do not know it.
+    pub fn refuse_transport_feedback(&mut self) {
+        self.refuses_transport_feedback = true;
     }
 
     /// Publishes a track from the next offer on.
@@ -245,10 +252,20 @@ impl ClientOfferer {
         media.direction = direction;
         media.formats = offered_formats(kind, &self.codecs);
         media.extensions = offered_extensions(kind);
+        if self.refuses_transport_feedback {
+            leave_out_transport_feedback(&mut media);
+        }
         if let Some(track) = track {
             announce(&mut media, track);
         }
         media
+    }
+}
+
+fn leave_out_transport_feedback(media: &mut MediaSection) {
+    media.extensions.retain(|extension| extension.uri != extension::TRANSPORT_CC);
+    for format in &mut media.formats {
+        format.feedback.retain(|feedback| feedback != format::TRANSPORT_CC);
     }
 }
 
@@ -283,12 +300,19 @@ fn receiving(kind: TrackKind, agreed: &MediaSection, codecs: &[Codec]) -> Option
 pub struct ClientAnswerer {
     session: Session,
     codecs: Vec<Codec>,
+    refuses_transport_feedback: bool,
 }
 
 impl ClientAnswerer {
     /// `session_id` is random; `codecs` are those that the client has.
     pub fn new(session_id: u64, codecs: &[Codec]) -> Self {
-        Self { session: Session::new(session_id, 2), codecs: codecs.to_vec() }
+        let session = Session::new(session_id, 2);
+        Self { session, codecs: codecs.to_vec(), refuses_transport_feedback: false }
+    }
+
+    /// As [`ClientOfferer::refuse_transport_feedback`].
+    pub fn refuse_transport_feedback(&mut self) {
+        self.refuses_transport_feedback = true;
     }
 
     /// Answers the server's offer. Returns the answer's text and what it means.
@@ -345,6 +369,9 @@ impl ClientAnswerer {
                 extension::PLAYOUT_DELAY,
             ],
         );
+        if self.refuses_transport_feedback {
+            leave_out_transport_feedback(&mut answer);
+        }
         answer.direction = Direction::new(false, section.direction.sends());
         let agreed = MediaSection {
             formats: answer.formats.clone(),

@@ -51,6 +51,8 @@ pub struct Invitation {
     pub drift_ppm: i32,
     /// Whether what it is sent passes the link that guests share ([`World::share_link`]) first.
     pub shares_link: bool,
+    /// Whether it knows transport-wide feedback.
+    pub gives_transport_feedback: bool,
 }
 
 impl Invitation {
@@ -66,6 +68,7 @@ impl Invitation {
             down: link,
             drift_ppm: 0,
             shares_link: false,
+            gives_transport_feedback: true,
         }
     }
 }
@@ -206,6 +209,9 @@ impl World {
         let now = Now { instant: clock.local(self.now.instant), unix: self.now.unix };
         let mut client = Client::new(now, config);
         client.watch_rtcp();
+        if !by.gives_transport_feedback {
+            client.refuse_transport_feedback();
+        }
         client
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use parlor_congestion::Priority;
+use parlor_congestion::{Cause, Priority};
 use parlor_model::Ssrc;
 use parlor_rtp::rtcp::{self, Nack, ReportBlocks, Rtcp, SenderReport};
 
@@ -116,7 +116,9 @@ impl Shard {
         peer.downlink.estimator.on_nack(now);
         let round_trip_ms = peer.round_trip.as_millis() as u32;
         let link = peer.downlink.estimator.state();
-        let is_queued = link.queue_delay_ms > COPIES_QUEUE_MS;
+        // Reports show no queue: what is lost may be lost for want of room.
+        let shows_queue = !matches!(link.cause, Cause::Start | Cause::Reports | Cause::Silence);
+        let is_queued = !shows_queue || link.queue_delay_ms > COPIES_QUEUE_MS;
         let is_lossy = link.loss > COPIES_LOSS && !is_queued;
         let useless_below = subscription.useless_below;
         for sequence in nack.lost() {

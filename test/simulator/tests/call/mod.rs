@@ -27,6 +27,11 @@ pub fn rate(bps: u64) -> LinkConfig {
     link(Some(bps), Loss::None)
 }
 
+/// The camera of the issue.
+pub fn camera() -> SourceKind {
+    SourceKind::Video { bitrates_bps: vec![160_000, 450_000, 1_700_000] }
+}
+
 /// What a subscriber got in a while.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Got {
@@ -42,6 +47,19 @@ pub struct Got {
 }
 
 impl Got {
+    /// As if what came after were part of it.
+    pub fn add(&mut self, after: &Self) {
+        self.seconds += after.seconds;
+        self.frames += after.frames;
+        self.video_packets += after.video_packets;
+        self.audio += after.audio;
+        self.sent += after.sent;
+        self.lost += after.lost;
+        self.frozen += after.frozen;
+        self.longest_freeze = self.longest_freeze.max(after.longest_freeze);
+        self.freezes += after.freezes;
+    }
+
     pub fn lost_share(&self) -> f64 {
         self.lost as f64 / self.sent.max(1) as f64
     }
@@ -91,20 +109,20 @@ pub struct Call {
 impl Call {
     /// Alice has a microphone and a camera of three layers; Bob watches over `down`.
     pub fn new(seed: u64, model: Model, down: LinkConfig) -> Self {
-        let bitrates_bps = vec![160_000, 450_000, 1_700_000];
-        Self::with_camera(seed, model, down, SourceKind::Video { bitrates_bps })
+        Self::with_camera(seed, model, down, camera())
     }
 
     /// The same with another camera.
     pub fn with_camera(seed: u64, model: Model, down: LinkConfig, camera: SourceKind) -> Self {
+        Self::with_bob(seed, Invitation::new("bob", model), down, camera)
+    }
+
+    /// The same with a Bob of some kind.
+    pub fn with_bob(seed: u64, bob: Invitation, down: LinkConfig, camera: SourceKind) -> Self {
         let mut world = World::new(seed, &IDENTITY);
         let alice = world.invite(Invitation::new("alice", Model::Single));
         let open = link(None, Loss::None);
-        let bob = world.invite(Invitation {
-            down: open.clone(),
-            up: open.clone(),
-            ..Invitation::new("bob", model)
-        });
+        let bob = world.invite(Invitation { down: open.clone(), up: open.clone(), ..bob });
         assert!(world.run_until(10_000 * MS, |world| {
             world.guest(alice).is_connected() && world.guest(bob).is_connected()
         }));
