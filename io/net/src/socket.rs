@@ -90,17 +90,6 @@ impl UdpSocket {
         set(&self.descriptor, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
     }
 
-    /// How much the kernel holds for us, receiving and sending, in bytes of its own accounting
-    /// (about twice the payload).
-    ///
-    /// # Errors
-    /// As `getsockopt(2)`.
-    pub fn buffer_bytes(&self) -> io::Result<(usize, usize)> {
-        let receive = get(&self.descriptor, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
-        let send = get(&self.descriptor, libc::SOL_SOCKET, libc::SO_SNDBUF)?;
-        Ok((receive.max(0) as usize, send.max(0) as usize))
-    }
-
     /// Totals since the socket was bound.
     pub fn counters(&self) -> NetCounters {
         self.counters
@@ -138,15 +127,6 @@ pub(crate) fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io
     // SAFETY: `value` points to an integer of `len` bytes on our stack, which outlives the call.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, len) })?;
     Ok(())
-}
-
-fn get(socket: &OwnedFd, level: i32, option: i32) -> io::Result<i32> {
-    let mut value = 0i32;
-    let mut len = size_of::<i32>() as libc::socklen_t;
-    let place = (&raw mut value).cast();
-    // SAFETY: `place` points to `len` bytes that the kernel may fill, and `len` to its length.
-    check(unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, place, &mut len) })?;
-    Ok(value)
 }
 
 fn bound_to(socket: &OwnedFd) -> io::Result<SocketAddr> {

@@ -244,8 +244,3 @@ pub fn too_many_calls() -> Answer {
     let (code, message) = ("resource_exhausted", "too many calls");
     error_answer(StatusCode::TOO_MANY_REQUESTS, code, message, None)
 }
-
-/// Reads the JSON of a response message of `livekit.RoomService`, as clients of this server do.
-pub fn read_json<M: Message + Default + DeserializeOwned>(body: &[u8]) -> Option<M> {
-    json::read(body)
-}
