@@ -15,7 +15,7 @@ use parlor_workers::{
 };
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -23,6 +23,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub const MAILBOX: usize = 1024;
 /// Inputs that are handled before the media threads are looked at again.
 const BATCH: usize = 64;
+/// How often traffic is measured, where it is limited.
+const TRAFFIC_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why the control thread ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +82,31 @@ pub struct Control {
     pub orders: mpsc::Receiver<Order>,
     /// A media thread has news.
     pub media: Arc<Notify>,
+    /// What media has taken.
+    pub traffic: Traffic,
+}
+
+/// Bytes of media in both directions, and when they were counted.
+#[derive(Debug)]
+pub struct Traffic {
+    counted: Instant,
+    bytes: u64,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self { counted: Instant::now(), bytes: 0 }
+    }
+}
+
+impl Traffic {
+    /// Counts anew. Returns bytes a second since it did so last.
+    fn measure(&mut self, now: Instant, bytes: u64) -> u64 {
+        let ms = now.saturating_duration_since(self.counted).as_millis().max(1);
+        let before = std::mem::replace(self, Self { counted: now, bytes }).bytes;
+        let rate = u128::from(bytes.saturating_sub(before)) * 1000 / ms;
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
 }
 
 /// The time, for the node.
@@ -102,12 +129,15 @@ impl Control {
     async fn exchange(&mut self, mut stop: oneshot::Receiver<()>) -> Result<(), ControlError> {
         loop {
             let deadline = self.node.poll_timeout();
+            let measured = self.node.limits_traffic();
+            let measured = measured.then_some(self.traffic.counted + TRAFFIC_INTERVAL);
             tokio::select! {
                 _ = &mut stop => return Ok(()),
                 () = self.media.notified() => {}
                 Some(input) = self.inputs.recv() => self.node.handle(now(), input),
                 Some(order) = self.orders.recv() => self.obey(order),
                 () = sleep_until(deadline) => {}
+                () = sleep_until(measured) => self.measure_traffic(),
             }
             for _ in 0..BATCH {
                 let Ok(input) = self.inputs.try_recv() else { break };
@@ -119,6 +149,19 @@ impl Control {
             }
             self.take_events()?;
             self.act()?;
+        }
+    }
+
+    /// By what the media threads said when they were asked last.
+    fn measure_traffic(&mut self) {
+        let of = |worker: &WorkerCounters| {
+            let (udp, tcp) = (worker.net, worker.tcp.net);
+            udp.received_bytes + udp.sent_bytes + tcp.received_bytes + tcp.sent_bytes
+        };
+        let bytes = self.workers.iter().map(|worker| of(worker.counters())).sum();
+        self.node.set_traffic(self.traffic.measure(Instant::now(), bytes));
+        for worker in self.workers.iter_mut() {
+            let _ = worker.request_counters();
         }
     }
 
@@ -185,5 +228,18 @@ async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_is_what_came_since_it_was_counted() {
+        let now = Instant::now();
+        let mut traffic = Traffic { counted: now, bytes: 1_000 };
+        assert_eq!(traffic.measure(now + TRAFFIC_INTERVAL, 5_000), 2_000);
+        assert_eq!(traffic.measure(now + 2 * TRAFFIC_INTERVAL, 5_000), 0);
     }
 }

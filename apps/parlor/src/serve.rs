@@ -5,7 +5,7 @@ use crate::{
     addresses::{self, MediaAddresses},
     arguments::Arguments,
     check,
-    control::{self, Control, MAILBOX, Order},
+    control::{self, Control, MAILBOX, Order, Traffic},
     metrics::{self, Metrics},
     outbox::Outlet,
     settings,
@@ -134,7 +134,8 @@ async fn serve(
         restore(&mut node, storage)?;
     }
     let (outlet, outbox) = Outlet::new(gateway.clone(), webhooks.clone(), storage)?;
-    let control = Control { node, workers, outlet, inputs, orders, media };
+    let traffic = Traffic::default();
+    let control = Control { node, workers, outlet, inputs, orders, media, traffic };
     let (stop, stopped) = oneshot::channel();
     let (ended, mut end) = oneshot::channel();
     let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {

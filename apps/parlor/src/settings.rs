@@ -51,6 +51,8 @@ pub(crate) fn node_limits(config: &Config) -> Limits {
             true => limit.max_data_blobs_size.unwrap_or(DATA_BLOBS_BYTES),
             false => 0,
         },
+        tracks: limit.num_tracks,
+        bytes_per_second: limit.bytes_per_sec as u64,
     }
 }
 
@@ -61,6 +63,8 @@ pub(crate) fn room(config: &Config) -> RoomSettings {
         max_participants: config.room.max_participants,
         playout_delay: playout_delay(config),
         sync_streams: config.room.sync_streams,
+        max_video_subscriptions: config.limit.subscription_limit_video,
+        max_audio_subscriptions: config.limit.subscription_limit_audio,
         ..RoomSettings::default()
     }
 }

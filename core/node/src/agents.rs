@@ -4,6 +4,7 @@ use crate::{
     Node,
     api::{ApiErrorCode, ApiResponse},
     calls::{Answer, error, invalid, no_room},
+    config::exceeds,
     io::{Frame, Input, Output, SessionId},
     outside::Outside,
 };
@@ -350,9 +351,14 @@ impl Node {
         };
         self.check_dispatch(&call)?;
         let room = RoomName::from(request.room);
-        let settings = self.outside.config.room.clone();
-        if self.ensure_room(now, &room, settings) {
-            self.call_agents(now, &room, Vec::new());
+        if self.outside.config.room_rules.auto_create {
+            self.check_room_for_more()?;
+            let settings = self.outside.config.room.clone();
+            if self.ensure_room(now, &room, settings) {
+                self.call_agents(now, &room, Vec::new());
+            }
+        } else if !self.hosts.contains_key(&room) {
+            return Err(no_room());
         }
         self.reschedule(&room);
         let id = self.dispatch(now, &room, call).map_err(refusal)?;
@@ -383,13 +389,13 @@ impl Node {
             return Err(error(ApiErrorCode::InvalidArgument, &text));
         }
         let limits = &self.outside.config.limits;
-        if limits.metadata_bytes > 0 && call.metadata.len() > limits.metadata_bytes {
+        if exceeds(call.metadata.len(), limits.metadata_bytes) {
             let limit = limits.metadata_bytes.to_string();
             return Err(invalid("metadata size exceeds limits", &limit));
         }
         let attributes: BTreeMap<String, String> = call.attributes.clone().into_iter().collect();
         let bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if limits.attributes_bytes > 0 && bytes > limits.attributes_bytes {
+        if exceeds(bytes, limits.attributes_bytes) {
             let limit = limits.attributes_bytes.to_string();
             return Err(invalid("attribute size exceeds limits", &limit));
         }

@@ -3,6 +3,7 @@
 use crate::{
     Node,
     api::{ApiError, ApiErrorCode, ApiRequest, ApiResponse},
+    config::exceeds,
     io::CallId,
 };
 use livekit_protocol as proto;
@@ -113,7 +114,7 @@ impl Node {
         request: proto::UpdateRoomMetadataRequest,
     ) -> Answer {
         let limit = self.outside.config.limits.metadata_bytes;
-        if limit > 0 && request.metadata.len() > limit {
+        if exceeds(request.metadata.len(), limit) {
             return Err(invalid("metadata size exceeds limits", &limit.to_string()));
         }
         self.command(now, &request.room, Command::SetMetadata(request.metadata))?;

@@ -104,14 +104,15 @@ impl Default for TcpPolicy {
     }
 }
 
-/// Bounds of what applications may write; LiveKit's defaults.
+/// Bounds of what applications may write and of what the server carries; LiveKit's defaults. 0 is
+/// no bound, but for data blobs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Longest name of a room.
     pub room_name_bytes: usize,
     /// Longest name of a participant.
     pub name_bytes: usize,
-    /// Longest metadata of a participant or room; 0 for any length.
+    /// Longest metadata of a participant or room.
     pub metadata_bytes: usize,
     /// Most bytes of all attributes of a participant, keys included.
     pub attributes_bytes: usize,
@@ -119,6 +120,15 @@ pub struct Limits {
     pub data_blob_key_bytes: usize,
     /// Most bytes of a participant's data blobs, keys included; 0 where there are none.
     pub data_blobs_bytes: usize,
+    /// Published tracks and subscriptions together beyond which nobody comes in and no room begins.
+    pub tracks: usize,
+    /// Media in both directions, bytes a second, beyond which it is the same.
+    pub bytes_per_second: u64,
+}
+
+/// Whether a number is above its limit; 0 is none.
+pub(crate) fn exceeds(number: usize, limit: usize) -> bool {
+    limit > 0 && number > limit
 }
 
 impl Default for Limits {
@@ -126,10 +136,12 @@ impl Default for Limits {
         Self {
             room_name_bytes: 256,
             name_bytes: 256,
-            metadata_bytes: 0,
-            attributes_bytes: 64_000,
+            metadata_bytes: 512 << 10,
+            attributes_bytes: 64 << 10,
             data_blob_key_bytes: 256,
             data_blobs_bytes: 0,
+            tracks: 0,
+            bytes_per_second: 0,
         }
     }
 }

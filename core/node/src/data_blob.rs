@@ -1,6 +1,6 @@
 //! Data that a participant leaves for others to get, under keys, as long as it is in the room.
 
-use crate::{Limits, host::Host, outside::Outside};
+use crate::{Limits, config::exceeds, host::Host, outside::Outside};
 use livekit_protocol as proto;
 use parlor_model::ParticipantSid;
 use parlor_signal::response;
@@ -21,7 +21,7 @@ impl DataBlobs {
     /// Stores a blob in place of the one under its key, if there is room for it.
     fn store(&mut self, blob: proto::DataBlob, limits: &Limits) -> Result<(), Refused> {
         let key = blob.key.as_ref().filter(|key| has_text(key)).ok_or(NO_KEY)?;
-        if key_bytes(key) > limits.data_blob_key_bytes {
+        if exceeds(key_bytes(key), limits.data_blob_key_bytes) {
             return Err((Reason::LimitExceeded, "data blob key exceeds length limit"));
         }
         let encoded = key.encode_to_vec();

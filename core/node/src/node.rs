@@ -48,6 +48,8 @@ pub struct Node {
     pub(crate) forwards: Vec<crate::forward::Forward>,
     /// Rooms in which something has changed since likenesses last followed.
     pub(crate) touched: BTreeSet<RoomName>,
+    /// What media took when it was told last.
+    pub(crate) bytes_per_second: u64,
 }
 
 impl Node {
@@ -64,6 +66,7 @@ impl Node {
             revoked: VecDeque::new(),
             forwards: Vec::new(),
             touched: BTreeSet::new(),
+            bytes_per_second: 0,
         }
     }
 

@@ -62,6 +62,16 @@ impl Node {
         rooms.collect()
     }
 
+    /// Whether [`Node::set_traffic`] has to be told.
+    pub fn limits_traffic(&self) -> bool {
+        self.outside.config.limits.bytes_per_second > 0
+    }
+
+    /// What media takes now in both directions, bytes a second.
+    pub fn set_traffic(&mut self, bytes_per_second: u64) {
+        self.bytes_per_second = bytes_per_second;
+    }
+
     /// Signs refreshed tokens with these keys, and bounds texts so, from now on. Where the keys
     /// are others, every participant gets a token at once: the one that it has would not let it
     /// in again.

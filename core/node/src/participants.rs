@@ -4,6 +4,7 @@ use crate::{
     Node,
     api::{ApiError, ApiErrorCode, ApiResponse},
     calls::{Answer, error, invalid, no_participant},
+    config::exceeds,
     io::CallId,
 };
 use livekit_protocol as proto;
@@ -58,10 +59,10 @@ impl Node {
         update: proto::UpdateParticipantRequest,
     ) -> Answer {
         let limits = self.outside.config.limits;
-        if update.name.len() > limits.name_bytes {
+        if exceeds(update.name.len(), limits.name_bytes) {
             return Err(invalid("name length exceeds limits", &limits.name_bytes.to_string()));
         }
-        if limits.metadata_bytes > 0 && update.metadata.len() > limits.metadata_bytes {
+        if exceeds(update.metadata.len(), limits.metadata_bytes) {
             let limit = limits.metadata_bytes.to_string();
             return Err(invalid("metadata size exceeds limits", &limit));
         }
@@ -75,7 +76,8 @@ impl Node {
         };
         let known = self.hosts.get(&*update.room).and_then(|h| h.room.participant(&participant));
         let known = known.ok_or_else(no_participant)?;
-        if known.info.attributes_bytes_with(&change.attributes) > limits.attributes_bytes {
+        let attributes_bytes = known.info.attributes_bytes_with(&change.attributes);
+        if exceeds(attributes_bytes, limits.attributes_bytes) {
             let limit = limits.attributes_bytes.to_string();
             return Err(invalid("attributes size exceeds limits", &limit));
         }

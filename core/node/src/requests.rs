@@ -1,6 +1,6 @@
 //! What clients ask for on their signal socket.
 
-use crate::{host::Host, member::TRACK_SETTINGS_MAX, outside::Outside};
+use crate::{config::exceeds, host::Host, member::TRACK_SETTINGS_MAX, outside::Outside};
 use livekit_protocol as proto;
 use parlor_model::{DisconnectReason, Now, ParticipantSid};
 use parlor_room::{Command, ParticipantChange, Refusal, track_sid_prefix};
@@ -247,13 +247,14 @@ impl Host {
         }
         let limits = &cx.config.limits;
         let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        if length(&change.name) > limits.name_bytes {
+        if exceeds(length(&change.name), limits.name_bytes) {
             return Err((Reason::LimitExceeded, "exceeds name length limit"));
         }
-        if limits.metadata_bytes > 0 && length(&change.metadata) > limits.metadata_bytes {
+        if exceeds(length(&change.metadata), limits.metadata_bytes) {
             return Err((Reason::LimitExceeded, "exceeds metadata size limit"));
         }
-        if participant.info.attributes_bytes_with(&change.attributes) > limits.attributes_bytes {
+        let attributes_bytes = participant.info.attributes_bytes_with(&change.attributes);
+        if exceeds(attributes_bytes, limits.attributes_bytes) {
             return Err((Reason::LimitExceeded, "exceeds attributes size limit"));
         }
         Ok(())

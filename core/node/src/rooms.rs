@@ -4,6 +4,7 @@ use crate::{
     Limits, Node,
     api::{ApiError, ApiErrorCode, ApiResponse},
     calls::{Answer, error, invalid, no_room},
+    config::exceeds,
     io::{Output, SessionId},
 };
 use livekit_protocol as proto;
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// What JS clients look for in the answer to a join.
 const NO_ROOM: &str = "requested room does not exist";
+const OVER_LIMIT: &str = "node has exceeded its configured limit";
 const REVOKED: &str = "invalid authorization token: token has been revoked";
 
 /// A join that is refused before it reaches a room.
@@ -40,7 +42,33 @@ impl Node {
         if !creates && !self.hosts.contains_key(room) {
             return Err((404, NO_ROOM.to_owned()));
         }
-        Ok(())
+        match self.is_full() {
+            true => Err((503, OVER_LIMIT.to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the server carries as much as it may.
+    fn is_full(&self) -> bool {
+        let limits = &self.outside.config.limits;
+        let carried = || {
+            let counts = self.counts();
+            counts.tracks + counts.subscriptions
+        };
+        (limits.tracks > 0 && carried() >= limits.tracks)
+            || (limits.bytes_per_second > 0 && self.bytes_per_second >= limits.bytes_per_second)
+    }
+
+    /// As [`Node::admit`] for who comes by the server API.
+    pub(crate) fn check_room_for_more(&self) -> Result<(), ApiError> {
+        match self.is_full() {
+            true => Err(ApiError {
+                code: ApiErrorCode::Internal,
+                message: "reached configured limit for node".to_owned(),
+                argument: None,
+            }),
+            false => Ok(()),
+        }
     }
 
     /// Creates the room of a join, if it is not there, as its token says. `false` when the token
@@ -84,6 +112,7 @@ impl Node {
         if wants_egress {
             return Err(error(ApiErrorCode::Internal, "egress not connected (redis required)"));
         }
+        self.check_room_for_more()?;
         let settings = room_settings(&self.outside.config.room, &chosen);
         if self.ensure_room(now, &name, settings) {
             self.call_agents(now, &name, chosen.agents);
@@ -124,11 +153,6 @@ impl Node {
             ..chosen
         })
     }
-}
-
-/// Whether a length is above its limit; 0 is none.
-fn exceeds(bytes: usize, limit: usize) -> bool {
-    limit > 0 && bytes > limit
 }
 
 fn check(request: &proto::CreateRoomRequest, limits: &Limits) -> Result<(), ApiError> {
@@ -172,5 +196,7 @@ pub(crate) fn room_settings(
         },
         sync_streams: chosen.sync_streams || defaults.sync_streams,
         tags: chosen.tags.clone().into_iter().collect(),
+        max_video_subscriptions: defaults.max_video_subscriptions,
+        max_audio_subscriptions: defaults.max_audio_subscriptions,
     }
 }

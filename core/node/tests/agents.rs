@@ -239,7 +239,7 @@ fn what_is_said_to_agents_is_bounded() {
     assert_eq!(ask(&mut world, |call| call.deployment = "a_b".into()), bad);
     assert_eq!(ask(&mut world, |call| call.deployment = "a".repeat(65)), bad);
     let long = |call: &mut proto::CreateAgentDispatchRequest| {
-        call.attributes = [("k".to_owned(), "v".repeat(64_000))].into();
+        call.attributes = [("k".to_owned(), "v".repeat(64 << 10))].into();
     };
     assert_eq!(ask(&mut world, long), bad);
     assert!(ask(&mut world, |call| call.deployment = "a".repeat(64)).is_ok());

@@ -245,7 +245,7 @@ fn a_participant_is_changed_in_steps() {
     let refused = world.call(admin("tw"), ApiRequest::UpdateParticipant(long)).unwrap_err();
     assert_eq!(refused.message, "name length exceeds limits 256");
     assert_eq!(refused.argument, Some("name length exceeds limits"));
-    let attributes = [("a".to_owned(), "v".repeat(64_000))].into();
+    let attributes = [("a".to_owned(), "v".repeat(64 << 10))].into();
     let large = proto::UpdateParticipantRequest { attributes, ..update("alice") };
     assert!(world.call(admin("tw"), ApiRequest::UpdateParticipant(large)).is_err());
     let ghost = world.call(admin("tw"), ApiRequest::UpdateParticipant(update("ghost")));

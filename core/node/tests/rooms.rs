@@ -6,7 +6,7 @@ mod world;
 use livekit_protocol as proto;
 use parlor_node::{
     MISSING_TRACKS_MAX, RoomRules, TRACK_NOT_FOUND_TIMEOUT,
-    api::{ApiRequest, ApiResponse},
+    api::{ApiErrorCode, ApiRequest, ApiResponse},
     io::SessionId,
 };
 use parlor_sfu::command::{MediaCommand, PlayoutDelay};
@@ -48,6 +48,10 @@ fn without_auto_create_a_join_needs_a_room_or_the_right_to_make_it() {
     assert_eq!(world.refused(session), refused);
     let validated = world.validate("room", "alice", Options::default());
     assert_eq!(validated.as_ref().map(|(status, body)| (*status, body.as_str())), refused);
+    let dispatch = proto::CreateAgentDispatchRequest { room: "room".into(), ..Default::default() };
+    let grant = VideoGrant { room_admin: true, room: "room".into(), ..Default::default() };
+    let dispatched = world.call(Some(grant), ApiRequest::CreateDispatch(dispatch));
+    assert_eq!(dispatched.unwrap_err().code, ApiErrorCode::NotFound);
     assert!(rooms(&mut world).is_empty());
 
     create(&mut world, named("room"));
@@ -392,4 +396,34 @@ fn devices_are_spared_the_codecs_that_they_handle_badly() {
     world.request(session, Request::AddTrack(add));
     let Some(Message::TrackPublished(published)) = world.said(session).last() else { panic!() };
     assert_eq!(published.track.as_ref().unwrap().codecs[0].mime_type, "video/vp8");
+}
+
+#[test]
+fn a_server_that_carries_as_much_as_it_may_lets_nobody_in() {
+    const OVER: Option<(u16, &str)> = Some((503, "node has exceeded its configured limit"));
+    let mut world = World::with(|config| config.limits.tracks = 1);
+    let alice = world.join_active("room", "alice");
+    let add = proto::AddTrackRequest { cid: "mic".into(), ..Default::default() };
+    world.request(alice, Request::AddTrack(add));
+    world.request(alice, Request::Offer(offer_with(2, &["mic"])));
+    assert_eq!(world.node.counts().tracks, 1);
+    let carol = world.join("room", "carol", Options::default());
+    assert_eq!(world.refused(carol), OVER);
+    let create = || {
+        let name = "another".into();
+        ApiRequest::CreateRoom(proto::CreateRoomRequest { name, ..Default::default() })
+    };
+    let refused = world.call(creator(), create()).unwrap_err();
+    assert_eq!(refused.message, "reached configured limit for node");
+    // Who is in may come back, and go.
+    world.request(alice, Request::Leave(proto::LeaveRequest::default()));
+    assert!(world.call(creator(), create()).is_ok());
+
+    let mut world = World::with(|config| config.limits.bytes_per_second = 1_000);
+    world.node.set_traffic(999);
+    let alice = world.join_active("room", "alice");
+    assert_eq!(world.refused(alice), None);
+    world.node.set_traffic(1_000);
+    let bob = world.join("room", "bob", Options::default());
+    assert_eq!(world.refused(bob), OVER);
 }

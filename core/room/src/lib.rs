@@ -90,6 +90,10 @@ pub struct RoomSettings {
     pub sync_streams: bool,
     /// The operator's marks.
     pub tags: BTreeMap<String, String>,
+    /// How many videos a participant is sent; 0 for any number.
+    pub max_video_subscriptions: u32,
+    /// How many sounds a participant is sent; 0 for any number.
+    pub max_audio_subscriptions: u32,
 }
 
 /// Bounds of what a receiver waits before it shows a frame.
@@ -111,6 +115,8 @@ impl Default for RoomSettings {
             playout_delay: None,
             sync_streams: false,
             tags: BTreeMap::new(),
+            max_video_subscriptions: 0,
+            max_audio_subscriptions: 0,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Who receives which track.
 
 use crate::{Event, Refusal, Room, State, SubscriptionPolicy, Track};
-use parlor_model::{ParticipantSid, TrackSid};
+use parlor_model::{ParticipantSid, TrackKind, TrackSid};
 
 /// One subscriber's standing towards one track.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Subscription {
     publisher: ParticipantSid,
+    kind: TrackKind,
     desired: bool,
     /// What the subscriber was last told of its permission.
     permitted: Option<bool>,
@@ -81,12 +82,15 @@ impl Room {
         let mut ended = Vec::new();
         self.subscriptions.retain(|(subscriber, of), subscription| {
             if of == track && subscription.active {
-                ended.push(subscriber.clone());
+                ended.push((subscriber.clone(), subscription.kind));
             }
             of != track
         });
-        for subscriber in ended {
-            self.events.push_back(Event::Unsubscribed { subscriber, track: track.clone() });
+        for (subscriber, kind) in ended {
+            let event =
+                Event::Unsubscribed { subscriber: subscriber.clone(), track: track.clone() };
+            self.events.push_back(event);
+            self.fill(&subscriber, kind);
         }
     }
 
@@ -98,9 +102,49 @@ impl Room {
         track: &TrackSid,
     ) -> &mut Subscription {
         let desired = self.participants.get(subscriber).is_some_and(|p| p.info.auto_subscribe);
+        let known = self.participants.get(publisher).and_then(|p| p.track(track));
+        let kind = known.map_or(TrackKind::Audio, |track| track.kind);
         self.subscriptions.entry((subscriber.clone(), track.clone())).or_insert_with(|| {
-            Subscription { publisher: publisher.clone(), desired, permitted: None, active: false }
+            let (publisher, permitted) = (publisher.clone(), None);
+            Subscription { publisher, kind, desired, permitted, active: false }
         })
+    }
+
+    /// How many tracks of a kind a participant is sent at most; 0 for any number.
+    fn max_subscriptions(&self, kind: TrackKind) -> usize {
+        let max = match kind {
+            TrackKind::Video => self.settings.max_video_subscriptions,
+            TrackKind::Audio => self.settings.max_audio_subscriptions,
+        };
+        max as usize
+    }
+
+    fn subscriptions_of(
+        &self,
+        subscriber: &ParticipantSid,
+    ) -> impl Iterator<Item = (&TrackSid, &Subscription)> {
+        let from = (subscriber.clone(), TrackSid::from(""));
+        let all = self.subscriptions.range(from..);
+        all.take_while(move |((of, _), _)| of == subscriber).map(|((_, track), s)| (track, s))
+    }
+
+    /// Whether a participant may be sent one more track of a kind.
+    fn has_capacity(&self, subscriber: &ParticipantSid, kind: TrackKind) -> bool {
+        let max = self.max_subscriptions(kind);
+        let sent = || self.subscriptions_of(subscriber).filter(|(_, s)| s.active && s.kind == kind);
+        max == 0 || sent().count() < max
+    }
+
+    /// A track less is sent to a participant: one that had to wait takes its place.
+    fn fill(&mut self, subscriber: &ParticipantSid, kind: TrackKind) {
+        if self.max_subscriptions(kind) == 0 {
+            return;
+        }
+        let waiting = self.subscriptions_of(subscriber);
+        let waiting = waiting.filter(|(_, s)| s.kind == kind && s.desired && !s.active);
+        for track in waiting.map(|(track, _)| track.clone()).collect::<Vec<_>>() {
+            self.resolve(subscriber, &track);
+        }
     }
 
     /// Brings a subscription to where it should be, and says what changed.
@@ -129,15 +173,19 @@ impl Room {
             });
         }
         let active = wanted && permitted;
-        if subscription.active == active {
+        let kind = subscription.kind;
+        if subscription.active == active || active && !self.has_capacity(subscriber, kind) {
             return;
         }
-        subscription.active = active;
-        let (subscriber, track) = (subscriber.clone(), track.clone());
-        self.events.push_back(if active {
-            Event::Subscribed { subscriber, publisher, track }
+        if let Some(subscription) = self.subscriptions.get_mut(&key) {
+            subscription.active = active;
+        }
+        let (subscriber, track) = key;
+        if active {
+            self.events.push_back(Event::Subscribed { subscriber, publisher, track });
         } else {
-            Event::Unsubscribed { subscriber, track }
-        });
+            self.events.push_back(Event::Unsubscribed { subscriber: subscriber.clone(), track });
+            self.fill(&subscriber, kind);
+        }
     }
 }

@@ -151,6 +151,33 @@ fn a_full_room_refuses_but_lets_agents_and_returners_in() {
 }
 
 #[test]
+fn who_is_sent_as_much_as_it_may_waits_for_the_next_place() {
+    let now = start();
+    let settings = RoomSettings { max_audio_subscriptions: 2, ..RoomSettings::default() };
+    let mut room = Room::new("demo".into(), "RM_1".into(), settings, now);
+    let alice = enter(&mut room, now, person("alice"));
+    let bob = enter(&mut room, now, person("bob"));
+    let tracks = ["TR_AM1", "TR_AM2", "TR_AM3", "TR_AM4"]
+        .map(|sid| publish(&mut room, now, &alice, sid, sid));
+    let sent = |room: &Room| tracks.each_ref().map(|track| room.is_subscribed(&bob, track));
+    assert_eq!(sent(&room), [true, true, false, false]);
+    // One that nobody asked for any more makes room, as one that ends does.
+    let subscribe = |room: &mut Room, track: &TrackSid, subscribe| {
+        let (participant, tracks) = (bob.clone(), vec![track.clone()]);
+        room.apply(now, Command::Subscribe { participant, tracks, subscribe }).unwrap();
+    };
+    subscribe(&mut room, &tracks[0], false);
+    assert_eq!(sent(&room), [false, true, true, false]);
+    subscribe(&mut room, &tracks[0], true);
+    assert_eq!(sent(&room), [false, true, true, false]);
+    let (participant, track) = (alice.clone(), tracks[1].clone());
+    room.apply(now, Command::Unpublish { participant, track }).unwrap();
+    assert_eq!(sent(&room), [true, false, true, false]);
+    let carol = enter(&mut room, now, person("carol"));
+    assert_eq!(tracks.iter().filter(|track| room.is_subscribed(&carol, track)).count(), 2);
+}
+
+#[test]
 fn permission_withdrawn_ends_the_track_and_every_subscription() {
     let now = start();
     let mut room = room(now);

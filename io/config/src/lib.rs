@@ -464,6 +464,7 @@ logging:
         config.check().unwrap();
         assert_eq!(config.log_level(), "warn");
         assert_eq!(config.keys["k"], "12345");
+        assert_eq!(config.limit.bytes_per_sec, 1e9);
         let max_age = config.webhook.resource_url_notifier.max_age;
         assert_eq!(max_age, Some(Duration::from_secs(30)));
         assert!(Source::from_yaml("nope: 1", false).is_ok());

@@ -404,9 +404,17 @@ fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Dura
 }
 
 /// `limit`: bounds of what clients and applications may do. 0 is no bound.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(default)]
 pub struct Limit {
+    /// Most published tracks and subscriptions together; 0 for any number. Beyond, nobody comes in.
+    pub num_tracks: usize,
+    /// Most bytes of media a second in both directions; 0 for any number. Beyond, nobody comes in.
+    pub bytes_per_sec: f64,
+    /// Most videos that a participant is sent; 0 for any number.
+    pub subscription_limit_video: u32,
+    /// Most sounds that a participant is sent; 0 for any number.
+    pub subscription_limit_audio: u32,
     /// Longest metadata, bytes.
     pub max_metadata_size: Option<usize>,
     /// Most bytes of attributes.
@@ -442,6 +450,10 @@ pub struct Limit {
 impl Default for Limit {
     fn default() -> Self {
         Self {
+            num_tracks: 0,
+            bytes_per_sec: 0.0,
+            subscription_limit_video: 0,
+            subscription_limit_audio: 0,
             max_metadata_size: None,
             max_attributes_size: None,
             max_room_name_length: None,
