@@ -56,6 +56,8 @@ const FIRST_PROBE_US: i64 = 500_000;
 const SILENCE_US: i64 = 1_000_000;
 /// A peer that gives no feedback gives reports at least so often, in microseconds.
 const REPORTS_US: i64 = 5_000_000;
+/// Nothing probes for a peer that gives reports only: it begins where they may lower it.
+const REPORTS_START_BPS: f64 = 2_000_000.0;
 const SILENCE_STEP_US: i64 = 500_000;
 const SILENCE_FACTOR: f64 = 0.7;
 /// Fewer packets under way may be the end of a stream, whose loss no feedback tells.
@@ -129,6 +131,8 @@ pub struct EstimatorState {
     pub probing_bps: Option<u64>,
     /// The last probe's result.
     pub last_probe: Option<ProbeResult>,
+    /// Whether neither a probe nor a queue nor loss has told anything yet.
+    pub is_guess: bool,
 }
 
 /// Estimates what the way to one peer carries. See the crate's page.
@@ -179,7 +183,7 @@ impl Estimator {
             acknowledged: AcknowledgedRate::default(),
             application: ApplicationLimit::default(),
             prober: Prober::default(),
-            reports: ReportEstimate::new(start_bps),
+            reports: ReportEstimate::new(start_bps.max(REPORTS_START_BPS)),
             sent: SentRate::default(),
             unaccounted_bytes: 0,
             accounted_us: 0,
@@ -630,6 +634,9 @@ impl Estimator {
             wanted_bps: self.wanted_bps as u64,
             probing_bps: self.prober.rate_bps().map(|bps| bps as u64),
             last_probe: self.last_probe,
+            is_guess: self.last_probe.is_none()
+                && self.rate.decreased_us().is_none()
+                && matches!(self.cause, Cause::Start | Cause::Steady),
         }
     }
 }

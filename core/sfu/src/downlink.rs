@@ -8,8 +8,11 @@ use parlor_rtp::rtcp::{ReportBlock, TransportFeedback};
 
 use crate::{forward::Queued, shard::Decisions};
 
-/// The estimate before anything is known: a camera with all its layers fits.
-const START_BPS: u64 = 2_000_000;
+/// The estimate before anything is known: audio and the least layer of a camera fit into slow
+/// links. The first probe, a round trip after the first feedback, tells how much more does.
+const START_BPS: u64 = 400_000;
+/// What has no layers does not wait for the first probe: it leaves at this rate.
+const GUESS_BPS: u64 = 5_000_000;
 /// The pacing rate while nothing limits, in bits a second.
 const UNLIMITED_BPS: u64 = 100_000_000_000;
 /// Where there is neither queue nor loss, and room, a frame may leave this much faster than the
@@ -198,7 +201,8 @@ impl Downlink {
         let share = ((room - 1.0) / (CALM_ROOM - 1.0)).clamp(0.0, 1.0);
         let factor = 1.0 + share * (CALM_FACTOR - 1.0);
         let calm_bps = if is_calm { factor * state.estimate_bps as f64 } else { 0.0 };
-        let pacing_bps = self.estimator.pacing_bps().max(calm_bps as u64);
+        let guess_bps = if is_calm && state.is_guess { GUESS_BPS } else { 0 };
+        let pacing_bps = self.estimator.pacing_bps().max(calm_bps as u64).max(guess_bps);
         self.pacer.set_rate(pacing_bps, micros(self.epoch, now));
     }
 

@@ -35,6 +35,8 @@ impl Call {
         let mut subscription = video_subscription("1", 21, 11, OUT.0);
         subscription.codecs = vec![binding(Codec::Av1, 45, Some(46))];
         subscription.extensions.dependency_descriptor = Some(DESCRIPTOR_ID);
+        // Who gives no feedback has all layers from the start.
+        subscription.extensions.transport_cc = None;
         world.subscribe(bob, vec![subscription]);
         let coding =
             Coding { codec: Codec::Av1, spatial: 3, temporal: 3, key_only, descriptor: true };

@@ -11,7 +11,9 @@ use parlor_netem::{LinkConfig, Loss};
 fn an_open_link_has_all_layers_soon_and_keeps_them() {
     for model in [Model::Single, Model::Pair] {
         let mut call = Call::new(1, model, link(None, Loss::None));
-        call.watch("open, first 3 s", 3000 * MS);
+        call.watch("open, first 1.2 s", 1200 * MS);
+        let soon = call.watch("open, 1.8 s more", 1800 * MS);
+        assert_eq!(soon.height(), 720, "{soon}");
         let got = call.watch("open", 10_000 * MS);
         assert_eq!(got.height(), 720, "{got}");
         assert!(got.frame_share() > 0.99 && got.freezes == 0 && got.lost == 0, "{got}");
@@ -141,9 +143,13 @@ fn a_slow_link_is_not_flooded_at_the_start() {
     for bps in [600_000, 700_000, 1_000_000] {
         for seed in 1..=3 {
             let mut call = Call::new(seed, Model::Single, rate(bps));
-            let got = call.watch(&format!("{bps} bit/s, first 1 s"), 1000 * MS);
-            let next = call.watch(&format!("{bps} bit/s, 9 s more"), 9000 * MS);
-            println!("{got} {next}");
+            let first = call.watch(&format!("{bps} bit/s, first 1 s"), 1000 * MS);
+            assert!(first.frames > 20 && first.lost == 0 && first.freezes == 0, "{first}");
+            let got = call.watch(&format!("{bps} bit/s, 9 s more"), 9000 * MS);
+            assert!(got.lost_share() < 0.005 && got.freezes == 0, "{got}");
+            assert!(got.frame_share() > 0.99 && got.audio_share() > 0.99, "{got}");
+            let after = call.watch(&format!("{bps} bit/s"), 5000 * MS);
+            assert_eq!(after.height(), 360, "{after}");
             call.assert_clean();
         }
     }

@@ -62,7 +62,12 @@ pub struct Share {
 
 impl Share {
     pub const ALL: Self = Self { paused: false, spatial: u8::MAX, temporal: u8::MAX };
+    /// What a video begins with where feedback is about to tell what fits.
+    pub const FIRST: Self = Self { paused: false, spatial: 0, temporal: u8::MAX };
 }
+
+/// So many packets of a video without any feedback: there will be none.
+const FIRST_PACKETS: u32 = 30;
 
 /// One track sent to one peer.
 pub struct Subscription {
@@ -120,6 +125,8 @@ impl Subscription {
             TrackKind::Audio => MAX_SENT_AUDIO,
             TrackKind::Video => MAX_SENT_VIDEO,
         };
+        let gives_feedback = section.extensions.transport_cc.is_some();
+        let is_guess = kind == TrackKind::Video && gives_feedback;
         Self {
             id: section.subscription,
             peer,
@@ -127,7 +134,7 @@ impl Subscription {
             header: HeaderTemplate::new(&section),
             section,
             settings,
-            share: Share::ALL,
+            share: if is_guess { Share::FIRST } else { Share::ALL },
             allocation: None,
             fell: None,
             useless_below: 0,
@@ -174,10 +181,15 @@ impl Subscription {
         self.codecs = source.iter().take(MAX_CODECS).map(outgoing).collect();
     }
 
-    /// What it may have had until now: all, before anything was shared out.
+    /// What it may have had until now: its first share, before anything was shared out.
     pub fn allocated(&self) -> Option<Layer> {
-        let all = Layer { spatial: u8::MAX, temporal: u8::MAX };
-        self.allocation.map_or(Some(all), |allocation| allocation.target)
+        let first = Layer { spatial: self.share.spatial, temporal: self.share.temporal };
+        self.allocation.map_or(Some(first), |allocation| allocation.target)
+    }
+
+    /// Whether it has waited long enough for feedback to tell what fits.
+    pub fn gives_up_waiting(&self) -> bool {
+        self.allocation.is_none() && self.share == Share::FIRST && self.packets > FIRST_PACKETS
     }
 
     /// What the codec at a position of the source's list is called.

@@ -20,6 +20,8 @@ use crate::{
 
 /// How often an estimate is shared out anew.
 const SHARE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often videos are looked after that wait for the first feedback.
+const FEEDBACK_WAIT: Duration = Duration::from_millis(500);
 /// A subscription that fell does not rise before.
 const RISE_WAIT: Duration = Duration::from_secs(2);
 /// Where so much more is forwarded than the link carries, in percent, a layer ends before the next
@@ -74,8 +76,11 @@ impl Shard {
     /// Shares the estimate among a peer's subscriptions.
     pub(super) fn share_out(&mut self, now: Instant, key: Key<Peer>) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if !peer.downlink.is_limited() || peer.subscriptions.is_empty() {
+        if peer.subscriptions.is_empty() {
             return;
+        }
+        if !peer.downlink.is_limited() {
+            return self.await_feedback(now, key);
         }
         peer.deadlines.allocation = Some(now + SHARE_INTERVAL);
         let link = &mut peer.downlink;
@@ -115,6 +120,30 @@ impl Shard {
                 self.give(now, subscription, got, is_overloaded);
                 self.shed_redundancy(subscription, sheds_redundancy);
             }
+        }
+    }
+
+    /// Looks after videos that wait for feedback to tell what fits. Those for which none comes have
+    /// what they want.
+    fn await_feedback(&mut self, now: Instant, key: Key<Peer>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let mut waits = false;
+        for at in 0..peer.subscriptions.len() {
+            let Some(&key) = self.peers.get(key).and_then(|peer| peer.subscriptions.get(at)) else {
+                break;
+            };
+            let Some(subscription) = self.subscriptions.get_mut(key) else { continue };
+            if subscription.gives_up_waiting() {
+                subscription.share = Share::ALL;
+                let track = subscription.track;
+                self.refresh_route(key);
+                self.choose_layers(now, track);
+            } else {
+                waits |= subscription.share == Share::FIRST;
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(key).filter(|_| waits) {
+            peer.deadlines.allocation = Some(now + FEEDBACK_WAIT);
         }
     }
 

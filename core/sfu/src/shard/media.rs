@@ -360,6 +360,13 @@ impl Shard {
         if peer.tracks.iter().any(has_layers) {
             peer.deadlines.layers.get_or_insert(now + LAYER_INTERVAL);
         }
+        let waits = |key: &Key<Subscription>| {
+            self.subscriptions.get(*key).is_some_and(|it| it.allocation.is_none())
+        };
+        if let Some(peer) = self.peers.get_mut(key).filter(|it| it.subscriptions.iter().any(waits))
+        {
+            bring_forward(&mut peer.deadlines.allocation, now);
+        }
         self.schedule(key);
     }
 }
