@@ -566,7 +566,7 @@ fn what_a_description_can_grow_is_bounded() {
         (0..count).map(|index| line(index) + "\r\n").collect()
     };
     type Line = fn(usize) -> String;
-    let in_section: [(usize, Line); 8] = [
+    let in_section: [(usize, Line); 9] = [
         (text::MAX_CANDIDATES, |_| "a=candidate:1 1 udp 1 127.0.0.1 1 typ host".into()),
         (text::MAX_EXTENSIONS, |index| format!("a=extmap:{} urn:x", index % 255 + 1)),
         (text::MAX_SSRC_LINES, |index| format!("a=ssrc:{index} cname:x")),
@@ -575,6 +575,7 @@ fn what_a_description_can_grow_is_bounded() {
         (text::MAX_FINGERPRINTS, |_| "a=fingerprint:sha-256 AB:CD".into()),
         (text::MAX_FEEDBACK, |_| "a=rtcp-fb:111 nack".into()),
         (text::MAX_FEEDBACK, |_| "a=rtcp-fb:* nack".into()),
+        (text::MAX_FEEDBACK, |index| format!("a=rtcp-fb:{} nack", ["111", "*"][index % 2])),
     ];
     for (limit, line) in in_section {
         let text = |count| format!("{head}{section}{}", lines(line, count));

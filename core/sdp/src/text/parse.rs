@@ -18,6 +18,7 @@ pub const MAX_SECTIONS: usize = 512;
 pub const MAX_FORMATS: usize = 128;
 /// Most `a=rtcp-fb` lines for one payload type.
 pub const MAX_FEEDBACK: usize = 16;
+const FEEDBACK_FAULT: Fault = "too many a=rtcp-fb for one payload type";
 /// Most `a=extmap` lines in a section.
 pub const MAX_EXTENSIONS: usize = 64;
 /// Most candidates in a section.
@@ -195,7 +196,10 @@ impl Reader {
         section.media.direction = section.direction.unwrap_or(self.session_direction);
         for format in &mut section.media.formats {
             static_format(format);
-            format.feedback.extend(section.wildcard_feedback.iter().cloned());
+            for feedback in &section.wildcard_feedback {
+                push(&mut format.feedback, feedback.clone(), MAX_FEEDBACK, FEEDBACK_FAULT)
+                    .map_err(fault)?;
+            }
         }
         self.session.media.push(section.media);
         Ok(())
@@ -281,19 +285,14 @@ impl Section {
     }
 
     fn rtcp_feedback(&mut self, value: &str) -> Result<(), Fault> {
-        const FAULT: Fault = "too many a=rtcp-fb for one payload type";
         if let Some(feedback) = value.strip_prefix("* ") {
-            return push(
-                &mut self.wildcard_feedback,
-                feedback.trim().to_owned(),
-                MAX_FEEDBACK,
-                FAULT,
-            );
+            let feedback = feedback.trim().to_owned();
+            return push(&mut self.wildcard_feedback, feedback, MAX_FEEDBACK, FEEDBACK_FAULT);
         }
         let (payload_type, feedback) = about_payload_type(value)?;
         match self.format(payload_type) {
             Some(format) => {
-                push(&mut format.feedback, feedback.trim().to_owned(), MAX_FEEDBACK, FAULT)
+                push(&mut format.feedback, feedback.trim().to_owned(), MAX_FEEDBACK, FEEDBACK_FAULT)
             }
             None => Ok(()),
         }
