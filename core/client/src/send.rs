@@ -50,7 +50,25 @@ pub struct RtpPayload<'a> {
     pub marker: bool,
     /// Loudness for the audio level extension, 0 loudest to 127 silent, in -dBov.
     pub audio_level: Option<u8>,
+    /// The dependency descriptor, where there is one (AV1 RTP specification, appendix A).
+    pub dependency_descriptor: Option<&'a [u8]>,
 }
+
+/// What a packet says of itself in header extensions.
+#[derive(Clone, Copy)]
+struct Own<'a> {
+    audio_level: Option<u8>,
+    descriptor: Option<&'a [u8]>,
+}
+
+impl RtpPayload<'_> {
+    fn descriptor(&self) -> Option<&[u8]> {
+        self.dependency_descriptor.filter(|descriptor| descriptor.len() <= DESCRIPTOR_BYTES_MAX)
+    }
+}
+
+/// Longest dependency descriptor: an extension has no more room, in bytes.
+const DESCRIPTOR_BYTES_MAX: usize = 255;
 
 impl SendStream {
     /// A stream whose numbering begins at random places.
@@ -82,8 +100,8 @@ impl SendStream {
             timestamp: packet.timestamp,
             ssrc: self.config.ssrc,
         };
-        let header_len =
-            self.write_header(buffer, &fields, transport_sequence, packet.audio_level, false)?;
+        let own = Own { audio_level: packet.audio_level, descriptor: packet.descriptor() };
+        let header_len = self.write_header(buffer, &fields, transport_sequence, own, false)?;
         let len = header_len + packet.payload.len();
         buffer.get_mut(header_len..len)?.copy_from_slice(packet.payload);
         self.next_sequence += 1;
@@ -105,6 +123,9 @@ impl SendStream {
         kept.clear();
         kept.push(u8::from(packet.marker));
         kept.extend(packet.timestamp.0.to_be_bytes());
+        let descriptor = packet.descriptor().unwrap_or_default();
+        kept.push(descriptor.len() as u8);
+        kept.extend(descriptor);
         kept.extend(packet.payload);
         self.history.push_back((index, kept));
     }
@@ -123,7 +144,9 @@ impl SendStream {
         let index = self.next_rtx_sequence;
         let (_, kept) = self.history.get(place)?;
         let (&marker, rest) = kept.split_first()?;
-        let (timestamp, payload) = rest.split_first_chunk::<4>()?;
+        let (timestamp, rest) = rest.split_first_chunk::<4>()?;
+        let (&descriptor_len, rest) = rest.split_first()?;
+        let (descriptor, payload) = rest.split_at_checked(usize::from(descriptor_len))?;
         let fields = HeaderFields {
             marker: marker != 0,
             payload_type,
@@ -131,7 +154,9 @@ impl SendStream {
             timestamp: RtpTimestamp(u32::from_be_bytes(*timestamp)),
             ssrc,
         };
-        let header_len = self.write_header(buffer, &fields, transport_sequence, None, true)?;
+        let descriptor = Some(descriptor).filter(|descriptor| !descriptor.is_empty());
+        let own = Own { audio_level: None, descriptor };
+        let header_len = self.write_header(buffer, &fields, transport_sequence, own, true)?;
         let len = header_len + write_rtx(buffer.get_mut(header_len..)?, lost, payload)?;
         self.next_rtx_sequence += 1;
         Some(Unsealed { header_len, len, ssrc, index })
@@ -142,20 +167,21 @@ impl SendStream {
         buffer: &mut [u8],
         fields: &HeaderFields,
         transport_sequence: u16,
-        audio_level: Option<u8>,
+        own: Own<'_>,
         repaired: bool,
     ) -> Option<usize> {
         let ids = &self.config.extensions;
         let transport_sequence = transport_sequence.to_be_bytes();
-        let level = [audio_level.unwrap_or(127) & 0x7F];
+        let level = [own.audio_level.unwrap_or(127) & 0x7F];
         let rid_id = if repaired { ids.repaired_rid } else { ids.rid };
-        let candidates: [(Option<u8>, &[u8]); 4] = [
+        let candidates: [(Option<u8>, &[u8]); 5] = [
             (ids.mid, self.config.mid.as_bytes()),
             (self.config.rid.and(rid_id), self.config.rid.as_ref().map_or(&[], Rid::as_bytes)),
             (ids.transport_cc, &transport_sequence),
-            (audio_level.and(ids.audio_level), &level),
+            (own.audio_level.and(ids.audio_level), &level),
+            (own.descriptor.and(ids.dependency_descriptor), own.descriptor.unwrap_or_default()),
         ];
-        let mut extensions: [(u8, &[u8]); 4] = [(0, &[]); 4];
+        let mut extensions: [(u8, &[u8]); 5] = [(0, &[]); 5];
         let mut count = 0;
         for (id, data) in candidates {
             if let Some(id) = id {
@@ -226,6 +252,7 @@ mod tests {
             timestamp: RtpTimestamp(u32::from(n) * 3000),
             marker: true,
             audio_level: None,
+            dependency_descriptor: None,
         };
         stream.write(Duration::from_secs(1), &packet, u16::from(n), buffer).unwrap()
     }

@@ -222,6 +222,7 @@ impl Source {
                     timestamp: stream.timestamp,
                     marker: marker && !is_audio,
                     audio_level: is_audio.then_some(level),
+                    dependency_descriptor: None,
                 };
                 send(stream.video.rid, &packet);
             }

@@ -14,6 +14,8 @@
 //!   sent, or can not be read;
 //! * packets of a stream that is not allowed, or not any more.
 //!
+//! [`layered`] has a source of every video codec with layers, for those who need one.
+//!
 //! It never looks at the server: what it knows comes from the wire alone. It is meant for tests and
 //! remembers the newest [`MAX_PACKETS`] packets of a stream.
 //!
@@ -46,6 +48,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod codec;
+pub mod layered;
 mod references;
 mod stream;
 #[cfg(test)]

@@ -67,11 +67,25 @@ impl Source {
                 let start = if index == 0 { 0x10 } else { 0 };
                 let payload = [&[0x80 | start, 0x80, high, low], part].concat();
                 let marker = index + 1 == count;
-                send(&RtpPayload { payload: &payload, timestamp, marker, audio_level: None });
+                let (audio_level, dependency_descriptor) = (None, None);
+                send(&RtpPayload {
+                    payload: &payload,
+                    timestamp,
+                    marker,
+                    audio_level,
+                    dependency_descriptor,
+                });
             }
         } else {
             let marker = self.played == 0;
-            send(&RtpPayload { payload: frame, timestamp, marker, audio_level: Some(20) });
+            let (audio_level, dependency_descriptor) = (Some(20), None);
+            send(&RtpPayload {
+                payload: frame,
+                timestamp,
+                marker,
+                audio_level,
+                dependency_descriptor,
+            });
         }
         self.played = self.played.wrapping_add(1);
         self.position = (self.position + 1) % self.frames.len().max(1);

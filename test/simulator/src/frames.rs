@@ -1,10 +1,11 @@
 //! Which frames of a received track are whole, which of them can be decoded, and how it goes on.
 
+use parlor_checker::layered::Name;
 use parlor_client::ReceivedRtp;
 use parlor_model::{Codec, SequenceNumber, Ssrc};
 use parlor_rtp::{is_keyframe, starts_frame, vp9};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -35,6 +36,8 @@ pub struct Frames {
     next: Option<SequenceNumber>,
     /// Empty packets ahead, which take numbers only.
     empty: Vec<SequenceNumber>,
+    /// Numbers that ended pictures lately.
+    ends: VecDeque<SequenceNumber>,
     stuck_since: Option<Instant>,
     asked: Option<Instant>,
 }
@@ -42,10 +45,16 @@ pub struct Frames {
 #[derive(Clone, Debug, Default)]
 struct Pending {
     first: Option<SequenceNumber>,
+    /// The first, if what came before ended a picture.
+    begins: Option<SequenceNumber>,
     last: Option<SequenceNumber>,
     packets: u64,
     key: bool,
     done: bool,
+}
+
+fn before(number: SequenceNumber) -> SequenceNumber {
+    SequenceNumber(number.0.wrapping_sub(1))
 }
 
 impl Frames {
@@ -58,6 +67,7 @@ impl Frames {
             (self.ssrc, self.next, self.stuck_since) = (ssrc, None, None);
             self.pending.clear();
             self.empty.clear();
+            self.ends.clear();
         }
         if received.payload.is_empty() {
             self.empty.push(received.sequence_number);
@@ -72,29 +82,47 @@ impl Frames {
         }
         let frame = self.pending.entry(received.packet.timestamp().0).or_default();
         frame.packets += 1;
-        let starts = match codec {
+        let number = received.sequence_number;
+        let (is_first, is_base) = match codec {
             Codec::Vp9 => vp9::Descriptor::parse(received.payload)
-                .is_some_and(|d| d.start_of_frame && d.spatial_layer() == 0),
-            _ => starts_frame(codec, received.payload).unwrap_or_default(),
+                .map_or((false, false), |d| (d.start_of_frame, d.spatial_layer() == 0)),
+            Codec::Av1 | Codec::H264 => Name::read(received.payload)
+                .map_or((false, false), |name| (name.at == 0, name.frame.2 == 0)),
+            _ => (starts_frame(codec, received.payload).unwrap_or_default(), true),
         };
-        if starts {
-            frame.first = Some(received.sequence_number);
+        if is_first && is_base {
+            frame.first = Some(number);
             frame.key = is_keyframe(codec, received.payload);
+        } else if is_first && frame.begins.is_none_or(|it| it.distance(number) > 0) {
+            frame.begins = Some(number);
         }
         if received.packet.marker() {
-            frame.last = Some(received.sequence_number);
+            frame.last = Some(number);
+            self.ends.push_back(number);
+            if self.ends.len() > PENDING_MAX {
+                self.ends.pop_front();
+            }
         }
-        if let (Some(first), Some(last)) = (frame.first, frame.last)
-            && !frame.done
-            && i64::from(last.distance(first)) + 1 == frame.packets as i64
-        {
-            frame.done = true;
-            self.complete += 1;
-            self.keyframes += u64::from(frame.key);
-        }
+        self.complete_frames();
         self.decode(now);
         while self.pending.len() > PENDING_MAX {
             self.pending.pop_first();
+        }
+    }
+
+    /// Notes what has become whole. Where layers depend on one another in keyframes only, those below
+    /// may stay behind: a picture begins after the one before.
+    fn complete_frames(&mut self) {
+        for frame in self.pending.values_mut().filter(|frame| !frame.done) {
+            let follows = |number: &SequenceNumber| self.ends.contains(&before(*number));
+            frame.first = frame.first.or(frame.begins.filter(follows));
+            if let (Some(first), Some(last)) = (frame.first, frame.last)
+                && i64::from(last.distance(first)) + 1 == frame.packets as i64
+            {
+                frame.done = true;
+                self.complete += 1;
+                self.keyframes += u64::from(frame.key);
+            }
         }
     }
 

@@ -276,7 +276,7 @@ impl Guest {
                 ssrc,
                 rtx_ssrc,
                 codecs,
-                dependency_descriptor: None,
+                dependency_descriptor: section.extensions.dependency_descriptor,
             });
         }
     }
@@ -313,6 +313,14 @@ impl Guest {
         }
     }
 
+    /// What is wrong with the dependency descriptors that it received.
+    pub(crate) fn descriptor_faults(&self) -> Vec<String> {
+        let tracks = self.client.received_tracks();
+        let ssrcs = tracks.iter().filter_map(|section| section.stream.ssrc);
+        let faults = ssrcs.flat_map(|ssrc| self.checker.descriptor_faults(ssrc));
+        faults.map(|(number, fault)| format!("packet {number}: {fault}")).collect()
+    }
+
     /// Sequence numbers of what it receives that never came, and were not sent again.
     pub fn missing(&self) -> u64 {
         let tracks = self.client.received_tracks();
@@ -337,7 +345,12 @@ fn announcement(cid: &str, source: &Source) -> proto::AddTrackRequest {
             };
             announcement.set_source(source_kind);
             (announcement.width, announcement.height) = (1280, 720);
-            let codec = if source.kind.codec() == Codec::Vp9 { "vp9" } else { "vp8" };
+            let codec = match source.kind.codec() {
+                Codec::Vp9 => "vp9",
+                Codec::Av1 => "av1",
+                Codec::H264 => "h264",
+                _ => "vp8",
+            };
             let codec = proto::SimulcastCodec {
                 codec: codec.into(),
                 cid: cid.to_owned(),

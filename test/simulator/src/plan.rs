@@ -205,11 +205,20 @@ impl PlannedLink {
 
 impl SourceKind {
     fn draw_video(rng: &mut ChaCha8Rng) -> Self {
-        match rng.random_range(0..6) {
+        match rng.random_range(0..10) {
             0 | 1 => SourceKind::Video { bitrates_bps: vec![100_000] },
             2 => SourceKind::Video { bitrates_bps: vec![80_000, 200_000] },
             3 => SourceKind::Temporal { bitrates_bps: vec![60_000, 150_000, 400_000] },
             4 => SourceKind::Svc { bitrates_bps: vec![60_000, 120_000, 250_000] },
+            5 | 6 => SourceKind::Av1 {
+                bitrates_bps: vec![60_000, 100_000, 200_000],
+                key_only: rng.random_ratio(1, 2),
+            },
+            7 => SourceKind::Vp9 {
+                bitrates_bps: vec![60_000, 120_000, 250_000],
+                key_only: rng.random_ratio(1, 2),
+            },
+            8 => SourceKind::H264 { bitrates_bps: vec![80_000, 200_000] },
             _ => SourceKind::Screen { bitrate_bps: 150_000 },
         }
     }

@@ -1,5 +1,6 @@
 //! Media that guests publish: the shapes of real packets, with contents that can be checked.
 
+use parlor_checker::layered::{Coding, LayeredSource};
 use parlor_client::RtpPayload;
 use parlor_model::{Codec, PayloadType, Rid, RtpTimestamp, TrackKind};
 use parlor_rtp::red::{RedundantBlock, write_red};
@@ -40,6 +41,26 @@ pub enum SourceKind {
         /// Bits a second that each layer adds, lowest first.
         bitrates_bps: Vec<u64>,
     },
+    /// A camera with dependency descriptors: AV1 with a spatial layer for each bitrate in one stream
+    /// and three temporal layers.
+    Av1 {
+        /// Bits a second that each layer adds, lowest first.
+        bitrates_bps: Vec<u64>,
+        /// Spatial layers depend on one another in keyframes only (L3T3_KEY).
+        key_only: bool,
+    },
+    /// The same in VP9.
+    Vp9 {
+        /// Bits a second that each layer adds, lowest first.
+        bitrates_bps: Vec<u64>,
+        /// As for AV1.
+        key_only: bool,
+    },
+    /// H264 at 30 frames a second; one stream for each bitrate, with RIDs q, h, f when several.
+    H264 {
+        /// Bits a second of each layer, lowest first.
+        bitrates_bps: Vec<u64>,
+    },
     /// A screen: VP8 at 5 frames a second.
     Screen {
         /// Bits a second.
@@ -59,7 +80,9 @@ impl SourceKind {
         match self {
             SourceKind::Audio => Codec::Opus,
             SourceKind::Red => Codec::Red,
-            SourceKind::Svc { .. } => Codec::Vp9,
+            SourceKind::Svc { .. } | SourceKind::Vp9 { .. } => Codec::Vp9,
+            SourceKind::Av1 { .. } => Codec::Av1,
+            SourceKind::H264 { .. } => Codec::H264,
             _ => Codec::Vp8,
         }
     }
@@ -79,8 +102,42 @@ impl SourceKind {
             SourceKind::Screen { bitrate_bps } => std::slice::from_ref(bitrate_bps),
             SourceKind::Video { bitrates_bps }
             | SourceKind::Temporal { bitrates_bps }
+            | SourceKind::H264 { bitrates_bps }
+            | SourceKind::Av1 { bitrates_bps, .. }
+            | SourceKind::Vp9 { bitrates_bps, .. }
             | SourceKind::Svc { bitrates_bps } => bitrates_bps,
         }
+    }
+
+    /// Whether all layers come in one stream.
+    fn is_svc(&self) -> bool {
+        matches!(self, SourceKind::Svc { .. } | SourceKind::Av1 { .. } | SourceKind::Vp9 { .. })
+    }
+
+    /// The streams of a layered source.
+    fn layered(&self) -> Vec<LayeredSource> {
+        let coding = match self {
+            SourceKind::Av1 { bitrates_bps, key_only }
+            | SourceKind::Vp9 { bitrates_bps, key_only } => Coding {
+                codec: self.codec(),
+                spatial: bitrates_bps.len().min(3) as u8,
+                temporal: 3,
+                key_only: *key_only,
+                descriptor: true,
+            },
+            SourceKind::H264 { bitrates_bps } => {
+                let stream = |(id, bps): (u32, &u64)| {
+                    let mut source = LayeredSource::new(Coding::plain(Codec::H264), id);
+                    source.bitrates_bps = vec![*bps];
+                    source
+                };
+                return (0..).zip(bitrates_bps).map(stream).collect();
+            }
+            _ => return Vec::new(),
+        };
+        let mut source = LayeredSource::new(coding, 0);
+        source.bitrates_bps = self.bitrates_bps().to_vec();
+        vec![source]
     }
 }
 
@@ -91,6 +148,7 @@ pub(crate) struct Source {
     pub kind: SourceKind,
     pub layers: Vec<Layer>,
     pub is_muted: bool,
+    layered: Vec<LayeredSource>,
     next: Instant,
     interval: Duration,
     started: Instant,
@@ -118,6 +176,7 @@ pub(crate) struct SourcePacket {
     pub timestamp: RtpTimestamp,
     pub marker: bool,
     pub audio_level: Option<u8>,
+    pub descriptor: Option<Vec<u8>>,
 }
 
 impl SourcePacket {
@@ -127,6 +186,7 @@ impl SourcePacket {
             timestamp: self.timestamp,
             marker: self.marker,
             audio_level: self.audio_level,
+            dependency_descriptor: self.descriptor.as_deref(),
         }
     }
 }
@@ -134,15 +194,17 @@ impl SourcePacket {
 impl Source {
     pub fn new(cid: String, kind: SourceKind, now: Instant) -> Self {
         let bitrates = kind.bitrates_bps();
-        let is_simulcast = bitrates.len() > 1 && !matches!(kind, SourceKind::Svc { .. });
+        let is_simulcast = bitrates.len() > 1 && !kind.is_svc();
         let rids = ["q", "h", "f"].map(|rid| Rid::new(rid).filter(|_| is_simulcast));
         let layers = bitrates.iter().zip(rids).map(|(rate, rid)| Layer::new(rid, *rate)).collect();
         let interval = kind.interval();
+        let layered = kind.layered();
         Self {
             cid,
             kind,
             layers,
             is_muted: false,
+            layered,
             next: now,
             interval,
             started: now,
@@ -177,8 +239,13 @@ impl Source {
                 timestamp: RtpTimestamp((elapsed_us * 48 / 1000) as u32),
                 marker: self.frame == 1,
                 audio_level: Some(20),
+                descriptor: None,
             }],
             SourceKind::Svc { .. } => self.picture(RtpTimestamp((elapsed_us * 90 / 1000) as u32)),
+            SourceKind::Av1 { .. } | SourceKind::Vp9 { .. } => {
+                self.layered_picture((elapsed_us * 90 / 1000) as u32)
+            }
+            SourceKind::H264 { .. } => self.layered_streams((elapsed_us * 90 / 1000) as u32),
             _ => {
                 let timestamp = RtpTimestamp((elapsed_us * 90 / 1000) as u32);
                 let temporal = matches!(self.kind, SourceKind::Temporal { .. });
@@ -187,6 +254,31 @@ impl Source {
                 wanted.flat_map(|l| l.frame(frame, timestamp, temporal, rate as u64)).collect()
             }
         }
+    }
+
+    /// A picture of all spatial layers in one stream, with dependency descriptors.
+    fn layered_picture(&mut self, timestamp: u32) -> Vec<SourcePacket> {
+        let highest = self.layers.iter().rposition(|layer| layer.is_wanted);
+        let (Some(highest), Some(source)) = (highest, self.layered.first_mut()) else {
+            return Vec::new();
+        };
+        source.produced = (highest as u8 + 1).min(source.coding.spatial);
+        let produced = &mut self.layers[..=highest];
+        let key = produced.iter().any(|layer| layer.needs_keyframe);
+        produced.iter_mut().for_each(|layer| layer.needs_keyframe = false);
+        picture_of(source, None, key, timestamp)
+    }
+
+    /// A picture of each stream that is wanted.
+    fn layered_streams(&mut self, timestamp: u32) -> Vec<SourcePacket> {
+        let mut packets = Vec::new();
+        for (layer, source) in self.layers.iter_mut().zip(&mut self.layered) {
+            if layer.is_wanted {
+                let key = std::mem::take(&mut layer.needs_keyframe);
+                packets.extend(picture_of(source, layer.rid, key, timestamp));
+            }
+        }
+        packets
     }
 
     /// A picture of all spatial layers in one stream.
@@ -226,11 +318,33 @@ impl Source {
                     timestamp,
                     marker,
                     audio_level: None,
+                    descriptor: None,
                 });
             }
         }
         packets
     }
+}
+
+fn picture_of(
+    source: &mut LayeredSource,
+    rid: Option<Rid>,
+    key: bool,
+    timestamp: u32,
+) -> Vec<SourcePacket> {
+    source.timestamp = timestamp;
+    source.references.clear();
+    let packets = source.next_picture(key).into_iter();
+    packets
+        .map(|packet| SourcePacket {
+            rid,
+            payload: packet.payload,
+            timestamp: RtpTimestamp(packet.timestamp),
+            marker: packet.marker,
+            audio_level: None,
+            descriptor: packet.descriptor,
+        })
+        .collect()
 }
 
 fn opus(frame: u32) -> Vec<u8> {
@@ -292,6 +406,7 @@ impl Layer {
                     timestamp,
                     marker: index + 1 == count,
                     audio_level: None,
+                    descriptor: None,
                 }
             })
             .collect()

@@ -482,10 +482,12 @@ impl World {
 }
 
 fn violations(index: usize, guest: &Guest) -> impl Iterator<Item = String> {
-    guest.checker.violations().iter().map(move |v| {
+    let of_descriptors = guest.descriptor_faults().into_iter();
+    let of_packets = guest.checker.violations().iter().map(|v| {
         let parlor_checker::Violation { ssrc, number, fault, .. } = v;
-        format!("guest {index}: {fault} (ssrc {}, number {number})", ssrc.0)
-    })
+        format!("{fault} (ssrc {}, number {number})", ssrc.0)
+    });
+    of_packets.chain(of_descriptors).map(move |fault| format!("guest {index}: {fault}"))
 }
 
 /// Two sockets of a guest's session.
