@@ -14,7 +14,7 @@ const WAITED_MS: f64 = 5.0;
 const PACKETS_LEAST: usize = 6;
 
 /// Rate of what arrived, by the receiver's clock.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AcknowledgedRate {
     packets: VecDeque<Arrival>,
 }
@@ -24,12 +24,6 @@ struct Arrival {
     at_us: i64,
     size_bytes: u16,
     has_waited: bool,
-}
-
-impl Default for AcknowledgedRate {
-    fn default() -> Self {
-        Self { packets: VecDeque::with_capacity(PACKETS_MAX) }
-    }
 }
 
 impl AcknowledgedRate {

@@ -39,7 +39,8 @@ const TURN_PASSWORD_LENGTH: usize = 43;
 pub(crate) struct Host {
     pub(crate) room: Room,
     pub(crate) shard: ShardId,
-    pub(crate) members: BTreeMap<ParticipantSid, Member>,
+    /// Boxed: a node of the map has room for eleven.
+    pub(crate) members: BTreeMap<ParticipantSid, Box<Member>>,
     pub(crate) turn_password: String,
     /// Whether it outlives the process.
     pub(crate) is_kept: bool,

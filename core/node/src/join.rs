@@ -92,13 +92,13 @@ impl Host {
         let secrets = self.secrets();
         let join = cx.server.join(&self.room, this, &member.client, &secrets, now.unix);
         let message = join.message(member.connection.is_subscriber_primary(), is_fallback);
-        self.members.insert(sid.clone(), member);
+        self.members.insert(sid.clone(), Box::new(member));
         self.send(cx, sid, message);
     }
 
     /// When something has to happen in this room.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let members = self.members.values().filter_map(Member::deadline);
+        let members = self.members.values().filter_map(|member| member.deadline());
         let rpcs = self.rpcs.values().map(|rpc| rpc.due);
         members.chain(self.room.poll_timeout()).chain(rpcs).chain(self.demand_deadline()).min()
     }
@@ -108,9 +108,9 @@ impl Host {
         self.room.handle_timeout(now);
         self.expire_rpcs(cx, now.instant);
         self.expire_demand(now.instant);
-        let due = |member: &&Member| member.deadline().is_some_and(|due| due <= now.instant);
-        let due: Vec<_> =
-            self.members.values().filter(due).map(|member| member.sid.clone()).collect();
+        let is_due = |member: &Member| member.deadline().is_some_and(|due| due <= now.instant);
+        let members = self.members.values().filter(|member| is_due(member));
+        let due: Vec<_> = members.map(|member| member.sid.clone()).collect();
         for sid in due {
             self.handle_member_timeout(cx, now, &sid);
         }

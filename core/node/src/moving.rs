@@ -118,7 +118,7 @@ impl Host {
     /// Takes a participant out of the room, but leaves its connection as it is.
     fn take_out(&mut self, cx: &mut Outside, now: Now, sid: &ParticipantSid) -> Option<Moving> {
         let was = self.room.participant(sid)?.clone();
-        let mut member = self.members.remove(sid)?;
+        let mut member = *self.members.remove(sid)?;
         let sids = || was.tracks.iter().map(|track| track.sid.clone());
         let tracks = sids().filter_map(|track| self.tracks.remove_entry(&track)).collect();
         let demand = sids().filter_map(|track| self.demand.remove_entry(&track)).collect();
@@ -162,7 +162,7 @@ impl Host {
         self.demand_changed.extend(demand.iter().map(|(track, _)| track.clone()));
         self.demand.extend(demand);
         self.tracks.extend(tracks);
-        self.members.insert(sid.clone(), member);
+        self.members.insert(sid.clone(), Box::new(member));
         self.apply(now, Command::SetJoined(sid.clone()));
         if is_active {
             self.apply(now, Command::SetActive(sid.clone()));

@@ -66,6 +66,11 @@ use subscribe::Subscription;
 
 /// How long changes of participants that publish nothing are collected before others hear.
 pub const UPDATE_DELAY: Duration = Duration::from_millis(50);
+/// A room with more participants than this collects longer, as many times as it is larger: who
+/// joins is told to all, so that what a storm of joins costs grows with its square.
+pub const UPDATE_DELAY_PARTICIPANTS: u32 = 100;
+/// The longest that it collects.
+pub const UPDATE_DELAY_MAX: Duration = Duration::from_millis(500);
 /// How long changes of the room's counts are collected before everybody hears.
 pub const ROOM_UPDATE_DELAY: Duration = Duration::from_millis(500);
 /// How long a participant that left can still be looked up.

@@ -2,10 +2,11 @@
 
 use crate::{
     Audience, DEPARTED_MAX, DEPARTED_TTL, Event, NewParticipant, Participant, ParticipantChange,
-    ROOM_UPDATE_DELAY, Refusal, Room, State, UPDATE_DELAY,
+    ROOM_UPDATE_DELAY, Refusal, Room, State, UPDATE_DELAY, UPDATE_DELAY_MAX,
+    UPDATE_DELAY_PARTICIPANTS,
 };
 use parlor_model::{DisconnectReason, Now, ParticipantSid};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Room {
     pub(crate) fn join(&mut self, now: Now, new: NewParticipant) -> Result<(), Refusal> {
@@ -61,7 +62,8 @@ impl Room {
         } else {
             self.pending_updates.entry(sid.clone()).or_insert(self.next_update);
             self.next_update += 1;
-            self.updates_due.get_or_insert(now.instant + UPDATE_DELAY);
+            let delay = self.update_delay();
+            self.updates_due.get_or_insert(now.instant + delay);
         }
         Ok(())
     }
@@ -224,6 +226,13 @@ impl Room {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// How long changes are collected, by the size of the room.
+    fn update_delay(&self) -> Duration {
+        let participants = u32::try_from(self.participants.len()).unwrap_or(u32::MAX);
+        let scaled = UPDATE_DELAY.saturating_mul(participants) / UPDATE_DELAY_PARTICIPANTS;
+        scaled.clamp(UPDATE_DELAY, UPDATE_DELAY_MAX)
     }
 
     fn idle_deadline(&self) -> Option<Instant> {

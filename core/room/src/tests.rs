@@ -122,6 +122,30 @@ fn updates_of_those_who_publish_nothing_are_collected() {
 }
 
 #[test]
+fn a_large_room_collects_updates_longer() {
+    let now = start();
+    for (participants, delay_ms) in [(50, 50), (199, 100), (999, 500), (1100, 500)] {
+        let mut room = room(now);
+        for at in 0..participants {
+            enter(&mut room, now, person(&format!("person{at}")));
+        }
+        let now = later(now, UPDATE_DELAY_MAX);
+        room.handle_timeout(now);
+        drain(&mut room);
+        enter(&mut room, now, person("late"));
+        let due = later(now, Duration::from_millis(delay_ms));
+        room.handle_timeout(later(now, Duration::from_millis(delay_ms - 1)));
+        let told = |room: &mut Room| {
+            let events = drain(room);
+            events.iter().filter(|event| matches!(event, Event::Updated { .. })).count()
+        };
+        assert_eq!(told(&mut room), 0, "{participants}");
+        room.handle_timeout(due);
+        assert_eq!(told(&mut room), 1, "{participants}");
+    }
+}
+
+#[test]
 fn the_same_identity_again_replaces_without_a_word_to_the_others() {
     let now = start();
     let mut room = room(now);

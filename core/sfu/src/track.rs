@@ -127,6 +127,7 @@ impl Track {
         if self.publisher != Some(publisher) {
             old.clear();
         }
+        self.streams.reserve_exact(section.streams.len().min(MAX_STREAMS));
         for announced in section.streams.iter().take(MAX_STREAMS) {
             let same = |stream: &Stream| {
                 stream.rid == announced.rid

@@ -307,7 +307,9 @@ impl Session {
                     continue;
                 }
             };
-            if !self.gateway.tell(Input::Frame { session: self.id, frame }).await {
+            // On the heap: an idle socket does not hold room for it.
+            let told = Box::pin(self.gateway.tell(Input::Frame { session: self.id, frame }));
+            if !told.await {
                 return Err(End::Close);
             }
         }

@@ -163,7 +163,8 @@ pub struct SentPackets {
     /// As many as a power of two. In a place that is empty stands a number of another place.
     entries: Vec<SentPacket>,
     max_entries: usize,
-    turned_ms: u32,
+    /// When the ring went round last, or grew, and the number then.
+    turned: (u32, u64),
     highest: u64,
     floor: u64,
 }
@@ -171,7 +172,7 @@ pub struct SentPackets {
 impl SentPackets {
     /// Keeps at most this many packets, a power of two.
     pub fn new(max_entries: usize) -> Self {
-        Self { entries: Vec::new(), max_entries, turned_ms: 0, highest: 0, floor: 0 }
+        Self { entries: Vec::new(), max_entries, turned: (0, 0), highest: 0, floor: 0 }
     }
 
     /// Remembers a packet that leaves under its number. `None` when that has left before, or is
@@ -206,7 +207,7 @@ impl SentPackets {
     fn make_place(&mut self, number: u64, now_ms: u32) -> bool {
         if self.entries.is_empty() {
             self.entries = empty(MIN_ENTRIES.min(self.max_entries));
-            (self.turned_ms, self.highest, self.floor) = (now_ms, number, number);
+            (self.turned, self.highest, self.floor) = ((now_ms, number), number, number);
         }
         if number < self.oldest() || number <= self.highest && self.get_mut(number).is_some() {
             return false;
@@ -262,7 +263,7 @@ impl SentPackets {
     #[inline]
     fn advance(&mut self, number: u64, now_ms: u32) {
         if (number ^ self.highest) > self.mask() {
-            self.turn(now_ms);
+            self.turn(number, now_ms);
         }
         self.highest = number;
     }
@@ -273,9 +274,12 @@ impl SentPackets {
     }
 
     /// The ring has gone round: one that turns too fast doubles.
-    fn turn(&mut self, now_ms: u32) {
-        let turned_fast = now_ms.wrapping_sub(self.turned_ms) < KEPT_MS;
-        self.turned_ms = now_ms;
+    fn turn(&mut self, number: u64, now_ms: u32) {
+        let (turned_ms, turned_number) = self.turned;
+        let elapsed_ms = u64::from(now_ms.wrapping_sub(turned_ms));
+        let (places, since) = (self.entries.len() as u64, number - turned_number);
+        let turned_fast = elapsed_ms.saturating_mul(places) < u64::from(KEPT_MS) * since;
+        self.turned = (now_ms, number);
         self.floor = self.oldest();
         if turned_fast && self.entries.len() < self.max_entries {
             let larger = empty(self.entries.len() * 2);

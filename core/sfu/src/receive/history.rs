@@ -99,8 +99,24 @@ pub struct History {
     highest: u64,
     /// Older numbers may have been here: they are refused.
     floor: u64,
-    entries_turned_at: Option<Instant>,
-    bytes_turned_at: Option<Instant>,
+    entries_turned: Option<Turn>,
+    bytes_turned: Option<Turn>,
+}
+
+/// When a ring turned over last, or grew, and how far the stream had come.
+#[derive(Clone, Copy)]
+struct Turn {
+    at: Instant,
+    count: u64,
+}
+
+impl Turn {
+    /// Whether so many places would turn over in less than [`KEPT`] at the rate since then.
+    fn is_fast(self, now: Instant, count: u64, places: usize) -> bool {
+        let elapsed = now.saturating_duration_since(self.at).as_micros();
+        let since = u128::from(count.saturating_sub(self.count));
+        elapsed * (places as u128) < KEPT.as_micros() * since
+    }
 }
 
 impl History {
@@ -112,8 +128,8 @@ impl History {
             head: 0,
             highest: 0,
             floor: 0,
-            entries_turned_at: None,
-            bytes_turned_at: None,
+            entries_turned: None,
+            bytes_turned: None,
         }
     }
 
@@ -149,7 +165,8 @@ impl History {
             self.bytes = vec![0; self.bounds.bytes.0];
             self.highest = facts.number;
             self.floor = (facts.number + 1).saturating_sub(self.entries.len() as u64);
-            (self.entries_turned_at, self.bytes_turned_at) = (Some(now), Some(now));
+            self.entries_turned = Some(Turn { at: now, count: facts.number });
+            self.bytes_turned = Some(Turn { at: now, count: 0 });
         }
         if facts.number < self.floor {
             return Err(Refused::TooOld);
@@ -250,7 +267,9 @@ impl History {
     fn advance(&mut self, now: Instant, number: u64) {
         let len = self.entries.len() as u64;
         if number / len != self.highest / len {
-            let turned_fast = self.entries_turned_at.is_some_and(|at| now < at + KEPT);
+            let places = self.entries.len();
+            let turned_fast =
+                self.entries_turned.is_some_and(|turned| turned.is_fast(now, number, places));
             if turned_fast && self.entries.len() < self.bounds.packets.1 {
                 let old = std::mem::take(&mut self.entries);
                 self.entries = vec![None; old.len() * 2];
@@ -259,7 +278,7 @@ impl History {
                     self.entries[slot] = Some(entry);
                 }
             }
-            self.entries_turned_at = Some(now);
+            self.entries_turned = Some(Turn { at: now, count: number });
         }
         self.highest = number;
         self.floor = self.floor.max((number + 1).saturating_sub(self.entries.len() as u64));
@@ -269,12 +288,14 @@ impl History {
     fn place(&mut self, now: Instant, len: usize) -> u64 {
         let at = self.index(self.head);
         if at + len > self.bytes.len() {
-            let turned_fast = self.bytes_turned_at.is_some_and(|at| now < at + KEPT);
-            self.bytes_turned_at = Some(now);
+            let (turned, places) = (self.bytes_turned, self.bytes.len());
+            let turned_fast = turned.is_some_and(|turned| turned.is_fast(now, self.head, places));
             if turned_fast && self.bytes.len() < self.bounds.bytes.1 {
                 self.double_bytes();
+                self.bytes_turned = Some(Turn { at: now, count: self.head });
                 return self.place(now, len);
             }
+            self.bytes_turned = Some(Turn { at: now, count: self.head });
             self.head += (self.bytes.len() - at) as u64;
         }
         let position = self.head;
@@ -362,6 +383,20 @@ mod tests {
         assert_eq!(history.entries.len(), 16);
         assert_eq!(history.bytes.len(), 8192);
         assert!(history.get(199 - 16).is_none());
+    }
+
+    #[test]
+    fn a_ring_that_is_long_enough_does_not_grow_however_it_began() {
+        let start = Instant::now();
+        for first in 0..16 {
+            let mut history = History::new(BOUNDS);
+            // Seven in a second, of 150 bytes: eight places and 2 KiB are enough.
+            for number in first..first + 100 {
+                let now = start + Duration::from_millis((number - first) * 143);
+                insert(&mut history, now, number, 150).unwrap();
+            }
+            assert_eq!((history.entries.len(), history.bytes.len()), (8, 2048), "{first}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use parlor_model::SequenceNumber;
 
 /// Most missing packets remembered; beyond them only a keyframe helps.
 pub const MAX_MISSING: usize = 100;
+/// Room for so many is taken with the first; few streams miss more at once.
+const FEW_MISSING: usize = 16;
 /// How long a packet may be merely reordered before it is asked for.
 pub const FIRST_NACK_AFTER: Duration = Duration::from_millis(20);
 /// How often one packet is asked for.
@@ -39,7 +41,7 @@ impl MissingPackets {
             return false;
         }
         if self.missing.capacity() == 0 {
-            self.missing.reserve_exact(MAX_MISSING);
+            self.missing.reserve_exact(FEW_MISSING);
         }
         let due = now + FIRST_NACK_AFTER;
         self.missing.extend((first..end).map(|number| Missing { number, due, tries: 0 }));
