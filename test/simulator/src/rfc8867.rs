@@ -60,11 +60,12 @@ The goals of issue 7: estimate within 85 to 100 %, best layers 95 % of the time,
 survive), Jain at least 0.9. A dagger marks what is not met. Shares of a link that several flows \
 divide are not steps of 200, 700 and 2500 kbit/s, so one that has a layer keeps it while another \
 waits: the estimates say how fair the control is, what is received how fair the choice can be. Where \
-flows leave some of the link unused (5.4, two equal flows), each rightly sees more than its part.
+flows leave some of the link unused (5.4, most equal flows), each rightly sees more than its part.
 
 What is weak, then: flows that share a link have their parts on average, but at any moment their \
-estimates swing about them by more than 15 %, so that layers change; where five flows or TCP leave \
-little, probes for what is paused take more than a tenth of the bytes; and TCP that keeps a drop-tail \
+estimates swing about them by more than 15 %, so that layers change; where ten flows or TCP leave \
+little, probes for what is paused take more than a tenth of the bytes; a flow that comes back (5.8) \
+finds that another has taken the large layer meanwhile and keeps it; and TCP that keeps a drop-tail \
 queue full pushes video out (audio survives).
 
 ## Cases

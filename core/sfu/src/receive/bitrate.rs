@@ -27,6 +27,8 @@ pub struct LayerRates {
     keyframe_bytes: Bytes,
     /// Of the newest keyframe.
     keyframe_timestamp: Option<u32>,
+    /// Spatial layers that those above need in keyframes only.
+    apart: [bool; SPATIAL_MAX],
     /// Bits a second of each layer alone, smoothed: without keyframes, and of keyframes.
     bps: Option<(Bytes, Bytes)>,
 }
@@ -55,6 +57,22 @@ impl LayerRates {
         }
     }
 
+    /// Notes whether spatial layers above are decoded with a frame that has come.
+    #[inline]
+    pub fn note_dependence(&mut self, facts: &PacketFacts, is_needed_above: bool) {
+        if self.keyframe_timestamp != Some(facts.timestamp)
+            && let Some(apart) = self.apart.get_mut(usize::from(facts.frame.spatial))
+        {
+            *apart = !is_needed_above;
+        }
+    }
+
+    /// Whether spatial layers above need this one in keyframes only: it can not be changed to
+    /// without one.
+    pub fn is_apart(&self, spatial: u8) -> bool {
+        self.apart.get(usize::from(spatial)).copied().unwrap_or(false)
+    }
+
     fn turn(&mut self, now: Instant, window: Instant) {
         let elapsed = now.saturating_duration_since(window);
         let (new, key) = (rates(&self.bytes, elapsed), rates(&self.keyframe_bytes, elapsed));
@@ -79,15 +97,19 @@ impl LayerRates {
             }
             _ => return None,
         };
-        let alone = mixed(&bps, &key, u32::saturating_add);
         let mut out = LayerBitrates::default();
-        let mut below = [0_u32; TEMPORAL_MAX];
-        for (out, alone) in out.iter_mut().zip(&alone) {
+        let (mut below, mut key_below) = ([0_u32; TEMPORAL_MAX], [0_u32; TEMPORAL_MAX]);
+        for (spatial, out) in out.iter_mut().enumerate() {
             let mut sum = 0_u32;
-            for ((out, alone), below) in out.iter_mut().zip(alone).zip(&mut below) {
-                *below = below.saturating_add(*alone);
-                sum = sum.saturating_add(*below);
-                *out = (*alone > 0).then_some(sum);
+            for (temporal, out) in out.iter_mut().enumerate() {
+                let (alone, key) = (bps[spatial][temporal], key[spatial][temporal]);
+                below[temporal] = below[temporal].saturating_add(alone);
+                key_below[temporal] = key_below[temporal].saturating_add(key);
+                sum = sum.saturating_add(below[temporal]).saturating_add(key_below[temporal]);
+                *out = (alone.saturating_add(key) > 0).then_some(sum);
+            }
+            if self.apart[spatial] {
+                below = [0; TEMPORAL_MAX];
             }
         }
         Some(out)
@@ -152,6 +174,26 @@ mod tests {
         assert_eq!(kbps[0], [Some(50), Some(100), None, None]);
         assert_eq!(kbps[1], [Some(150), Some(300), None, None]);
         assert_eq!(kbps[2], [None; 4]);
+    }
+
+    #[test]
+    fn layers_that_are_joined_in_keyframes_only_take_what_they_have_themselves() {
+        let start = Instant::now();
+        let mut rates = LayerRates::default();
+        for n in 0..200u32 {
+            let now = start + Duration::from_millis(10) * n;
+            for (spatial, bytes) in [(0, 75), (1, 200)] {
+                let facts = facts(n, spatial, 0, false);
+                rates.count(now, &facts, bytes);
+                if spatial == 0 {
+                    rates.note_dependence(&facts, false);
+                }
+            }
+        }
+        assert!(rates.is_apart(0) && !rates.is_apart(1));
+        let found = rates.cumulative(start + Duration::from_secs(2)).unwrap();
+        let kbps = found.map(|layer| layer[0].map(|bps| (bps + 500) / 1000));
+        assert_eq!(kbps, [Some(100), Some(200), None]);
     }
 
     /// Five frames of 3700 bytes a second, as a screen has them; `keyframes` says which are key.

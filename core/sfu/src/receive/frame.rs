@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use parlor_model::Codec;
 use parlor_rtp::{
     dependency_descriptor::{
-        DecodeTargets, Descriptor, FrameDiffs, MAX_DECODE_TARGETS, MAX_SPATIAL_LAYERS, Structure,
+        DecodeTargetIndication, DecodeTargets, Descriptor, FrameDiffs, MAX_DECODE_TARGETS,
+        MAX_SPATIAL_LAYERS, Structure,
     },
     is_keyframe, vp8, vp9,
 };
@@ -198,6 +199,20 @@ impl Scalability {
     /// The decode targets that are produced, a bit for each.
     pub fn active(&self) -> u32 {
         self.active
+    }
+
+    /// Whether higher spatial layers are decoded with a frame; `None` where none is produced.
+    pub fn is_needed_above(&self, frame: &FrameFacts) -> Option<bool> {
+        let Layering::Targets(known) = &frame.layering else { return None };
+        let is_above =
+            |target: &u8| self.active >> target & 1 == 1 && self.layers(*target).0 > frame.spatial;
+        let mut above = (0..self.target_count()).filter(is_above).peekable();
+        above.peek()?;
+        let needs = |target: u8| {
+            let indication = known.targets.get(usize::from(target));
+            indication != DecodeTargetIndication::NotPresent
+        };
+        Some(above.any(needs))
     }
 
     /// Whether something that a decode target can not do without is missing for good.

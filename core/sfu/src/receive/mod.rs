@@ -224,6 +224,12 @@ impl Stream {
             self.mark_alive(now);
         }
         self.layers.count(now, &facts, incoming.payload.len());
+        if frame.starts
+            && let Some(scalability) = &self.scalability
+            && let Some(is_needed) = scalability.is_needed_above(&frame)
+        {
+            self.layers.note_dependence(&facts, is_needed);
+        }
         if is_newest {
             self.rates.count(now, facts.timestamp, frame.temporal);
         } else if facts.keyframe && frame.is_keyframe() == Some(true) {

@@ -229,8 +229,13 @@ impl Shard {
         self.refresh_route(key);
         let mut is_cut = share.paused;
         if let Some(track) = self.tracks.get_mut(track_key).filter(|_| is_overloaded) {
-            let layers = |at: u8| track.streams.get(usize::from(at)).map(|stream| stream.layer);
-            let is_above = |current: &u8| layers(*current) > Some(share.spatial);
+            // Of a stream with spatial layers the lower one needs a keyframe too where it is apart.
+            let is_above = |current: &u8| {
+                track.streams.get(usize::from(*current)).is_some_and(|stream| {
+                    let is_apart = stream.layers.is_apart(share.spatial);
+                    stream.layer > share.spatial || is_apart && share.spatial < before.0.spatial
+                })
+            };
             if track.routes.iter().any(|route| {
                 route.subscription == key && route.current.as_ref().is_some_and(is_above)
             }) && let Some(route) = track.route_mut(key)

@@ -199,10 +199,14 @@ pub fn cases() -> Vec<Case> {
             ..plain.clone()
         },
     ];
-    all.extend([2, 5, 10].map(|count| Case {
+    all.extend([2, 3, 4, 5, 6, 8, 10].map(|count| Case {
         section: match count {
             2 => "equal-2",
+            3 => "equal-3",
+            4 => "equal-4",
             5 => "equal-5",
+            6 => "equal-6",
+            8 => "equal-8",
             _ => "equal-10",
         },
         title: "Equal flows on one link",
