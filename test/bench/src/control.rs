@@ -77,6 +77,24 @@ impl ControlRoom {
         spent
     }
 
+    /// The connection of whoever joined last is gone, and so is all that waits to be resumed.
+    pub fn leave(&mut self) {
+        let session = SessionId(self.sessions);
+        self.node.handle(self.now, Input::Closed { session });
+        self.pass(Duration::from_secs(60));
+    }
+
+    /// Time passes and what is due is done.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now.instant + time;
+        while self.now.instant < end {
+            let due = self.node.poll_timeout().unwrap_or(end);
+            self.now.instant = due.clamp(self.now.instant, end);
+            self.now.unix = UNIX + (self.now.instant - self.start);
+            self.handle(None);
+        }
+    }
+
     /// Does what is due and takes what comes out, of which one client hears its part.
     fn handle(&mut self, mut to: Option<(&mut Client, SessionId)>) -> Duration {
         let mut spent = Duration::ZERO;

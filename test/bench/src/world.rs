@@ -43,6 +43,8 @@ pub struct World {
     sender: SrtpSender,
     source: Source,
     subscribers: usize,
+    /// Peers that have joined, gone ones with them.
+    joined: u32,
 }
 
 /// The other side of one peer, which answers for its path.
@@ -81,6 +83,7 @@ impl World {
             sender,
             source: Source::new(),
             subscribers: 0,
+            joined: 0,
             server_identity,
             client_identity,
         }
@@ -98,12 +101,21 @@ impl World {
 
     /// Lets in a peer that neither publishes nor subscribes.
     pub fn join(&mut self) -> PeerId {
-        let peer = PeerId(self.clients.len() as u32 + 1);
+        self.joined += 1;
+        let peer = PeerId(PUBLISHER.0 + self.joined);
         let identities = (&self.server_identity, &self.client_identity);
         let (transport, _) =
             connect(&mut self.shard, &mut self.now, &mut self.batch, identities, peer);
         self.clients.push(Client { peer, transport });
         peer
+    }
+
+    /// A peer of [`World::join`], the last that came, leaves.
+    pub fn leave(&mut self, peer: PeerId) {
+        self.shard.handle_command(self.now, MediaCommand::ClosePeer { peer });
+        self.clients.retain(|client| client.peer != peer);
+        self.flush();
+        self.drain();
     }
 
     /// Frees the other sides, after which the shard loses the peers within half a minute.
