@@ -4,7 +4,7 @@
 use crate::outbox::Outlet;
 use parlor_model::Now;
 use parlor_node::{
-    Counters, Counts, Limits, Node, RoomSnapshot,
+    Counters, Counts, Limits, Node, RoomSnapshot, Statistics,
     io::{Input, Output},
 };
 use parlor_sfu::LinkReport;
@@ -64,6 +64,7 @@ pub struct Totals {
     pub node_id: String,
     pub counts: Counts,
     pub counters: Counters,
+    pub statistics: Statistics,
     pub workers: Vec<WorkerCounters>,
     pub half_open: Option<HalfOpenCounters>,
 }
@@ -176,6 +177,7 @@ impl Control {
                     node_id: self.node.id().to_owned(),
                     counts: self.node.counts(),
                     counters: self.node.counters(),
+                    statistics: self.node.statistics().clone(),
                     half_open: self.workers.half_open_counters(),
                     workers: self.workers.iter().map(|worker| *worker.counters()).collect(),
                 };

@@ -7,7 +7,7 @@ use crate::{
 use parlor_gateway::{Gateway, RoomsQuestion};
 use parlor_metrics::{Kind, Page};
 use parlor_model::{PeerId, SubscriptionId};
-use parlor_node::{ParticipantSnapshot, RoomSnapshot};
+use parlor_node::{ParticipantSnapshot, RoomSnapshot, Statistics};
 use parlor_sfu::{DecisionReport, LinkReport};
 use parlor_webhook::Webhooks;
 use parlor_workers::{TcpPeerCounters, WorkerCounters};
@@ -46,8 +46,6 @@ impl Metrics {
         for (name, help, value) in [
             ("livekit_room_total", "Rooms.", counts.rooms),
             ("livekit_participant_total", "Participants.", counts.participants),
-            ("livekit_track_published_total", "Published tracks.", counts.tracks),
-            ("livekit_track_subscribed_total", "Subscriptions.", counts.subscriptions),
             ("parlor_peers", "Peer connections.", counts.peers),
             ("parlor_agent_workers", "Agent workers.", counts.agents.workers),
             ("parlor_agent_jobs_running", "Jobs of agents.", counts.agents.jobs_running),
@@ -56,6 +54,15 @@ impl Metrics {
         ] {
             page.single(name, Kind::Gauge, help, value as u64);
         }
+        for (name, help, [audio, video]) in [
+            ("livekit_track_published_total", "Published tracks.", counts.published),
+            ("livekit_track_subscribed_total", "Subscriptions.", counts.subscribed),
+        ] {
+            page.family(name, Kind::Gauge, help);
+            page.value(&[("kind", "AUDIO")], audio);
+            page.value(&[("kind", "VIDEO")], video);
+        }
+        self.write_sessions(page, &totals.statistics);
         let of = totals.counters;
         page.family("parlor_signal_faults_total", Kind::Counter, "What clients sent in vain.");
         for (kind, value) in [
@@ -68,6 +75,39 @@ impl Metrics {
             ("lost_packet", of.lost_packets),
         ] {
             page.value(&[("kind", kind)], value);
+        }
+    }
+
+    fn write_sessions(&self, page: &mut Page, of: &Statistics) {
+        let name = "livekit_participant_join_total";
+        page.family(name, Kind::Counter, "How far participants have come.");
+        let refused = of.signal_validation_failed + self.gateway.joins_refused();
+        for (state, value) in [
+            ("signal_connected", of.signal_connected),
+            ("signal_failed", of.signal_failed),
+            ("signal_validation_failed", refused),
+            ("rtc_init", of.rtc_init),
+            ("rtc_connected", of.rtc_active),
+            ("rtc_active", of.rtc_active),
+        ] {
+            page.value(&[("state", state)], value);
+        }
+        let name = "livekit_track_publish_counter";
+        page.family(name, Kind::Counter, "Tracks that were announced, and published.");
+        for (kind, publish) in ["AUDIO", "VIDEO"].into_iter().zip(of.publish) {
+            page.value(&[("kind", kind), ("state", "attempt")], publish.attempts);
+            page.value(&[("kind", kind), ("state", "success")], publish.successes);
+        }
+        let name = "livekit_track_subscribe_counter";
+        page.family(name, Kind::Counter, "Subscriptions that began, and that were agreed on.");
+        page.value(&[("state", "attempt"), ("error", "")], of.subscribe.attempts);
+        page.value(&[("state", "success"), ("error", "")], of.subscribe.successes);
+        for (name, help, values) in [
+            ("livekit_room_duration_seconds", "Life of rooms.", &of.room_duration_seconds),
+            ("livekit_session_start_time_ms", "Join until media.", &of.session_start_time_ms),
+            ("livekit_session_duration_ms", "Media until the end.", &of.session_duration_ms),
+        ] {
+            page.histogram(name, help, &values.bounds, &values.counts, values.sum);
         }
     }
 
@@ -126,9 +166,20 @@ fn write_media(page: &mut Page, totals: &Totals) {
     }
     let name = "parlor_retransmissions_total";
     page.single(name, Kind::Counter, "Packets sent again.", again);
-    let nacks = sum(|w| w.shard.nacks_received);
-    page.family("livekit_nack_total", Kind::Counter, "Packets asked for again.");
-    page.value(&[("direction", "incoming")], nacks);
+    // The direction is that of the media.
+    let [sent, received] =
+        [sum(|w| w.shard.packets_nacked_by_us), sum(|w| w.shard.packets_nacked_by_peers)];
+    let [plis, keyframes] = [sum(|w| w.shard.plis_sent), sum(|w| w.shard.plis_received)];
+    let firs = sum(|w| w.shard.firs_received);
+    for (name, help, incoming, outgoing) in [
+        ("livekit_nack_total", "Packets asked for again.", sent, received),
+        ("livekit_pli_total", "Keyframes asked for by PLI.", plis, keyframes.saturating_sub(firs)),
+        ("livekit_fir_total", "Keyframes asked for by FIR.", 0, firs),
+    ] {
+        page.family(name, Kind::Counter, help);
+        page.value(&[("direction", "incoming")], incoming);
+        page.value(&[("direction", "outgoing")], outgoing);
+    }
     let mut delay = parlor_workers::AddedDelay::default();
     totals.workers.iter().for_each(|worker| delay += worker.added_delay);
     let name = "parlor_added_delay_seconds";

@@ -8,6 +8,7 @@ use crate::{
     outside::{Address, Outside},
     reliable::SentData,
     rpc::PendingRpc,
+    statistics::ms,
 };
 use livekit_protocol as proto;
 use parlor_model::{
@@ -152,11 +153,24 @@ impl Host {
                 self.send_update(cx, &participants, &audience);
             }
             Event::RoomUpdated => self.send_room_update(cx),
-            Event::Left { participant, reason } => self.remove(cx, &participant, reason),
+            Event::Left { participant, reason } => {
+                let active = self.members.get(&participant).and_then(|m| m.active_since);
+                if let Some(since) = active {
+                    let lasted = ms(now.instant.saturating_duration_since(since));
+                    cx.statistics.session_duration_ms.observe(lasted);
+                }
+                self.remove(cx, &participant, reason);
+            }
             Event::TrackAdded { participant, track, cid } => {
+                if let Some(kind) = self.kind_published_by(&participant, &track) {
+                    cx.statistics.publish_of(kind).attempts += 1;
+                }
                 self.track_added(cx, now, &participant, &track, cid);
             }
             Event::TrackPublished { participant, track } => {
+                if let Some(kind) = self.kind_published_by(&participant, &track) {
+                    cx.statistics.publish_of(kind).successes += 1;
+                }
                 self.found(now, &track);
                 tracing::info!(room = %self.room.name(), %participant, %track, "track published");
                 if self.room.track(&track).is_some_and(|track| track.muted) {
@@ -181,6 +195,7 @@ impl Host {
                 self.send(cx, &subscriber, message);
             }
             Event::Subscribed { subscriber, publisher, track } => {
+                cx.statistics.subscribe.attempts += 1;
                 self.demand_changed.insert(track.clone());
                 self.subscribed(cx, &subscriber, &publisher, track);
             }
@@ -195,8 +210,30 @@ impl Host {
                 self.data_subscription_changed(cx, &subscriber, track, false);
             }
             Event::GrantsChanged { participant } => self.send_token(cx, now, &participant),
-            Event::Closed => tracing::info!(room = %self.room.name(), "room closed"),
+            Event::Closed => {
+                tracing::info!(room = %self.room.name(), "room closed");
+                let lasted = now.unix.saturating_sub(self.room.created_unix()).as_secs_f64();
+                cx.statistics.room_duration_seconds.observe(lasted);
+            }
         }
+    }
+
+    /// The kinds of what participants publish that are connected here.
+    pub(crate) fn published_kinds(&self) -> impl Iterator<Item = TrackKind> {
+        let connected = self.members.keys().filter_map(|sid| self.room.participant(sid));
+        connected.flat_map(|publisher| publisher.published_tracks().map(|track| track.kind))
+    }
+
+    /// The kinds of what participants are sent.
+    pub(crate) fn subscribed_kinds(&self) -> impl Iterator<Item = TrackKind> {
+        let tracks = self.members.values().flat_map(|member| member.subscriptions.keys());
+        tracks.filter_map(|track| self.room.track(track).map(|track| track.kind))
+    }
+
+    /// The kind of a track whose publisher is connected here.
+    fn kind_published_by(&self, publisher: &ParticipantSid, track: &TrackSid) -> Option<TrackKind> {
+        let is_here = self.members.contains_key(publisher);
+        self.room.track(track).filter(|_| is_here).map(|track| track.kind)
     }
 
     /// Sends a message to a participant, if it has a socket.

@@ -1,6 +1,6 @@
 //! News from media threads, and data on its way through.
 
-use crate::{host::Host, outside::Outside, reliable::Sent};
+use crate::{host::Host, outside::Outside, reliable::Sent, statistics::ms};
 use bytes::Bytes;
 use parlor_model::{DataChannel, Now, ParticipantSid, PeerId, Rid, Ssrc, TrackId, TrackSid};
 use parlor_room::Command;
@@ -18,7 +18,13 @@ pub(crate) struct Started {
 
 impl Host {
     /// ICE and DTLS of a peer are up.
-    pub(crate) fn peer_connected(&mut self, now: Now, sid: &ParticipantSid, id: PeerId) {
+    pub(crate) fn peer_connected(
+        &mut self,
+        cx: &mut Outside,
+        now: Now,
+        sid: &ParticipantSid,
+        id: PeerId,
+    ) {
         let Some(member) = self.members.get_mut(sid) else { return };
         let Some(peer) = member.connection.peer_mut(id) else { return };
         peer.connected = true;
@@ -31,6 +37,9 @@ impl Host {
         if is_primary && !member.active {
             member.active = true;
             tracing::info!(room = %self.room.name(), participant = %sid, "active");
+            cx.statistics.rtc_active += 1;
+            let took = now.instant.saturating_duration_since(member.joined);
+            cx.statistics.session_start_time_ms.observe(ms(took));
             self.apply(now, Command::SetActive(sid.clone()));
         }
     }

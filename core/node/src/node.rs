@@ -9,7 +9,7 @@ use crate::{
     resume::Resumed,
 };
 use livekit_protocol as proto;
-use parlor_model::{DataChannel, DisconnectReason, Identity, PeerId, RoomName, ShardId};
+use parlor_model::{DataChannel, DisconnectReason, Identity, PeerId, RoomName, ShardId, TrackKind};
 use parlor_room::{Command, RoomSettings};
 use parlor_sfu::command::MediaEvent;
 use parlor_signal::{ConnectRequest, client::Client, data, frame, request, response};
@@ -28,6 +28,10 @@ pub struct Counts {
     pub peers: usize,
     pub tracks: usize,
     pub subscriptions: usize,
+    /// Published tracks of participants here, audio and video.
+    pub published: [usize; 2],
+    /// Of `subscriptions`, audio and video.
+    pub subscribed: [usize; 2],
     pub agents: parlor_agents::AgentCounts,
 }
 
@@ -73,6 +77,15 @@ impl Node {
     /// How much it holds.
     pub fn counts(&self) -> Counts {
         let hosts = || self.hosts.values();
+        let (mut published, mut subscribed) = ([0; 2], [0; 2]);
+        for host in hosts() {
+            for kind in host.published_kinds() {
+                count(&mut published, kind);
+            }
+            for kind in host.subscribed_kinds() {
+                count(&mut subscribed, kind);
+            }
+        }
         Counts {
             rooms: self.hosts.len(),
             participants: hosts().map(|host| host.members.len()).sum(),
@@ -80,6 +93,8 @@ impl Node {
             peers: self.outside.peers.len(),
             tracks: self.outside.tracks.len(),
             agents: self.outside.agents.counts(),
+            published,
+            subscribed,
             subscriptions: hosts()
                 .flat_map(|host| host.members.values())
                 .map(|member| member.subscriptions.len())
@@ -90,6 +105,11 @@ impl Node {
     /// What was refused or dropped since the start.
     pub fn counters(&self) -> Counters {
         self.outside.counters
+    }
+
+    /// What has happened since the start.
+    pub fn statistics(&self) -> &crate::Statistics {
+        &self.outside.statistics
     }
 
     /// Takes something that happened outside.
@@ -229,6 +249,7 @@ impl Node {
             return self.resume(now, session, &name, &request);
         }
         if let Err((status, body)) = self.admit(&request) {
+            self.outside.statistics.signal_validation_failed += 1;
             return self.outside.outputs.push_back(Output::Refuse { session, status, body });
         }
         if self.shutting_down {
@@ -242,9 +263,15 @@ impl Node {
         self.with_host(now, &name, |host, outside| {
             refusal = host.join(outside, now, session, request).err();
         });
-        if let Some(refusal) = refusal {
-            tracing::info!(room = %name, %refusal, "join refused");
-            self.refuse(session, "connection closed by media");
+        match refusal {
+            None => {
+                self.outside.statistics.signal_connected += 1;
+                self.outside.statistics.rtc_init += 1;
+            }
+            Some(refusal) => {
+                tracing::info!(room = %name, %refusal, "join refused");
+                self.refuse(session, "connection closed by media");
+            }
         }
     }
 
@@ -254,7 +281,7 @@ impl Node {
             resumed = host.resume(outside, now, session, request);
         });
         match resumed {
-            Resumed::Yes => {}
+            Resumed::Yes => self.outside.statistics.signal_connected += 1,
             Resumed::Refused => self.refuse(session, "connection closed by media"),
             Resumed::Unknown => {
                 self.outside.outputs.push_back(Output::Accept { session });
@@ -272,6 +299,7 @@ impl Node {
 
     fn refuse(&mut self, session: SessionId, body: &str) {
         let body = body.to_owned();
+        self.outside.statistics.signal_failed += 1;
         self.outside.outputs.push_back(Output::Refuse { session, status: 500, body });
     }
 
@@ -310,7 +338,9 @@ impl Node {
         match event {
             MediaEvent::PeerConnected { peer } => {
                 let Some(Address { room, participant }) = of_peer(self, peer) else { return };
-                self.with_host(now, &room, |host, _| host.peer_connected(now, &participant, peer));
+                self.with_host(now, &room, |host, outside| {
+                    host.peer_connected(outside, now, &participant, peer);
+                });
             }
             // It may come back by itself until it has failed.
             MediaEvent::PeerDisconnected { .. } | MediaEvent::SubscriptionStarted { .. } => {}
@@ -366,5 +396,12 @@ impl Node {
                 host.apply(now, Command::Close(DisconnectReason::ServerShutdown));
             });
         }
+    }
+}
+
+fn count([audio, video]: &mut [usize; 2], kind: TrackKind) {
+    match kind {
+        TrackKind::Audio => *audio += 1,
+        TrackKind::Video => *video += 1,
     }
 }

@@ -141,9 +141,10 @@ impl Host {
         let mut changed = Vec::new();
         for (track, subscription) in &member.subscriptions {
             let now = carried.iter().find(|(other, _)| other == subscription);
-            if let Some((_, encoding)) = now
-                && member.carried.insert(*subscription, *encoding) != Some(*encoding)
-            {
+            let Some((_, encoding)) = now else { continue };
+            let before = member.carried.insert(*subscription, *encoding);
+            cx.statistics.subscribe.successes += u64::from(before.is_none());
+            if before != Some(*encoding) {
                 changed.push(track.clone());
             }
         }

@@ -4,12 +4,13 @@
 mod world;
 
 use livekit_protocol as proto;
+use parlor_model::Ssrc;
 use parlor_node::{
-    MISSING_TRACKS_MAX, RoomRules, TRACK_NOT_FOUND_TIMEOUT,
+    Attempts, MISSING_TRACKS_MAX, RoomRules, TRACK_NOT_FOUND_TIMEOUT,
     api::{ApiErrorCode, ApiRequest, ApiResponse},
     io::SessionId,
 };
-use parlor_sfu::command::{MediaCommand, PlayoutDelay};
+use parlor_sfu::command::{MediaCommand, MediaEvent, PlayoutDelay};
 use parlor_signal::token::VideoGrant;
 use proto::{
     request_response::Reason, signal_request::Message as Request, signal_response::Message,
@@ -426,4 +427,53 @@ fn a_server_that_carries_as_much_as_it_may_lets_nobody_in() {
     world.node.set_traffic(1_000);
     let bob = world.join("room", "bob", Options::default());
     assert_eq!(world.refused(bob), OVER);
+}
+
+#[test]
+fn what_happens_in_rooms_is_counted() {
+    let mut world = World::with(|config| config.room.max_participants = 2);
+    let alice = world.join_active("room", "alice");
+    world.pass(Duration::from_secs(3));
+    let add = proto::AddTrackRequest { cid: "mic".into(), ..Default::default() };
+    world.request(alice, Request::AddTrack(add));
+    world.request(alice, Request::Offer(offer_with(2, &["mic"])));
+    let track = world.commands.iter().rev().find_map(|command| match command {
+        MediaCommand::SetMedia { media, .. } => media.receive.first().map(|section| section.track),
+        _ => None,
+    });
+    world.media(MediaEvent::StreamStarted {
+        track: track.unwrap(),
+        rid: None,
+        ssrc: Ssrc(40),
+        layer: 0,
+    });
+    world.join_active("room", "bob");
+    assert_eq!((world.node.counts().published, world.node.counts().subscribed), ([1, 0], [1, 0]));
+    world.join("room", "carol", Options::default());
+    let of = world.node.statistics();
+    assert_eq!((of.signal_connected, of.signal_failed, of.rtc_init, of.rtc_active), (2, 1, 2, 2));
+    let done = Attempts { attempts: 1, successes: 1 };
+    assert_eq!((of.publish, of.subscribe), ([done, Attempts::default()], done));
+    assert_eq!(of.session_start_time_ms.counts.iter().sum::<u64>(), 2);
+    let delete = proto::DeleteRoomRequest { room: "room".into() };
+    world.call(creator(), ApiRequest::DeleteRoom(delete)).unwrap();
+    let of = world.node.statistics();
+    assert_eq!(of.room_duration_seconds.counts[0], 1, "3 s");
+    assert_eq!(of.session_duration_ms.counts.iter().sum::<u64>(), 2);
+    assert!(of.session_duration_ms.sum >= 3000.0);
+}
+
+#[test]
+fn attributes_of_a_join_are_laid_over_those_of_its_token() {
+    let map = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    };
+    let mut world = World::new();
+    let token = map(&[("role", "guest"), ("seat", "7")]);
+    let attributes = [token, map(&[("role", "host"), ("mood", "good")])];
+    let alice = world.join("room", "alice", Options { attributes, ..Options::default() });
+    let Message::Join(join) = &world.said(alice)[0] else { panic!() };
+    let told = join.participant.clone().unwrap().attributes;
+    let told: std::collections::BTreeMap<_, _> = told.into_iter().collect();
+    assert_eq!(told, map(&[("role", "host"), ("seat", "7"), ("mood", "good")]));
 }

@@ -146,6 +146,30 @@ fn a_large_room_collects_updates_longer() {
 }
 
 #[test]
+fn a_thousand_who_only_listen_are_told_of_in_few_batches() {
+    const LISTENERS: usize = 1000;
+    let mut now = start();
+    let mut room = room(now);
+    // Two a millisecond come.
+    let (mut batches, mut told) = (0, 0);
+    for number in 0..LISTENERS {
+        enter(&mut room, now, person(&format!("listener{number}")));
+        now = later(now, Duration::from_micros(500));
+        if room.poll_timeout().is_some_and(|due| due <= now.instant) {
+            room.handle_timeout(now);
+        }
+        for event in drain(&mut room) {
+            if let Event::Updated { participants, audience: Audience::Everyone } = event {
+                batches += 1;
+                told += participants.len();
+            }
+        }
+    }
+    assert!(batches <= 10, "{batches} batches in half a second");
+    assert!(told <= LISTENERS, "{told}");
+}
+
+#[test]
 fn the_same_identity_again_replaces_without_a_word_to_the_others() {
     let now = start();
     let mut room = room(now);

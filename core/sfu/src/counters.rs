@@ -89,7 +89,14 @@ counters! {
     /// Packets asked for again that were not sent again: unknown, too early or too often.
     nacks_unanswered,
     nacks_sent,
+    /// Packets that subscribers asked for again.
+    packets_nacked_by_peers,
+    /// Packets that publishers were asked for again.
+    packets_nacked_by_us,
+    /// Requests for keyframes, of either kind.
     plis_received,
+    /// Of these, FIR.
+    firs_received,
     plis_sent,
     transport_feedback_received,
     transport_feedback_sent,

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use livekit_protocol as proto;
 use prost::Message;
 
-/// Largest request in bytes. An offer with a hundred sections has about 300 kB.
-pub const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// Largest request in bytes, whatever `signal_message_size_limit` says; that is the gateway's to
+/// hold to. (An offer with a hundred sections has about 300 kB.)
+pub const MAX_REQUEST_BYTES: usize = 64 << 20;
 
 /// A message that is no `livekit.SignalRequest`: the connection ends, without `leave`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

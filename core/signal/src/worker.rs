@@ -10,8 +10,9 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use std::{collections::BTreeMap, time::Duration};
 
-/// Largest message of a worker in bytes; LiveKit's `agent_signal_message_size_limit`.
-pub const MAX_WORKER_MESSAGE_BYTES: usize = 2 << 20;
+/// Largest message of a worker in bytes, whatever `agent_signal_message_size_limit` says; that is
+/// the gateway's to hold to.
+pub const MAX_WORKER_MESSAGE_BYTES: usize = 64 << 20;
 /// How long an agent's token lives.
 pub const AGENT_TOKEN_VALIDITY: Duration = Duration::from_secs(3600);
 /// The attribute of an agent that names it.

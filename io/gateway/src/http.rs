@@ -209,7 +209,10 @@ impl Gateway {
                 let key = (key, self.shared.ledger.limits().message_bytes);
                 socket::open(self, handshake, wish, upgrade, permit, key).await
             }
-            Err(error) => refusal(error.status, error.body),
+            Err(error) => {
+                self.shared.joins_refused.fetch_add(1, Ordering::Relaxed);
+                refusal(error.status, error.body)
+            }
         }
     }
 

@@ -87,6 +87,7 @@ struct Shared {
     draining: AtomicBool,
     rooms: OnceLock<mpsc::Sender<RoomsQuestion>>,
     answered: Mutex<BTreeMap<(String, u16), u64>>,
+    joins_refused: AtomicU64,
     inputs: mpsc::Sender<Input>,
     connections: Arc<Semaphore>,
     next_id: AtomicU64,
@@ -109,6 +110,7 @@ impl Gateway {
             draining: AtomicBool::new(false),
             rooms: OnceLock::new(),
             answered: Mutex::default(),
+            joins_refused: AtomicU64::new(0),
             inputs,
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             next_id: AtomicU64::new(1),
@@ -208,6 +210,11 @@ impl Gateway {
     /// What was refused because of [`GatewayLimits`].
     pub fn refused(&self) -> u64 {
         self.shared.ledger.refused()
+    }
+
+    /// Joins that the node has not heard of, because their request was no good.
+    pub fn joins_refused(&self) -> u64 {
+        self.shared.joins_refused.load(Ordering::Relaxed)
     }
 
     /// Answers of the server API by path and HTTP status.

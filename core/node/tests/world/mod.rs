@@ -30,6 +30,8 @@ pub struct Options {
     pub room_config: serde_json::Value,
     pub room_preset: String,
     pub client_info: proto::ClientInfo,
+    /// Of the token, and of the join.
+    pub attributes: [BTreeMap<String, String>; 2],
 }
 
 impl Default for Options {
@@ -45,6 +47,7 @@ impl Default for Options {
             room_config: serde_json::Value::Null,
             room_preset: String::new(),
             client_info: proto::ClientInfo { protocol: 17, ..Default::default() },
+            attributes: Default::default(),
         }
     }
 }
@@ -143,7 +146,9 @@ impl World {
     ) -> (SessionId, Box<ConnectRequest>) {
         let session = SessionId(self.sockets.len() as u64 + 1);
         let grant = VideoGrant { room: room.into(), ..options.grant };
+        let [token_attributes, attributes] = options.attributes;
         let claims = Claims {
+            attributes: token_attributes,
             iss: "devkey".into(),
             sub: identity.into(),
             exp: Some(1_900_000_000),
@@ -177,7 +182,7 @@ impl World {
             participant_sid: options.sid,
             reconnect_reason: proto::ReconnectReason::RrUnknown,
             metadata: String::new(),
-            attributes: BTreeMap::new(),
+            attributes,
             publisher_offer: options.offer.filter(|_| !options.pair),
             add_track_requests: Vec::new(),
             sync_state: options.sync_state,

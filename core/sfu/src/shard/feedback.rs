@@ -45,6 +45,7 @@ impl Shard {
                 }
                 Rtcp::FullIntraRequest(request) => {
                     for (media, _) in request.entries() {
+                        self.counters.firs_received += 1;
                         self.handle_keyframe_request(now, key, media);
                     }
                 }
@@ -122,6 +123,7 @@ impl Shard {
         let is_lossy = link.loss > COPIES_LOSS && !is_queued;
         let useless_below = subscription.useless_below;
         for sequence in nack.lost() {
+            self.counters.packets_nacked_by_peers += 1;
             let sent = subscription
                 .sent
                 .find(sequence.0)

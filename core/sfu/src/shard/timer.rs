@@ -104,6 +104,7 @@ impl Shard {
                 if let Some(ssrc) = stream.ssrc.filter(|_| !self.lost.is_empty()) {
                     peer.rtcp.write(|out| rtcp::write_nack(out, OWN_SSRC, ssrc, &self.lost));
                     self.counters.nacks_sent += 1;
+                    self.counters.packets_nacked_by_us += self.lost.len() as u64;
                 }
             }
         }
