@@ -147,6 +147,8 @@ pub struct Room {
     /// Who changed and has not been told of, by whose change was first.
     pending_updates: BTreeMap<ParticipantSid, u64>,
     next_update: u64,
+    /// How many have left since the first of those who left and have not been told of.
+    untold_departures: usize,
     updates_due: Option<Instant>,
     room_update_due: Option<Instant>,
     events: VecDeque<Event>,
@@ -171,6 +173,7 @@ impl Room {
             data_subscriptions: BTreeMap::new(),
             pending_updates: BTreeMap::new(),
             next_update: 0,
+            untold_departures: 0,
             updates_due: None,
             room_update_due: None,
             events: VecDeque::new(),

@@ -24,6 +24,11 @@ impl Room {
         if let Some(old) = replaced {
             self.remove(now, &old, DisconnectReason::DuplicateIdentity, false);
         }
+        // Clients know others by identity: the old one has to be gone first.
+        let mut untold = self.departed.iter().rev().take(self.untold_departures);
+        if untold.any(|(_, gone)| gone.info.identity == participant.info.identity) {
+            self.flush_updates();
+        }
         let sid = participant.info.sid.clone();
         if !participant.is_dependent() {
             self.vacant_since = None;
@@ -60,12 +65,16 @@ impl Room {
         if participant.is_publisher {
             self.tell(sid);
         } else {
-            self.pending_updates.entry(sid.clone()).or_insert(self.next_update);
-            self.next_update += 1;
-            let delay = self.update_delay();
-            self.updates_due.get_or_insert(now.instant + delay);
+            self.tell_later(now, sid);
         }
         Ok(())
+    }
+
+    fn tell_later(&mut self, now: Now, sid: &ParticipantSid) {
+        self.pending_updates.entry(sid.clone()).or_insert(self.next_update);
+        self.next_update += 1;
+        let delay = self.update_delay();
+        self.updates_due.get_or_insert(now.instant + delay);
     }
 
     pub(crate) fn leave(
@@ -106,19 +115,36 @@ impl Room {
         gone.version += 1;
         gone.disconnect_reason = Some(reason);
         let (hidden, dependent) = (gone.info.permissions.hidden, gone.is_dependent());
+        let is_publisher = gone.is_publisher;
         if self.departed.len() == DEPARTED_MAX {
             self.departed.pop_front();
         }
         self.departed.push_back((now.instant, gone));
         self.events.push_back(Event::Left { participant: sid.clone(), reason });
         if tell_others && !hidden {
-            let audience = Audience::Everyone;
-            self.events.push_back(Event::Updated { participants: vec![sid.clone()], audience });
+            self.tell_of_departure(now, sid, is_publisher);
         }
         if !dependent && self.num_participants() == 0 {
             self.vacant_since = Some(now.instant);
         }
         self.counts_changed(now.instant);
+    }
+
+    /// At once, but that in a large room those who publish nothing are collected: when it empties,
+    /// what each is told of the others grows with its square.
+    fn tell_of_departure(&mut self, now: Now, sid: &ParticipantSid, is_publisher: bool) {
+        if is_publisher || self.participants.len() < UPDATE_DELAY_PARTICIPANTS as usize {
+            let audience = Audience::Everyone;
+            self.events.push_back(Event::Updated { participants: vec![sid.clone()], audience });
+        } else {
+            self.tell_later(now, sid);
+        }
+        let collects = self.untold_departures > 0 || self.pending_updates.contains_key(sid);
+        self.untold_departures += usize::from(collects);
+        // They have to be told of while they can still be looked up.
+        if self.untold_departures >= DEPARTED_MAX / 2 {
+            self.flush_updates();
+        }
     }
 
     pub(crate) fn update_participant(
@@ -268,6 +294,7 @@ impl Room {
     }
 
     fn flush_updates(&mut self) {
+        self.untold_departures = 0;
         let mut changed: Vec<_> = std::mem::take(&mut self.pending_updates).into_iter().collect();
         changed.sort_by_key(|(_, place)| *place);
         let (hidden, visible): (Vec<_>, Vec<_>) = changed

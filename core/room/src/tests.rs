@@ -170,6 +170,44 @@ fn a_thousand_who_only_listen_are_told_of_in_few_batches() {
 }
 
 #[test]
+fn listeners_who_leave_a_large_room_together_are_told_of_in_few_batches() {
+    const LISTENERS: usize = 1000;
+    let mut now = start();
+    let mut room = room(now);
+    let everybody: Vec<_> = (0..LISTENERS)
+        .map(|number| enter(&mut room, now, person(&format!("listener{number}"))))
+        .collect();
+    now = later(now, UPDATE_DELAY_MAX);
+    room.handle_timeout(now);
+    drain(&mut room);
+    let (left, stay) = everybody.split_at(800);
+    let mut told = Vec::new();
+    let mut batches = 0;
+    let mut hear = |room: &mut Room| {
+        for event in drain(room) {
+            if let Event::Updated { participants, audience: Audience::Everyone } = event {
+                // Who is told of can be looked up.
+                assert!(participants.iter().all(|sid| room.participant(sid).is_some()));
+                batches += 1;
+                told.extend(participants);
+            }
+        }
+    };
+    for sid in left {
+        room.apply(now, Command::Leave(sid.clone(), DisconnectReason::ClientInitiated)).unwrap();
+        now = later(now, Duration::from_micros(500));
+        room.handle_timeout(now);
+        hear(&mut room);
+    }
+    // Who comes again under an identity comes after who had it.
+    enter(&mut room, now, NewParticipant { sid: "PA_again".into(), ..person("listener799") });
+    hear(&mut room);
+    assert_eq!(told, left, "each once, in order");
+    assert!(batches <= 10, "{batches} batches in 400 ms");
+    assert_eq!(room.num_participants() as usize, stay.len() + 1);
+}
+
+#[test]
 fn the_same_identity_again_replaces_without_a_word_to_the_others() {
     let now = start();
     let mut room = room(now);
