@@ -50,14 +50,14 @@ mod pacer;
 pub mod probe;
 pub mod rate;
 pub mod sent;
+mod state;
 
 pub use allocate::{
     Allocation, Hysteresis, Layer, LayerBitrates, Reason, TrackDemand, TrackKind, allocate,
     wanted_bps,
 };
 pub use delay::Usage;
-pub use estimator::{
-    Cause, ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS, Estimator, EstimatorState, ProbePacket,
-};
+pub use estimator::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS, Estimator, ProbePacket};
 pub use pacer::{BURST, Paced, Pacer, Priority, QUEUE_MAX};
 pub use sent::{PacketKind, PacketResult, ProbeCluster};
+pub use state::{Cause, EstimatorState};
