@@ -374,12 +374,6 @@ impl World {
         }
     }
 
-    /// Bytes that TCP has brought over the link that guests share.
-    pub fn tcp_bytes(&self) -> u64 {
-        let flows = self.bottleneck.iter().flat_map(|shared| &shared.tcp);
-        flows.map(|flow| flow.delivered_bytes).sum()
-    }
-
     /// Cuts a guest's signal socket off, so that what is said waits, or lets it go on.
     pub fn set_cut(&mut self, guest: usize, is_cut: bool) {
         self.guest(guest).is_cut = is_cut;

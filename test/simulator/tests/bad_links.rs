@@ -55,14 +55,7 @@ fn a_link_that_falls_and_recovers() {
         assert!(fall.lost_share() < 0.06, "{fall}");
         assert!(fall.frozen <= 600 * MS, "{fall}");
         assert!(fall.audio_share() > 0.97, "{fall}");
-        let after = call.watch("600 kbit/s", 12_000 * MS);
-        assert_eq!(after.height(), 360, "{after}");
-        assert!(after.frame_share() > 0.99 && after.freezes == 0 && after.lost == 0, "{after}");
-        call.set_down(rate(4_000_000));
-        let rise = call.watch("4 Mbit/s again, first 8 s", 8000 * MS);
-        assert_eq!(rise.freezes, 0, "{rise}");
-        let again = call.watch("4 Mbit/s again", 3000 * MS);
-        assert_eq!(again.height(), 720, "{again}");
+        call.assert_settles_and_recovers();
         call.assert_clean();
     }
 }

@@ -34,14 +34,7 @@ fn a_layer_that_does_not_fit_any_more_is_cut_at_once() {
         assert!(rest.lost == 0 && rest.freezes == 0 && rest.frame_share() > 0.99, "{rest}");
         let lost_share = (first.lost + rest.lost) as f64 / (first.sent + rest.sent) as f64;
         assert!(lost_share < 0.06, "{first}; {rest}");
-        let after = call.watch("600 kbit/s", 12_000 * MS);
-        assert_eq!(after.height(), 360, "{after}");
-        assert!(after.frame_share() > 0.99 && after.freezes == 0 && after.lost == 0, "{after}");
-        call.set_down(rate(4_000_000));
-        let rise = call.watch("4 Mbit/s again, first 8 s", 8000 * MS);
-        assert_eq!(rise.freezes, 0, "{rise}");
-        let again = call.watch("4 Mbit/s again", 3000 * MS);
-        assert_eq!(again.height(), 720, "{again}");
+        call.assert_settles_and_recovers();
         call.assert_clean();
     }
 }

@@ -242,6 +242,18 @@ impl Call {
         told.map(|text| text.contains("PAUSED"))
     }
 
+    /// After a fall to 600 kbit/s: 360p whole for as long as that lasts, 720p once there is room.
+    pub fn assert_settles_and_recovers(&mut self) {
+        let after = self.watch("600 kbit/s", 12_000 * MS);
+        assert_eq!(after.height(), 360, "{after}");
+        assert!(after.frame_share() > 0.99 && after.freezes == 0 && after.lost == 0, "{after}");
+        self.set_down(rate(4_000_000));
+        let rise = self.watch("4 Mbit/s again, first 8 s", 8000 * MS);
+        assert_eq!(rise.freezes, 0, "{rise}");
+        let again = self.watch("4 Mbit/s again", 3000 * MS);
+        assert_eq!(again.height(), 720, "{again}");
+    }
+
     pub fn assert_clean(&self) {
         assert_eq!(self.world.violations(), Vec::<String>::new());
     }
