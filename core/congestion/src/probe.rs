@@ -43,6 +43,8 @@ const RECEIVED_LEAST: f64 = 0.6;
 const LENGTH_MAX_US: i64 = 2_000_000;
 /// The link was full if packets arrived at less than this share of the rate they were sent at.
 const UNSATURATED: f64 = 0.9;
+/// And if they took longer by this to arrive than to be sent.
+const STRETCHED: f64 = 1.05;
 /// What is taken of a rate at which the link was full.
 const SATURATED_SHARE: f64 = 0.95;
 const INTERVAL_US: i64 = 2_500_000;
@@ -446,7 +448,10 @@ impl Probe {
         };
         let sent_bps = rate_bps(self.sent_us.last.1, sent_span_us);
         let arrival_bps = rate_bps(self.arrival_us.first.1, arrival_span_us);
-        let is_saturated = arrival_bps < UNSATURATED * sent_bps;
+        // A full link holds the last packet up longer than the first. Rates alone differ where
+        // the first is large and the last is small.
+        let was_stretched = arrival_span_us as f64 > STRETCHED * sent_span_us as f64;
+        let is_saturated = was_stretched && arrival_bps < UNSATURATED * sent_bps;
         let bps = if is_saturated {
             SATURATED_SHARE * received_share * arrival_bps
         } else {
@@ -471,12 +476,24 @@ mod tests {
     };
 
     /// Sends the probe that is due over a link of `capacity_bps`.
-    fn run(prober: &mut Prober, mut now_us: i64, capacity_bps: i64) -> Option<ProbeResult> {
+    fn run(prober: &mut Prober, now_us: i64, capacity_bps: i64) -> Option<ProbeResult> {
+        run_with(prober, now_us, capacity_bps, |_, bytes| bytes)
+    }
+
+    /// The same with packets of other sizes than the probe asks for.
+    fn run_with(
+        prober: &mut Prober,
+        mut now_us: i64,
+        capacity_bps: i64,
+        size: impl Fn(usize, usize) -> usize,
+    ) -> Option<ProbeResult> {
         let mut free_us = 0;
         let cluster = prober.cluster();
+        let mut nth = 0;
         while let Some(due_us) = prober.packet_due_us() {
             now_us = now_us.max(due_us);
-            let bytes = prober.packet_bytes(now_us).unwrap();
+            let bytes = size(nth, prober.packet_bytes(now_us).unwrap());
+            nth += 1;
             prober.on_sent(bytes, now_us);
             free_us = now_us.max(free_us) + bytes as i64 * 8_000_000 / capacity_bps;
             prober.on_packet(
@@ -506,6 +523,17 @@ mod tests {
         prober.on_raised(&result, 300_000.0, 200_000);
         prober.begin(&ProbeInputs { estimate_bps: 900_000.0, ..INPUTS }, 200_000);
         assert!(prober.rate_bps().unwrap() > 1_700_000.0);
+    }
+
+    #[test]
+    fn packets_of_all_sizes_do_not_make_an_open_link_look_full() {
+        for small in 0..12 {
+            let mut prober = Prober::default();
+            prober.begin(&ProbeInputs { wanted_bps: 400_000.0, ..INPUTS }, 0);
+            let size = |nth, _| if nth >= small { 90 } else { 1100 };
+            let result = run_with(&mut prober, 0, 1_000_000_000, size).unwrap();
+            assert!(!result.is_saturated, "{small}: {result:?}");
+        }
     }
 
     #[test]
