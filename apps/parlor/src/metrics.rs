@@ -164,6 +164,13 @@ fn write_media(page: &mut Page, totals: &Totals) {
     ] {
         page.value(&[("direction", direction)], bytes);
     }
+    let name = "parlor_relays_lost_total";
+    page.single(
+        name,
+        Kind::Counter,
+        "Packets that other media threads had no room for.",
+        sum(|w| w.relays_lost),
+    );
     let name = "parlor_retransmissions_total";
     page.single(name, Kind::Counter, "Packets sent again.", again);
     // The direction is that of the media.

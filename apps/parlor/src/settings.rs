@@ -95,6 +95,7 @@ pub(crate) fn room_rules(config: &Config) -> RoomRules {
         data_tracks: config.enable_data_tracks,
         full_room_in_webhooks: config.room.enable_full_room_in_webhooks,
         rooms_return: !config.storage.path.is_empty(),
+        ..RoomRules::default()
     }
 }
 

@@ -75,14 +75,46 @@ macro_rules! dense_id {
 }
 
 dense_id! {
-    /// One peer connection of this server. Drawn by `Node`, never reused while it runs.
-    PeerId,
-    /// One published track on the packet path. Drawn by `Node`, never reused while it runs.
-    TrackId,
     /// One track sent to one peer. Drawn by `Node`, never reused while it runs.
     SubscriptionId,
     /// One media thread of this server.
     ShardId,
+}
+
+macro_rules! homed_id {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        ///
+        /// Its upper half names the media thread that it is on, so that any other knows whom to
+        /// ask for it.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// This number on a media thread.
+            pub fn new(home: ShardId, number: u32) -> Self {
+                Self(u64::from(home.0) << 32 | u64::from(number))
+            }
+
+            /// The media thread that it is on.
+            pub fn home(self) -> ShardId {
+                ShardId((self.0 >> 32) as u32)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    )*};
+}
+
+homed_id! {
+    /// One peer connection of this server. Drawn by `Node`, never reused while it runs.
+    PeerId,
+    /// One published track on the packet path. Drawn by `Node`, never reused while it runs.
+    TrackId,
 }
 
 /// Letters at the start of a ufrag that name its shard.

@@ -59,6 +59,10 @@ impl NodeConfig {
     }
 }
 
+/// See [`RoomRules::members_per_shard`]: what one thread sends to so many is what it can send, in
+/// a room where each receives a few streams.
+const MEMBERS_PER_SHARD: usize = 200;
+
 /// How rooms begin.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoomRules {
@@ -66,6 +70,8 @@ pub struct RoomRules {
     pub auto_create: bool,
     /// What `room_preset` of a call and `roomPreset` of a token stand for, by name.
     pub presets: BTreeMap<String, proto::RoomConfiguration>,
+    /// So many of one room share a media thread before others are used as well.
+    pub members_per_shard: usize,
     /// Whether participants may publish data tracks.
     pub data_tracks: bool,
     /// Whether webhooks about tracks carry the whole room and participant.
@@ -80,6 +86,7 @@ impl Default for RoomRules {
         Self {
             auto_create: true,
             presets: BTreeMap::new(),
+            members_per_shard: MEMBERS_PER_SHARD,
             data_tracks: true,
             full_room_in_webhooks: false,
             rooms_return: false,

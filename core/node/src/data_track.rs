@@ -6,7 +6,6 @@ use bytes::Bytes;
 use livekit_protocol as proto;
 use parlor_model::{DataChannel, ParticipantSid, TrackSid};
 use parlor_room::{Command, DataTrack, Refusal};
-use parlor_sfu::command::MediaCommand;
 use parlor_signal::{data, info, response};
 use prost::Message as _;
 use proto::{
@@ -156,10 +155,7 @@ impl Host {
                 continue;
             };
             let data = data::with_data_track_handle(packet, *handle);
-            cx.command(
-                self.shard,
-                MediaCommand::SendData { channel, data, from: None, peers: vec![peer] },
-            );
+            cx.send_data(channel, &data, None, [peer]);
         }
     }
 }

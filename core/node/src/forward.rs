@@ -55,10 +55,7 @@ impl Node {
             let text = "too many participants are forwarded";
             return Err(error(ApiErrorCode::ResourceExhausted, text));
         }
-        if !self.bring_together(now, &source, &destination) {
-            let text = "the destination room is on another media thread";
-            return Err(error(ApiErrorCode::FailedPrecondition, text));
-        }
+        self.ensure_room_beside(now, &destination, &source);
         let known = self.hosts.get(&source).and_then(|host| host.room.participant(&sid)).cloned();
         let known = known.ok_or_else(no_participant)?;
         let likeness = ParticipantSid::from(self.outside.sid("PA_"));
@@ -90,21 +87,18 @@ impl Node {
         is_connected.then_some(sid).ok_or_else(|| error(ApiErrorCode::FailedPrecondition, text))
     }
 
-    /// Makes sure that `other` exists, and that it is on the media thread of `room` if it can be:
-    /// a room in which nobody is connected goes where it is needed. Whether they are together.
-    pub(crate) fn bring_together(&mut self, now: Now, room: &RoomName, other: &RoomName) -> bool {
-        let Some(shard) = self.hosts.get(room).map(|host| host.shard) else { return false };
+    /// Makes sure that a room exists, on the media thread of another if it can be: what they share
+    /// is then not passed from one thread to the other.
+    pub(crate) fn ensure_room_beside(&mut self, now: Now, name: &RoomName, other: &RoomName) {
+        let Some(shard) = self.hosts.get(other).map(|host| host.shard) else { return };
         let settings = self.outside.config.room.clone();
-        if self.ensure_room_on(now, other, settings, shard) {
-            self.call_agents(now, other, Vec::new());
+        if self.ensure_room_on(now, name, settings, shard) {
+            self.call_agents(now, name, Vec::new());
         }
-        self.reschedule(other);
-        let is_tied = self.forwards.iter().any(|f| f.source == *other || f.destination == *other);
-        let Some(host) = self.hosts.get_mut(other) else { return false };
-        if host.members.is_empty() && !is_tied {
+        self.reschedule(name);
+        if let Some(host) = self.hosts.get_mut(name).filter(|host| host.members.is_empty()) {
             host.shard = shard;
         }
-        host.shard == shard
     }
 
     /// Brings likenesses to where they should be, after something has changed in their rooms.

@@ -382,7 +382,7 @@ impl Host {
     fn set_muted(&self, cx: &mut Outside, track: &TrackSid, muted: bool) {
         let publication = self.tracks.get(track).filter(|known| !known.is_forwarded);
         for track in publication.iter().flat_map(|publication| &publication.ids).copied() {
-            cx.command(self.shard, MediaCommand::SetTrackMuted { track, muted });
+            cx.command(track.home(), MediaCommand::SetTrackMuted { track, muted });
         }
     }
 

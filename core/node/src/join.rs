@@ -8,7 +8,7 @@ use crate::{
     outside::Outside,
     peer::PeerSettings,
 };
-use parlor_model::{DisconnectReason, Now, ParticipantSid};
+use parlor_model::{DisconnectReason, Now, ParticipantSid, ShardId};
 use parlor_room::{Command, NewParticipant, Refusal};
 use parlor_signal::{ConnectRequest, ConnectionModel, client::Client};
 use std::time::Instant;
@@ -17,13 +17,20 @@ use std::time::Instant;
 pub const JOIN_TRACKS_MAX: usize = 20;
 
 impl Host {
-    /// Lets a participant in: the socket is accepted once it exists in the room.
+    /// How many are connected to a media thread.
+    pub(crate) fn members_on(&self, shard: ShardId) -> usize {
+        self.members.values().filter(|member| member.connection.shard() == shard).count()
+    }
+
+    /// Lets a participant in, whose connections will be on a media thread: the socket is accepted
+    /// once it exists in the room.
     pub(crate) fn join(
         &mut self,
         cx: &mut Outside,
         now: Now,
         session: SessionId,
         request: ConnectRequest,
+        shard: ShardId,
     ) -> Result<(), Refusal> {
         let sid = ParticipantSid::from(cx.sid("PA_"));
         let new = new_participant(sid.clone(), &request);
@@ -44,7 +51,7 @@ impl Host {
         let tcp_only = self.preferences.prefers_tcp(now.instant, cx.config.tcp, identity);
         let settings = PeerSettings {
             address: self.address(&sid),
-            shard: self.shard,
+            shard,
             ice_lite: cx.config.ice_lite && !request.disable_ice_lite && client.allows_ice_lite(),
             publish_codecs: client.disabled_codecs.published(&cx.config.codecs),
             receive_codecs: client.disabled_codecs.received(&cx.config.codecs),

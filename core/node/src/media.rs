@@ -4,7 +4,6 @@ use crate::{host::Host, outside::Outside, reliable::Sent, statistics::ms};
 use bytes::Bytes;
 use parlor_model::{DataChannel, Now, ParticipantSid, PeerId, Rid, Ssrc, TrackId, TrackSid};
 use parlor_room::Command;
-use parlor_sfu::command::MediaCommand;
 use parlor_signal::data::{Packet, Sender};
 use std::collections::BTreeSet;
 
@@ -88,10 +87,7 @@ impl Host {
         peer.open_channels.insert(channel);
         if channel == DataChannel::Reliable && member.data_peer(channel) == Some(id) {
             for data in member.held.take() {
-                cx.command(
-                    self.shard,
-                    MediaCommand::SendData { channel, data, from: None, peers: vec![id] },
-                );
+                cx.send_data(channel, &data, None, [id]);
             }
         }
         self.prime(cx, sid);
@@ -188,9 +184,6 @@ impl Host {
                 None => cx.counters.lost_packets += 1,
             }
         }
-        if !peers.is_empty() {
-            let peers = peers.into_iter().collect();
-            cx.command(self.shard, MediaCommand::SendData { channel, data, from, peers });
-        }
+        cx.send_data(channel, &data, from, peers);
     }
 }

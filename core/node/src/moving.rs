@@ -1,5 +1,5 @@
-//! Participants that are sent to another room (`MoveParticipant`): with their connection, where
-//! the other room is on the same media thread, else with a token for it.
+//! Participants that are sent to another room (`MoveParticipant`): with their connection where
+//! their client knows of such a move, else with a token for it.
 
 use crate::{
     Node,
@@ -26,8 +26,8 @@ struct Moving {
 }
 
 impl Node {
-    /// Sends somebody to another room. Its connection goes with it where both rooms are on one
-    /// media thread and its client knows of such a move; else it is told to begin anew there.
+    /// Sends somebody to another room. Its connection goes with it, on the media thread where it
+    /// is, if its client knows of such a move; else it is told to begin anew there.
     pub(crate) fn move_participant(
         &mut self,
         now: Now,
@@ -39,10 +39,10 @@ impl Node {
         let (source, destination) =
             (RoomName::from(&*request.room), RoomName::from(&*request.destination_room));
         let sid = self.find_connected(&source, &Identity::from(&*request.identity))?;
-        let together = self.bring_together(now, &source, &destination);
+        self.ensure_room_beside(now, &destination, &source);
         let member = self.hosts.get(&source).and_then(|host| host.members.get(&sid));
         let member = member.ok_or_else(no_participant)?;
-        if together && member.client.knows_moves() && member.session.is_some() {
+        if member.client.knows_moves() && member.session.is_some() {
             self.move_in_place(now, &source, &sid, &destination)?;
         } else {
             self.send_away(now, &source, sid, &destination)?;
@@ -122,8 +122,9 @@ impl Host {
         let sids = || was.tracks.iter().map(|track| track.sid.clone());
         let tracks = sids().filter_map(|track| self.tracks.remove_entry(&track)).collect();
         let demand = sids().filter_map(|track| self.demand.remove_entry(&track)).collect();
+        let shard = member.connection.shard();
         for (track, subscription) in std::mem::take(&mut member.subscriptions) {
-            cx.command(self.shard, MediaCommand::StopSubscription { subscription, blank: true });
+            cx.command(shard, MediaCommand::StopSubscription { subscription, blank: true });
             member.connection.remove_send(subscription);
             self.demand_changed.insert(track);
         }

@@ -234,13 +234,23 @@ impl Node {
         true
     }
 
+    /// The media thread with the fewest rooms and participants.
     pub(crate) fn least_loaded_shard(&self) -> ShardId {
         let load = |shard: ShardId| -> usize {
-            let hosts = self.hosts.values().filter(|host| host.shard == shard);
-            hosts.map(|host| 1 + host.members.len()).sum()
+            let load = |host: &Host| usize::from(host.shard == shard) + host.members_on(shard);
+            self.hosts.values().map(load).sum()
         };
         let shards = self.outside.config.shards.iter().map(|(shard, _)| *shard);
         shards.min_by_key(|shard| load(*shard)).unwrap_or(ShardId(0))
+    }
+
+    /// The media thread of the next who joins a room: the room's, until that has its share of it.
+    fn shard_in(&self, room: &RoomName) -> ShardId {
+        let share = self.outside.config.room_rules.members_per_shard;
+        match self.hosts.get(room) {
+            Some(host) if host.members_on(host.shard) < share => host.shard,
+            _ => self.least_loaded_shard(),
+        }
     }
 
     fn connect(&mut self, now: Now, session: SessionId, request: ConnectRequest) {
@@ -259,9 +269,10 @@ impl Node {
             tracing::info!(room = %name, preset = request.claims.room_preset, "unknown preset");
             return self.refuse(session, "connection closed by media");
         }
+        let shard = self.shard_in(&name);
         let mut refusal = None;
         self.with_host(now, &name, |host, outside| {
-            refusal = host.join(outside, now, session, request).err();
+            refusal = host.join(outside, now, session, request, shard).err();
         });
         match refusal {
             None => {

@@ -4,10 +4,11 @@ use crate::{
     NodeConfig,
     io::{Frame, Output, SessionId},
 };
+use bytes::Bytes;
 use livekit_protocol::signal_response::Message;
 use parlor_model::{
-    IceCredentials, ParticipantSid, PeerId, RoomName, ShardId, Ssrc, SubscriptionId, TrackId,
-    TrackSid, TransportAddress, TransportProtocol,
+    DataChannel, IceCredentials, ParticipantSid, PeerId, RoomName, ShardId, Ssrc, SubscriptionId,
+    TrackId, TrackSid, TransportAddress, TransportProtocol,
 };
 use parlor_sfu::command::MediaCommand;
 use parlor_signal::{frame::Encoder, response::Server};
@@ -154,12 +155,12 @@ impl Outside {
         self.next_id
     }
 
-    pub(crate) fn peer_id(&mut self) -> PeerId {
-        PeerId(self.next_id())
+    pub(crate) fn peer_id(&mut self, home: ShardId) -> PeerId {
+        PeerId::new(home, self.next_id())
     }
 
-    pub(crate) fn track_id(&mut self) -> TrackId {
-        TrackId(self.next_id())
+    pub(crate) fn track_id(&mut self, home: ShardId) -> TrackId {
+        TrackId::new(home, self.next_id())
     }
 
     pub(crate) fn subscription_id(&mut self) -> SubscriptionId {
@@ -195,6 +196,26 @@ impl Outside {
                 )
             })
             .collect()
+    }
+
+    /// Sends one message to many peers.
+    pub(crate) fn send_data(
+        &mut self,
+        channel: DataChannel,
+        data: &Bytes,
+        from: Option<PeerId>,
+        peers: impl IntoIterator<Item = PeerId>,
+    ) {
+        let mut by_shard = BTreeMap::<ShardId, Vec<PeerId>>::new();
+        for peer in peers {
+            by_shard.entry(peer.home()).or_default().push(peer);
+        }
+        for (shard, peers) in by_shard {
+            self.command(
+                shard,
+                MediaCommand::SendData { channel, data: data.clone(), from, peers },
+            );
+        }
     }
 
     pub(crate) fn command(&mut self, shard: ShardId, command: MediaCommand) {

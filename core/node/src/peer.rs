@@ -17,7 +17,6 @@ pub const CANDIDATE_BYTES_MAX: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
-    pub(crate) shard: ShardId,
     pub(crate) local: parlor_sdp::LocalTransport,
     pub(crate) connected: bool,
     pub(crate) open_channels: BTreeSet<DataChannel>,
@@ -47,8 +46,8 @@ pub(crate) struct PeerSettings {
 
 impl Peer {
     pub(crate) fn open(cx: &mut Outside, settings: &PeerSettings, opens_channels: bool) -> Self {
-        let id = cx.peer_id();
         let shard = settings.shard;
+        let id = cx.peer_id(shard);
         let ice = cx.ice_credentials(shard);
         let local = parlor_sdp::LocalTransport {
             candidates: cx.candidates(shard, &ice.ufrag, settings.tcp_only),
@@ -61,7 +60,6 @@ impl Peer {
         cx.command(shard, MediaCommand::OpenPeer { peer: id, local: Box::new(transport) });
         Self {
             id,
-            shard,
             local,
             connected: false,
             open_channels: BTreeSet::new(),
@@ -75,11 +73,11 @@ impl Peer {
 
     /// Takes new ICE credentials because the client restarts ICE.
     pub(crate) fn restart_ice(&mut self, cx: &mut Outside) {
-        self.local.ice = cx.ice_credentials(self.shard);
-        self.local.candidates = cx.candidates(self.shard, &self.local.ice.ufrag, self.tcp_only);
+        self.local.ice = cx.ice_credentials(self.id.home());
+        self.local.candidates = cx.candidates(self.id.home(), &self.local.ice.ufrag, self.tcp_only);
         self.trickled = false;
         let ice = self.local.ice.clone();
-        cx.command(self.shard, MediaCommand::RestartIce { peer: self.id, ice });
+        cx.command(self.id.home(), MediaCommand::RestartIce { peer: self.id, ice });
     }
 
     pub(crate) fn set_remote(&mut self, cx: &mut Outside, remote: RemoteTransport) {
@@ -91,7 +89,7 @@ impl Peer {
         }
         let boxed = Box::new(remote.clone());
         self.remote = Some(remote);
-        cx.command(self.shard, MediaCommand::SetRemote { peer: self.id, remote: boxed });
+        cx.command(self.id.home(), MediaCommand::SetRemote { peer: self.id, remote: boxed });
     }
 
     pub(crate) fn set_media(
@@ -104,7 +102,7 @@ impl Peer {
         if self.media != media {
             self.media = media.clone();
             let media = Box::new(media);
-            cx.command(self.shard, MediaCommand::SetMedia { peer: self.id, media });
+            cx.command(self.id.home(), MediaCommand::SetMedia { peer: self.id, media });
         }
         carried
     }
@@ -119,7 +117,7 @@ impl Peer {
         {
             return;
         }
-        cx.command(self.shard, MediaCommand::AddRemoteCandidate { peer: self.id, candidate });
+        cx.command(self.id.home(), MediaCommand::AddRemoteCandidate { peer: self.id, candidate });
     }
 
     /// Our candidates, once for each set of credentials.
@@ -138,6 +136,6 @@ impl Peer {
 
     pub(crate) fn close(&self, cx: &mut Outside) {
         cx.peers.remove(&self.id);
-        cx.command(self.shard, MediaCommand::ClosePeer { peer: self.id });
+        cx.command(self.id.home(), MediaCommand::ClosePeer { peer: self.id });
     }
 }

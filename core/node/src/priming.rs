@@ -9,7 +9,6 @@
 use crate::{host::Host, outside::Outside};
 use livekit_protocol as proto;
 use parlor_model::{DataChannel, ParticipantSid};
-use parlor_sfu::command::MediaCommand;
 use parlor_signal::data;
 
 /// A method that no application has.
@@ -36,9 +35,6 @@ impl Host {
             ..Default::default()
         };
         let data = data::rpc_request(request, identity);
-        cx.command(
-            self.shard,
-            MediaCommand::SendData { channel, data, from: None, peers: vec![peer] },
-        );
+        cx.send_data(channel, &data, None, [peer]);
     }
 }

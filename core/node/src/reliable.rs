@@ -4,7 +4,6 @@
 use crate::{host::Host, outside::Outside};
 use bytes::Bytes;
 use parlor_model::{DataChannel, ParticipantSid};
-use parlor_sfu::command::MediaCommand;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -78,8 +77,7 @@ impl Host {
             return;
         };
         for data in self.sent_data.after(publisher, sid, last_sequence) {
-            let (data, peers) = (data.clone(), vec![peer]);
-            cx.command(self.shard, MediaCommand::SendData { channel, data, from: None, peers });
+            cx.send_data(channel, data, None, [peer]);
         }
     }
 }

@@ -48,7 +48,7 @@ impl Host {
             Some(Scenario::SubscriberBandwidth(bps)) => {
                 let Some(peer) = member.connection.receiving() else { return };
                 let bps = u64::try_from(bps).ok().filter(|bps| *bps > 0);
-                return cx.command(self.shard, MediaCommand::LimitPeer { peer: peer.id, bps });
+                return cx.command(peer.id.home(), MediaCommand::LimitPeer { peer: peer.id, bps });
             }
             None => return,
         };

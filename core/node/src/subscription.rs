@@ -24,16 +24,19 @@ impl Host {
         let address = self.address(publisher);
         let Some(known) = self.room.track(track) else { return };
         let publication = self.tracks.entry(track.clone()).or_default();
+        let Some(home) = self.members.get(publisher).map(|member| member.connection.shard()) else {
+            return;
+        };
         let is_further = !publication.ids.is_empty();
         while publication.ids.len() < known.codecs.len() {
-            let id = cx.track_id();
+            let id = cx.track_id(home);
             cx.tracks.insert(id, (address.clone(), track.clone()));
             if known.announced.encryption != 0 {
                 let trailer = self.sif_trailer.clone().into();
-                cx.command(self.shard, MediaCommand::SetFrameTrailer { track: id, trailer });
+                cx.command(home, MediaCommand::SetFrameTrailer { track: id, trailer });
             }
             if is_further && known.muted {
-                cx.command(self.shard, MediaCommand::SetTrackMuted { track: id, muted: true });
+                cx.command(home, MediaCommand::SetTrackMuted { track: id, muted: true });
             }
             publication.ids.push(id);
         }
@@ -69,6 +72,7 @@ impl Host {
         };
         let Some(member) = self.members.get_mut(subscriber) else { return };
         let subscription = cx.subscription_id();
+        let shard = member.connection.shard();
         let is_video = known.kind == TrackKind::Video;
         if is_video && member.adaptive_stream {
             // The lowest quality, until it says what it shows.
@@ -86,7 +90,7 @@ impl Host {
             rtx_ssrc: is_video.then(|| cx.ssrc()),
             stereo: known.announced.stereo,
         });
-        cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
+        cx.command(shard, MediaCommand::SetSubscription { subscription, settings });
         tracing::info!(room = %self.room.name(), participant = %subscriber, %track, "subscribed");
         member.subscriptions.insert(track, subscription);
         self.unsettled.insert(subscriber.clone());
@@ -102,7 +106,8 @@ impl Host {
         let Some(subscription) = member.subscriptions.remove(track) else { return };
         member.carried.remove(&subscription);
         member.told_unsupported.remove(&subscription);
-        cx.command(self.shard, MediaCommand::StopSubscription { subscription, blank: true });
+        let shard = member.connection.shard();
+        cx.command(shard, MediaCommand::StopSubscription { subscription, blank: true });
         member.connection.remove_send(subscription);
         tracing::info!(room = %self.room.name(), participant = %subscriber, %track, "unsubscribed");
         self.unsettled.insert(subscriber.clone());
@@ -170,7 +175,8 @@ impl Host {
         let codec = self.carried_codec(subscriber, track).unwrap_or(0);
         let settings =
             subscription_settings(&self.room, track, codec, wanted, subscriber.allows_pause);
-        cx.command(self.shard, MediaCommand::SetSubscription { subscription, settings });
+        let shard = subscriber.connection.shard();
+        cx.command(shard, MediaCommand::SetSubscription { subscription, settings });
     }
 }
 

@@ -272,22 +272,39 @@ fn two_threads() -> World {
 }
 
 #[test]
-fn rooms_on_two_media_threads_are_not_joined_but_a_room_without_anybody_follows() {
+fn rooms_on_two_media_threads_are_joined_and_a_room_without_anybody_follows() {
     let mut world = two_threads();
-    world.join_active("one", "alice");
-    world.join_active("two", "bob");
-    let error = forward(&mut world, "one", "alice", "two").unwrap_err();
-    assert_eq!(error.code, ApiErrorCode::FailedPrecondition);
-    assert!(error.message.ends_with("the destination room is on another media thread"));
-    assert_eq!(participants(&mut world, "two").len(), 1);
+    let alice = world.join_active("one", "alice");
+    let (_, track) = publish(&mut world, alice, 40);
+    let bob = world.join_active("two", "bob");
+    let peer = world.peer_of("bob");
+    assert_eq!((track.home(), peer.home()), (ShardId(0), ShardId(1)));
+    forward(&mut world, "one", "alice", "two").unwrap();
+    assert_eq!(sent(&mut world, bob, peer, 2), [track]);
     // It would be on the other thread, where there is less.
     let create = proto::CreateRoomRequest { name: "three".into(), ..Default::default() };
     let creator = VideoGrant { room_create: true, ..Default::default() };
     world.call(Some(creator), ApiRequest::CreateRoom(create)).unwrap();
     forward(&mut world, "one", "alice", "three").unwrap();
-    forward(&mut world, "one", "alice", "four").unwrap();
-    forward(&mut world, "two", "bob", "five").unwrap();
     assert_eq!(participants(&mut world, "three").len(), 1);
+    world.join_active("three", "carol");
+    assert_eq!(world.peer_of("carol").home(), ShardId(0));
+}
+
+#[test]
+fn who_is_moved_keeps_its_media_thread() {
+    let mut world = two_threads();
+    let alice = world.join_active("one", "alice");
+    let (mic, track) = publish(&mut world, alice, 40);
+    let bob = world.join_active("two", "bob");
+    let (bobs, alices) = (world.peer_of("bob"), world.peer_of("alice"));
+    move_to(&mut world, "one", "alice", "two").unwrap();
+    assert!(!world.is_closed(alice));
+    assert_eq!(sent(&mut world, bob, bobs, 2), [track]);
+    world.request(alice, Request::Mute(proto::MuteTrackRequest { sid: mic, muted: true }));
+    let muted = |command: &MediaCommand| matches!(command, MediaCommand::SetTrackMuted { track: of, .. } if *of == track);
+    assert!(world.commands.iter().any(muted));
+    assert_eq!(alices.home(), ShardId(0));
 }
 
 #[test]
@@ -348,13 +365,13 @@ fn a_participant_is_moved_with_its_connection() {
 }
 
 #[test]
-fn who_cannot_be_moved_in_place_begins_anew_there() {
+fn whose_client_knows_of_no_moves_begins_anew_there() {
     let mut world = two_threads();
-    let alice = world.join_active("one", "alice");
     world.join_active("two", "bob");
-    let old = proto::ClientInfo { protocol: 15, ..Default::default() };
-    let carol = world.join("one", "carol", Options { client_info: old, ..Options::default() });
-    for (identity, session, to) in [("alice", alice, "two"), ("carol", carol, "new")] {
+    for (identity, to) in [("alice", "two"), ("carol", "new")] {
+        let old = proto::ClientInfo { protocol: 15, ..Default::default() };
+        let session =
+            world.join("one", identity, Options { client_info: old, ..Options::default() });
         move_to(&mut world, "one", identity, to).unwrap();
         let [.., Message::RoomMoved(moved), Message::Leave(leave)] = world.said(session) else {
             panic!("{:#?}", world.said(session))

@@ -115,7 +115,7 @@ impl World {
             }
             Step::Publish(is_audio) => {
                 let track = local_track(self.next, is_audio);
-                self.publications.push(published(self.next, &track.cid, track.kind));
+                self.publications.push(published(u64::from(self.next), &track.cid, track.kind));
                 self.client.add_track(track);
                 self.next += 1;
             }

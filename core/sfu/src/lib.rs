@@ -31,12 +31,13 @@
 //! ```
 //! use std::time::Instant;
 //!
-//! use parlor_model::{IceCredentials, Path, PeerId, TransportAddress};
+//! use parlor_model::{IceCredentials, Path, PeerId, ShardId, TransportAddress};
 //! use parlor_sfu::command::{LocalTransport, MediaCommand};
 //! use parlor_sfu::{SendBatch, Shard, ShardConfig};
 //! use parlor_transport::DtlsIdentity;
 //!
 //! let mut shard = Shard::new(ShardConfig {
+//!     id: ShardId(0),
 //!     identity: DtlsIdentity::generate()?,
 //!     local_addresses: vec![TransportAddress::udp("127.0.0.1:7882".parse()?)],
 //!     seed: [7; 32],
@@ -71,6 +72,7 @@ mod held;
 mod peer;
 mod quality;
 mod receive;
+mod relay;
 mod shard;
 mod speakers;
 mod ssrc;
@@ -84,6 +86,7 @@ pub use forward::bare::forward_bytes;
 /// The certificate that a [`ShardConfig`] asks for.
 pub use held::{HELD_BOUNDS_US, Held};
 pub use parlor_transport::{DtlsIdentity, stun_username_ufrag};
+pub use relay::Relayed;
 pub use shard::{
     DecisionReport, FULL_BYTES, LinkReport, MAX_DECISIONS, PeerState, Shard, ShardConfig,
 };

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parlor_congestion::allocate::{LayerBitrates, SPATIAL_MAX};
 use parlor_model::{
-    Codec, CodecBinding, ExtensionIds, Feedback, Mid, PayloadType, ReceiveSection, TrackId,
-    TrackKind,
+    Codec, CodecBinding, ExtensionIds, Feedback, Mid, PayloadType, ReceiveSection, ReceiveStream,
+    SequenceNumber, ShardId, Ssrc, TrackId, TrackKind,
 };
 
 use parlor_rtp::red::Red;
@@ -76,10 +76,20 @@ impl Route {
     }
 }
 
+/// Where the packets of a track come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Publisher {
+    Peer(Key<Peer>),
+    /// The shard that it is published at.
+    Home,
+}
+
 /// See the module. Subscriptions may come before the publication that they wait for.
 pub struct Track {
     pub id: TrackId,
-    pub publisher: Option<Key<Peer>>,
+    pub publisher: Option<Publisher>,
+    /// Other shards with subscribers to it.
+    pub guests: Vec<ShardId>,
     pub mid: Option<Mid>,
     pub kind: TrackKind,
     pub codecs: Vec<CodecBinding>,
@@ -103,6 +113,7 @@ impl Track {
         Self {
             id,
             publisher: None,
+            guests: Vec::new(),
             mid: None,
             kind: TrackKind::Audio,
             codecs: Vec::new(),
@@ -119,7 +130,7 @@ impl Track {
     }
 
     /// Takes over what a publisher has agreed on. Streams that stay keep what is known of them.
-    pub fn publish(&mut self, publisher: Key<Peer>, section: &ReceiveSection) {
+    pub fn publish(&mut self, publisher: Publisher, section: &ReceiveSection) {
         let clock_rate =
             section.codecs.first().map_or(90_000, |binding| binding.codec.clock_rate());
         let mut old = std::mem::take(&mut self.streams);
@@ -156,6 +167,36 @@ impl Track {
         self.feedback = section.feedback;
     }
 
+    /// Another SSRC goes on in a stream's place.
+    pub fn take_over(&mut self, at: u8, ssrc: Ssrc, first: SequenceNumber) {
+        if let Some(stream) = self.streams.get_mut(usize::from(at)) {
+            stream.take_over(ssrc, first);
+        }
+        for route in &mut self.routes {
+            route.current = route.current.filter(|current| *current != at);
+        }
+    }
+
+    /// What was agreed on with its publisher, and what is known of its streams by now.
+    pub fn section(&self) -> Option<ReceiveSection> {
+        self.publisher?;
+        let announced = |stream: &Stream| ReceiveStream {
+            rid: stream.rid,
+            ssrc: stream.ssrc,
+            rtx_ssrc: stream.rtx_ssrc,
+            layer: stream.layer,
+        };
+        Some(ReceiveSection {
+            mid: self.mid?,
+            track: self.id,
+            kind: self.kind,
+            codecs: self.codecs.clone(),
+            extensions: self.extensions,
+            feedback: self.feedback,
+            streams: self.streams.iter().map(announced).collect(),
+        })
+    }
+
     /// The publication has ended.
     pub fn unpublish(&mut self) {
         self.publisher = None;
@@ -180,7 +221,8 @@ impl Track {
     }
 
     pub fn is_unused(&self) -> bool {
-        self.publisher.is_none() && self.routes.is_empty()
+        let is_published_here = matches!(self.publisher, Some(Publisher::Peer(_)));
+        !is_published_here && self.routes.is_empty() && self.guests.is_empty()
     }
 
     /// The codec of a payload type, with its position, and whether it is of retransmissions.

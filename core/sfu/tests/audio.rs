@@ -31,7 +31,7 @@ fn speak(source: &mut AudioSource, minus_dbov: u8) -> Vec<u8> {
 }
 
 /// Loudness as it was told: after how many ms, which track, how loud.
-fn levels(world: &mut World, since: std::time::Instant) -> Vec<(u64, u32, u8)> {
+fn levels(world: &mut World, since: std::time::Instant) -> Vec<(u64, u64, u8)> {
     let now = world.now;
     let mut told = Vec::new();
     for event in world.events.drain(..) {

@@ -11,7 +11,7 @@ use parlor_rtp::rtcp::{self, ReportBlock, Rtcp, XrBlock};
 use parlor_sfu::command::MediaEvent;
 
 /// Steps of the scale as they were told: after how many ms, whose, how good.
-fn told(world: &mut World) -> Vec<(u64, u32, u8)> {
+fn told(world: &mut World) -> Vec<(u64, u64, u8)> {
     let since = (world.now - world.start).as_millis() as u64;
     let mut all = Vec::new();
     for event in world.events.drain(..) {
@@ -82,7 +82,7 @@ fn quality_falls_with_loss_on_the_link_that_has_it_and_comes_back() {
     };
     // Everybody is excellent once, and nothing more is said.
     let clean = phase(&mut world, 16, false, false);
-    let steps = |told: &[(u64, u32, u8)], peer| -> Vec<u8> {
+    let steps = |told: &[(u64, u64, u8)], peer| -> Vec<u8> {
         told.iter().filter(|(_, of, _)| *of == peer).map(|(_, _, step)| *step).collect()
     };
     assert_eq!([1, 2, 3].map(|peer| steps(&clean, peer)), [[3], [3], [3]], "{clean:?}");

@@ -410,8 +410,9 @@ fn a_source_on_one_ssrc_begun_again_never_reuses_a_number() {
     let (alice, bob) = (world.connect(1), world.connect(2));
     let mut camera = Camera::new(&[], "1");
     for round in 0..10u32 {
-        world.publish(alice, vec![video_section("1", 11 + round, &[])]);
-        world.subscribe(bob, vec![video_subscription("1", 21 + round, 11 + round, 2000)]);
+        world.publish(alice, vec![video_section("1", 11 + u64::from(round), &[])]);
+        world
+            .subscribe(bob, vec![video_subscription("1", 21 + round, 11 + u64::from(round), 2000)]);
         camera.layers[0] = VideoSource::new(50 + round, "1", None);
         camera.run(&mut world, alice, 10);
     }

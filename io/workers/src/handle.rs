@@ -1,7 +1,7 @@
 //! The control thread's side.
 
 use crate::{
-    StartError, WorkersConfig,
+    StartError, WorkersConfig, relay,
     tcp::{Acceptor, Connections, HANDOVER_RING, HalfOpenCounters, SharedCounters},
     worker::{Explanation, FromWorker, ToWorker, Worker, WorkerCounters},
 };
@@ -105,12 +105,17 @@ impl Workers {
         let mut takers = Vec::new();
         let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(notify);
         let mut workers = Self { workers: Vec::new(), threads: Vec::new(), tcp: None };
-        for (index, ((sockets, addresses), seed)) in open.into_iter().zip(config.seeds).enumerate()
-        {
+        let wakeups = open.iter().map(|_| wakeup()).collect::<Result<Vec<_>, _>>()?;
+        let (wakers, wakeups): (Vec<_>, Vec<_>) = wakeups.into_iter().unzip();
+        let parts = open
+            .into_iter()
+            .zip(config.seeds)
+            .zip(wakeups.into_iter().zip(relay::connect(&wakers)));
+        for (index, (((sockets, addresses), seed), (wakeup, relays))) in parts.enumerate() {
             let id = ShardId(index as u32);
             let (commands, commands_out) = ring::channel(COMMAND_RING);
             let (events_in, events) = ring::channel(EVENT_RING);
-            let (waker, wakeup) = wakeup()?;
+            let waker = wakers[index].clone();
             let mut candidates = addresses.announced(TransportProtocol::Udp);
             let mut tcp = None;
             if let Some(((_, addresses), _)) = &listen {
@@ -120,6 +125,7 @@ impl Workers {
                 tcp = Some(Connections::new(incoming_out)?);
             }
             let shard_config = ShardConfig {
+                id,
                 identity: config.identity.clone(),
                 local_addresses: candidates.clone(),
                 seed,
@@ -135,6 +141,7 @@ impl Workers {
                 shard.set_slow_reader_threshold(slow_reader_bps);
                 Worker::new(shard, sockets, addresses, commands_out, events_in, notify, wakeup)
                     .with_tcp(tcp)
+                    .with_relays(relays)
                     .run()
             };
             // From here on an early return drops `workers`, which stops what already runs.

@@ -54,6 +54,7 @@ mod addresses;
 mod config;
 mod delay;
 mod handle;
+mod relay;
 mod tcp;
 mod worker;
 

@@ -4,6 +4,7 @@ use crate::{
     addresses::Addresses,
     delay::{AddedDelay, DELAY_BOUNDS_US},
     handle::COMMAND_RING,
+    relay::{self, Relay},
     tcp::{Connections, TcpPeerCounters},
 };
 use parlor_model::{Path, TransportProtocol};
@@ -37,8 +38,8 @@ const SEND_PATIENCE: Duration = Duration::from_millis(10);
 /// Media packets of a turn whose delay is measured.
 const ARRIVALS_MAX: usize = 256;
 
-/// How long events wait in the shard before we try again to hand them over.
-const EVENT_RETRY: Duration = Duration::from_millis(2);
+/// How long what found a ring full waits before we try again to hand it over.
+const RING_RETRY: Duration = Duration::from_millis(2);
 
 /// How long we leave the sockets alone after one failed to read.
 const RECEIVE_RETRY: Duration = Duration::from_millis(10);
@@ -84,6 +85,8 @@ pub struct WorkerCounters {
     pub turns: u64,
     /// Turns that ended with events that the control thread had left no room for.
     pub turns_with_events_waiting: u64,
+    /// Packets for other media threads that found no room.
+    pub relays_lost: u64,
     /// Reads that failed for a reason of our own machine.
     pub receive_failures: u64,
     /// Datagrams from an address of ours that no socket serves.
@@ -99,6 +102,7 @@ pub(crate) struct Worker {
     sockets: Vec<UdpSocket>,
     addresses: Addresses,
     tcp: Option<Connections>,
+    relays: Vec<Relay>,
     commands: ring::Receiver<ToWorker>,
     events: ring::Sender<FromWorker>,
     notify: Arc<dyn Fn() + Send + Sync>,
@@ -138,6 +142,7 @@ impl Worker {
             sockets,
             addresses,
             tcp: None,
+            relays: Vec::new(),
             commands,
             events,
             notify,
@@ -155,6 +160,11 @@ impl Worker {
     /// Takes peers that come over TCP too.
     pub(crate) fn with_tcp(self, tcp: Option<Connections>) -> Self {
         Self { tcp, ..self }
+    }
+
+    /// Talks to the other media threads.
+    pub(crate) fn with_relays(self, relays: Vec<Relay>) -> Self {
+        Self { relays, ..self }
     }
 
     /// Until the control thread drops its end of the command ring.
@@ -177,9 +187,14 @@ impl Worker {
         let commands_left = self.take_commands(now);
         let receive_failed = self.receive(now);
         self.receive_tcp(now);
+        let mut relayed_left = false;
+        for relay in &mut self.relays {
+            relayed_left |= relay.take(now, &mut self.shard);
+        }
         if self.shard.poll_timeout().is_some_and(|at| at <= now) {
             self.shard.handle_timeout(now);
         }
+        self.hand_over_relays();
         let sent_before = self.sent_datagrams();
         let unsent = self.flush(now);
         if self.sent_datagrams() != sent_before {
@@ -188,8 +203,11 @@ impl Worker {
         if let Some(tcp) = &mut self.tcp {
             tcp.handle_timeout(now, &self.shard);
         }
+        // The flush may have found that a keyframe is needed.
+        self.hand_over_relays();
         let events_waiting = self.hand_over_events();
-        Outlook { more: commands_left || unsent, events_waiting, receive_failed }
+        let more = commands_left || relayed_left || unsent;
+        Outlook { more, events_waiting, receive_failed }
     }
 
     /// Whether there may be more of them.
@@ -252,6 +270,10 @@ impl Worker {
     /// The place of the first UDP socket in what we sleep on: after wake-up and TCP.
     fn first_socket(&self) -> usize {
         1 + usize::from(self.tcp.is_some())
+    }
+
+    fn hand_over_relays(&mut self) {
+        self.counters.relays_lost += relay::hand_over(&mut self.relays, &mut self.shard);
     }
 
     fn receive_tcp(&mut self, now: Instant) {
@@ -343,14 +365,17 @@ impl Worker {
         self.wakeup.park();
         // The look after parking: what was pushed before the waker saw us parked.
         let tcp = self.tcp.as_ref();
-        let has_more = outlook.more || tcp.is_some_and(Connections::has_incoming);
+        let has_more = outlook.more
+            || tcp.is_some_and(Connections::has_incoming)
+            || self.relays.iter().any(Relay::has_incoming);
         let timeout = if has_more || !self.commands.is_empty() || self.commands.is_closed() {
             Some(Duration::ZERO)
         } else {
             let now = Instant::now();
             let due = [self.shard.poll_timeout(), tcp.and_then(Connections::poll_timeout)];
             let due = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
-            let events = outlook.events_waiting.then_some(EVENT_RETRY);
+            let is_behind = outlook.events_waiting || self.relays.iter().any(Relay::is_behind);
+            let events = is_behind.then_some(RING_RETRY);
             let sockets = outlook.receive_failed.then_some(RECEIVE_RETRY);
             [due, events, sockets].into_iter().flatten().min()
         };
@@ -387,7 +412,7 @@ fn is_rtp(datagram: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::Announced;
-    use parlor_model::{DtlsRole, IceCredentials, PeerId, RemoteTransport};
+    use parlor_model::{DtlsRole, IceCredentials, PeerId, RemoteTransport, ShardId};
     use parlor_ring::wakeup;
     use parlor_sfu::{DtlsIdentity, ShardConfig, command::LocalTransport};
     use std::{
@@ -398,12 +423,13 @@ mod tests {
     /// Peers that never come up fail by and by, each with an event.
     #[test]
     fn events_that_find_no_room_stay_and_come_in_order() {
-        const PEERS: u32 = 7;
+        const PEERS: u64 = 7;
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let socket = UdpSocket::bind((localhost, 0).into()).unwrap();
         let local = vec![socket.local_address()];
         let addresses = Addresses::new(local, &[Announced::new(localhost)]).unwrap();
         let shard = Shard::new(ShardConfig {
+            id: ShardId(0),
             identity: DtlsIdentity::generate().unwrap(),
             local_addresses: addresses.announced(TransportProtocol::Udp),
             seed: [1; 32],

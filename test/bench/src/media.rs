@@ -76,7 +76,7 @@ fn mid(text: &str) -> Mid {
 }
 
 /// A microphone and a camera, published by one peer.
-pub fn published(first_track: u32) -> Vec<ReceiveSection> {
+pub fn published(first_track: u64) -> Vec<ReceiveSection> {
     let stream = ReceiveStream { rid: None, ssrc: None, rtx_ssrc: None, layer: 0 };
     let extensions = ExtensionIds {
         mid: Some(MID_ID),
@@ -106,7 +106,7 @@ pub fn published(first_track: u32) -> Vec<ReceiveSection> {
 
 /// Both tracks of [`published`], on their way to one subscriber, with the extensions that
 /// Chromium agrees on.
-pub fn subscribed(first_track: u32, first_subscription: u32) -> Vec<SendSection> {
+pub fn subscribed(first_track: u64, first_subscription: u32) -> Vec<SendSection> {
     let extensions = ExtensionIds {
         mid: Some(MID_ID),
         transport_cc: Some(TRANSPORT_CC_ID),
@@ -116,7 +116,7 @@ pub fn subscribed(first_track: u32, first_subscription: u32) -> Vec<SendSection>
     let section = |name, at: u32, ssrc: u32, rtx_ssrc, codecs, extensions| SendSection {
         mid: mid(name),
         subscription: SubscriptionId(first_subscription + at),
-        track: TrackId(first_track + at),
+        track: TrackId(first_track + u64::from(at)),
         ssrc: Ssrc(ssrc),
         rtx_ssrc,
         cname: "PA_1|TR_1".into(),

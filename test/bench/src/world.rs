@@ -7,7 +7,7 @@ use std::{
 
 use parlor_model::{
     DtlsRole, IceCredentials, MediaDescription, Path, PeerId, RemoteTransport, SctpParameters,
-    TransportAddress,
+    ShardId, TransportAddress,
 };
 use parlor_sfu::{
     Counters, SendBatch, Shard, ShardConfig,
@@ -24,7 +24,7 @@ const SERVER: SocketAddr =
 const BATCH_DATAGRAMS: usize = 256;
 const STEP: Duration = Duration::from_millis(1);
 const PUBLISHER: PeerId = PeerId(1);
-const FIRST_TRACK: u32 = 10;
+const FIRST_TRACK: u64 = 10;
 
 /// Datagrams of the publisher that arrive together, sealed.
 pub struct Burst {
@@ -65,6 +65,7 @@ impl World {
         let server_identity = DtlsIdentity::generate().unwrap();
         let client_identity = DtlsIdentity::generate().unwrap();
         let mut shard = Shard::new(ShardConfig {
+            id: ShardId(0),
             identity: server_identity.clone(),
             local_addresses: vec![TransportAddress::udp(SERVER)],
             seed: [5; 32],
@@ -102,7 +103,7 @@ impl World {
     /// Lets in a peer that neither publishes nor subscribes.
     pub fn join(&mut self) -> PeerId {
         self.joined += 1;
-        let peer = PeerId(PUBLISHER.0 + self.joined);
+        let peer = PeerId(PUBLISHER.0 + u64::from(self.joined));
         let identities = (&self.server_identity, &self.client_identity);
         let (transport, _) =
             connect(&mut self.shard, &mut self.now, &mut self.batch, identities, peer);
@@ -125,7 +126,7 @@ impl World {
 
     /// Replaces what a peer of [`World::join`] is sent by both tracks.
     pub fn subscribe(&mut self, peer: PeerId) {
-        let send = subscribed(FIRST_TRACK, 2 * peer.0);
+        let send = subscribed(FIRST_TRACK, 2 * peer.0 as u32);
         let media = Box::new(MediaDescription { receive: Vec::new(), send });
         self.shard.handle_command(self.now, MediaCommand::SetMedia { peer, media });
     }

@@ -112,6 +112,7 @@ impl World {
             moved = true;
             self.handle_output(output);
         }
+        moved |= self.carry_relays();
         for shard in 0..self.shards.len() {
             loop {
                 self.shards[shard].flush(self.now.instant, &mut self.batch);
@@ -122,6 +123,19 @@ impl World {
                 self.send_batch();
                 self.pass_bottleneck();
                 self.batch.clear();
+            }
+        }
+        moved
+    }
+
+    /// Brings what media threads tell each other to where it belongs.
+    fn carry_relays(&mut self) -> bool {
+        let mut moved = false;
+        for from in 0..self.shards.len() {
+            while let Some((to, relayed)) = self.shards[from].poll_relay() {
+                moved = true;
+                let from = ShardId(from as u32);
+                self.shards[to.0 as usize].handle_relay(self.now.instant, from, relayed);
             }
         }
         moved

@@ -167,6 +167,11 @@ impl Guest {
         last.into_iter().map(state).collect()
     }
 
+    /// The sid of a track that it publishes under this cid.
+    pub fn sid_of(&self, cid: &str) -> Option<String> {
+        self.published.get(cid).cloned()
+    }
+
     /// Audio packets and whole frames that it received, of all tracks.
     pub fn complete_frames(&self) -> u64 {
         self.frames.values().map(|frames| frames.complete).sum()

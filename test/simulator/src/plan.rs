@@ -250,7 +250,7 @@ impl Plan {
         let mut actions: Vec<_> =
             (0..actions).map(|_| Action::draw(&mut rng, count, until_ms)).collect();
         actions.sort_by_key(|action| action.at_ms);
-        let shards = if rng.random_ratio(1, 4) { 2 } else { 1 };
+        let shards = [1, 1, 2, 3][rng.random_range(0..4)];
         Self { seed, shards, until_ms, guests, actions }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 use livekit_protocol as proto;
 use parlor_client::Model;
-use parlor_model::{DataChannel, PeerId, SubscriptionId, TrackKind};
+use parlor_model::{DataChannel, SubscriptionId, TrackKind};
 use parlor_node::{Counts, api::ApiRequest};
 use parlor_transport::DtlsIdentity;
 use std::{collections::BTreeMap, time::Duration};
@@ -35,8 +35,8 @@ const FRAMES_GOING_ON: u64 = 3;
 const BLACK_PICTURES: u8 = 6;
 /// Bytes that may wait for one subscriber.
 const QUEUED_BYTES_MAX: u64 = 2_000_000;
-/// Peers of one server that are looked at.
-const PEERS_MAX: u32 = 128;
+/// Subscriptions of one server that are looked at.
+const IDS_MAX: u32 = 128;
 /// Faults of one world that are told.
 const FAULTS_MAX: usize = 20;
 
@@ -201,8 +201,8 @@ impl Run {
     fn look_at_memory(&mut self) {
         let mut found = Vec::new();
         for shard in self.world.shards() {
-            for peer in 0..PEERS_MAX {
-                let queued = shard.peer_state(PeerId(peer)).map_or(0, |state| state.queued_bytes);
+            for peer in shard.peers() {
+                let queued = shard.peer_state(peer).map_or(0, |state| state.queued_bytes);
                 if queued > QUEUED_BYTES_MAX {
                     found.push(format!("{queued} bytes wait for peer {peer}"));
                 }
@@ -223,7 +223,7 @@ impl Run {
     fn print(&self) {
         println!("{:.1} s: {:?}", self.world.elapsed().as_secs_f64(), self.world.node().counts());
         for shard in self.world.shards() {
-            for peer in (0..PEERS_MAX).map(PeerId) {
+            for peer in shard.peers() {
                 let Some(state) = shard.peer_state(peer).filter(|state| state.is_limited) else {
                     continue;
                 };
@@ -232,7 +232,7 @@ impl Run {
                     peer.0, state.estimator, state.queued_bytes
                 );
             }
-            for id in (0..PEERS_MAX).map(SubscriptionId) {
+            for id in (0..IDS_MAX).map(SubscriptionId) {
                 if let Some(allocation) = shard.allocation(id) {
                     println!("    subscription {}: {allocation:?}", id.0);
                 }

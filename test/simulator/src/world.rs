@@ -11,7 +11,7 @@ use parlor_client::{Client, ClientConfig, Model};
 use parlor_model::{Now, Path, ShardId, TransportAddress};
 use parlor_netem::{Link, LinkConfig, LinkCounters};
 use parlor_node::{
-    Node, NodeConfig,
+    Node, NodeConfig, RoomRules,
     api::{ApiError, ApiRequest, ApiResponse},
     io::{CallId, Frame, Input, SessionId},
 };
@@ -401,6 +401,11 @@ impl World {
             room_list: true,
             room_admin: true,
             room: room.to_owned(),
+            destination_room: match &request {
+                ApiRequest::ForwardParticipant(request) => request.destination_room.clone(),
+                ApiRequest::MoveParticipant(request) => request.destination_room.clone(),
+                _ => String::new(),
+            },
             ..VideoGrant::default()
         };
         let claims = Claims { video: Some(grant), ..Claims::default() };
@@ -528,6 +533,7 @@ fn server(identity: &DtlsIdentity, shards: u16, rng: &mut ChaCha8Rng) -> (Node, 
     let node = Node::new(node_config(identity, shards), draw(rng));
     let shard = |shard| {
         Shard::new(ShardConfig {
+            id: ShardId(u32::from(shard)),
             identity: identity.clone(),
             local_addresses: vec![TransportAddress::udp(server_address(shard))],
             seed: draw(rng),
@@ -541,7 +547,9 @@ fn node_config(identity: &DtlsIdentity, shards: u16) -> NodeConfig {
     let addresses = |id| vec![TransportAddress::udp(server_address(id))];
     let shards = (0..shards).map(|id| (ShardId(u32::from(id)), addresses(id))).collect();
     let fingerprint = identity.fingerprint().clone();
-    NodeConfig { ice_lite: true, ..NodeConfig::new(api_keys, shards, fingerprint) }
+    // Wherever there are several media threads, every room spans them.
+    let room_rules = RoomRules { members_per_shard: 1, ..RoomRules::default() };
+    NodeConfig { ice_lite: true, room_rules, ..NodeConfig::new(api_keys, shards, fingerprint) }
 }
 
 fn connect_request(

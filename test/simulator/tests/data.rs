@@ -5,7 +5,7 @@ use livekit_protocol as proto;
 use parlor_client::{ClientEvent, Model};
 use parlor_model::DataChannel;
 use parlor_netem::LinkConfig;
-use parlor_sfu::FULL_BYTES;
+use parlor_sfu::{Counters, FULL_BYTES};
 use parlor_simulator::{Invitation, SourceKind, World};
 use parlor_transport::{DtlsIdentity, MAX_RELIABLE_BUFFERED_BYTES};
 use std::time::{Duration, Instant};
@@ -15,12 +15,18 @@ const MESSAGE_BYTES: usize = 15_000;
 
 /// Alice, Bob with a good link, and Carol whose link brings 50 kbit/s.
 fn meeting(model: Model) -> (World, [usize; 3]) {
-    meeting_at(model, 50_000, 0)
+    meeting_at(model, 1, 50_000, 0)
 }
 
-/// The same with another link of Carol's and `rtc.datachannel_slow_threshold`.
-fn meeting_at(model: Model, rate_bps: u64, threshold_bps: u64) -> (World, [usize; 3]) {
-    let mut world = World::new(21, &DtlsIdentity::generate().unwrap());
+/// The same on so many media threads, with another link of Carol's and
+/// `rtc.datachannel_slow_threshold`.
+fn meeting_at(
+    model: Model,
+    threads: u16,
+    rate_bps: u64,
+    threshold_bps: u64,
+) -> (World, [usize; 3]) {
+    let mut world = World::with_shards(21, &DtlsIdentity::generate().unwrap(), threads);
     world.set_slow_reader_threshold(threshold_bps);
     let slow = LinkConfig {
         delay: Duration::from_millis(10),
@@ -132,7 +138,7 @@ fn a_receiver_beyond_the_bound_ends_and_its_room_goes_on() {
 #[test]
 fn a_reader_below_the_threshold_misses_messages_and_holds_nobody_back() {
     for model in [Model::Single, Model::Pair] {
-        let (mut world, guests) = meeting_at(model, 50_000, 200_000);
+        let (mut world, guests) = meeting_at(model, 1, 50_000, 200_000);
         let [_, bob, carol] = guests;
         // Three times what would end her without a threshold.
         let took = pour(&mut world, guests, 200);
@@ -153,8 +159,8 @@ fn a_reader_below_the_threshold_misses_messages_and_holds_nobody_back() {
 
 #[test]
 fn a_reader_above_the_threshold_gets_everything_and_holds_the_publisher_back() {
-    for model in [Model::Single, Model::Pair] {
-        let (mut world, guests) = meeting_at(model, 1_000_000, 200_000);
+    for (model, threads) in [(Model::Single, 1), (Model::Pair, 1), (Model::Pair, 3)] {
+        let (mut world, guests) = meeting_at(model, threads, 1_000_000, 200_000);
         let [alice, bob, carol] = guests;
         let took = pour(&mut world, guests, 200);
         // Alice has no more than a megabyte of her own, and the server no more than is let in
@@ -165,9 +171,11 @@ fn a_reader_above_the_threshold_gets_everything_and_holds_the_publisher_back() {
         for guest in [bob, carol] {
             assert_eq!(numbers(&mut world, guest), expected, "{model:?}");
         }
-        let counters = world.shard().counters();
-        assert!(counters.senders_held_back > 2);
-        assert_eq!(counters.data_dropped_slow_reader, 0);
+        let sum = |of: fn(&Counters) -> u64| world.shards().iter().map(|s| of(s.counters())).sum();
+        let (held_back, dropped): (u64, u64) =
+            (sum(|of| of.senders_held_back), sum(|of| of.data_dropped_slow_reader));
+        assert!(held_back > 2);
+        assert_eq!(dropped, 0);
         assert!(!world.guest(alice).has_left());
     }
 }

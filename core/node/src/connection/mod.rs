@@ -11,7 +11,7 @@ use crate::{
 use livekit_protocol::{SessionDescription, SignalTarget, signal_response::Message};
 pub use offered::CANDIDATES_BEFORE_OFFER_MAX;
 use pair::Pair;
-use parlor_model::{DataChannel, Now, PeerId, SubscriptionId, TrackId};
+use parlor_model::{DataChannel, Now, PeerId, ShardId, SubscriptionId, TrackId};
 use parlor_sdp::{PublishedTrack, ReceivedSection, SdpError, SendSource, SendTrack};
 use parlor_signal::client::Client;
 use single::Single;
@@ -95,6 +95,14 @@ impl Connection {
             Self::Pair(pair) => &mut pair.publisher,
         };
         offered.settings.address = address;
+    }
+
+    /// The media thread that its peers are on.
+    pub(crate) fn shard(&self) -> ShardId {
+        match self {
+            Self::Single(single) => single.offered.settings.shard,
+            Self::Pair(pair) => pair.publisher.settings.shard,
+        }
     }
 
     pub(crate) fn peer_mut(&mut self, id: PeerId) -> Option<&mut Peer> {

@@ -81,7 +81,7 @@ pub struct World {
     pub ids: BTreeMap<String, String>,
     connected: BTreeSet<PeerId>,
     peer_owner: BTreeMap<PeerId, String>,
-    started: BTreeSet<(u32, String)>,
+    started: BTreeSet<(u64, String)>,
     /// The peer on which a client sends data.
     sending_peer: BTreeMap<String, PeerId>,
     pub data_received: BTreeMap<String, Vec<proto::DataPacket>>,

@@ -341,7 +341,10 @@ impl World {
                 }
                 Output::Frame { frame: Frame::Text(text), .. } => self.texts.push(text),
                 Output::Close { session } => self.socket(session).closed = true,
-                Output::Media { command, .. } => {
+                Output::Media { shard, command } => {
+                    for home in homes_of(&command) {
+                        assert_eq!(home, shard, "{command:?}");
+                    }
                     if let MediaCommand::OpenPeer { peer, .. } = &command {
                         self.peers.insert(self.joining.clone(), *peer);
                     }
@@ -354,6 +357,26 @@ impl World {
 
     fn socket(&mut self, session: SessionId) -> &mut Socket {
         self.sockets.get_mut(&session).unwrap()
+    }
+}
+
+/// The media threads of what a command is for.
+fn homes_of(command: &MediaCommand) -> Vec<ShardId> {
+    match command {
+        MediaCommand::OpenPeer { peer, .. }
+        | MediaCommand::SetRemote { peer, .. }
+        | MediaCommand::RestartIce { peer, .. }
+        | MediaCommand::AddRemoteCandidate { peer, .. }
+        | MediaCommand::ClosePeer { peer }
+        | MediaCommand::LimitPeer { peer, .. } => vec![peer.home()],
+        MediaCommand::SetMedia { peer, media } => {
+            let received = media.receive.iter().map(|section| section.track.home());
+            received.chain([peer.home()]).collect()
+        }
+        MediaCommand::SetTrackMuted { track, .. } => vec![track.home()],
+        MediaCommand::SetFrameTrailer { track, .. } => vec![track.home()],
+        MediaCommand::SendData { peers, .. } => peers.iter().map(|peer| peer.home()).collect(),
+        MediaCommand::SetSubscription { .. } | MediaCommand::StopSubscription { .. } => Vec::new(),
     }
 }
 

@@ -24,7 +24,7 @@ pub fn local(ufrag: &str) -> LocalTransport {
     }
 }
 
-pub fn published(track: u32, cid: &str, kind: TrackKind) -> PublishedTrack {
+pub fn published(track: u64, cid: &str, kind: TrackKind) -> PublishedTrack {
     PublishedTrack {
         track: TrackId(track),
         cid: cid.to_owned(),
@@ -37,7 +37,7 @@ pub fn published(track: u32, cid: &str, kind: TrackKind) -> PublishedTrack {
     }
 }
 
-pub fn source(track: u32, codecs: &[Codec]) -> SendSource {
+pub fn source(track: u64, codecs: &[Codec]) -> SendSource {
     SendSource { track: TrackId(track), codecs: codecs.to_vec() }
 }
 
@@ -45,7 +45,7 @@ pub fn audio(number: u32, stream: &str, track: &str, ssrc: u32) -> SendTrack {
     SendTrack {
         subscription: SubscriptionId(number),
         kind: TrackKind::Audio,
-        sources: vec![source(number, &[Codec::Red, Codec::Opus])],
+        sources: vec![source(u64::from(number), &[Codec::Red, Codec::Opus])],
         stream_id: format!("{stream}|{track}"),
         track_id: track.to_owned(),
         ssrc: Ssrc(ssrc),
@@ -57,7 +57,7 @@ pub fn audio(number: u32, stream: &str, track: &str, ssrc: u32) -> SendTrack {
 pub fn video(number: u32, stream: &str, track: &str, ssrc: u32, rtx_ssrc: u32) -> SendTrack {
     SendTrack {
         kind: TrackKind::Video,
-        sources: vec![source(number, &[Codec::Vp8])],
+        sources: vec![source(u64::from(number), &[Codec::Vp8])],
         rtx_ssrc: Some(Ssrc(rtx_ssrc)),
         ..audio(number, stream, track, ssrc)
     }

@@ -202,9 +202,25 @@ impl Stream {
         let Some(number) = self.renumber.number(wire_number) else {
             return Received::Padding { gap };
         };
-        if self.history.facts(number).is_some() {
-            return Received::Refused(Refused::Duplicate);
+        match self.store(now, number, is_newest, incoming, extensions) {
+            Ok(keyframe) => Received::Stored { number, keyframe, gap, lost_track },
+            Err(refused) => Received::Refused(refused),
         }
+    }
+
+    /// Keeps an authenticated packet under its number. Whether it begins a keyframe.
+    pub fn store(
+        &mut self,
+        now: Instant,
+        number: u64,
+        is_newest: bool,
+        incoming: &Incoming<'_>,
+        extensions: &ExtensionIds,
+    ) -> Result<bool, Refused> {
+        if self.history.facts(number).is_some() {
+            return Err(Refused::Duplicate);
+        }
+        let packet = incoming.packet;
         let descriptor = extension(packet, extensions.dependency_descriptor);
         let codec = incoming.codec.codec;
         let held = &mut self.scalability;
@@ -215,9 +231,7 @@ impl Stream {
             abs_capture_time: extension(packet, extensions.abs_capture_time),
             payload: incoming.payload,
         };
-        if let Err(refused) = self.history.insert(now, facts, &parts) {
-            return Received::Refused(refused);
-        }
+        self.history.insert(now, facts, &parts)?;
         self.first_number.get_or_insert(number);
         self.repaired += u64::from(incoming.is_rtx);
         if !incoming.is_rtx {
@@ -238,7 +252,7 @@ impl Stream {
         if facts.keyframe {
             self.keyframe.stop();
         }
-        Received::Stored { number, keyframe: facts.keyframe, gap, lost_track }
+        Ok(facts.keyframe)
     }
 
     fn mark_alive(&mut self, now: Instant) {
@@ -276,12 +290,10 @@ impl Stream {
     }
 
     /// A sender report has come. One that is older than the last is left out.
-    pub fn handle_sender_report(&mut self, now: Instant, info: &rtcp::SenderInfo) {
-        if self.clock.is_some_and(|clock| clock.ntp >= info.ntp) {
-            return;
+    pub fn set_clock(&mut self, report: ClockReport) {
+        if self.clock.is_none_or(|clock| clock.ntp < report.ntp) {
+            self.clock = Some(report);
         }
-        self.clock =
-            Some(ClockReport { ntp: info.ntp, timestamp: info.rtp_timestamp, arrived: now });
     }
 
     /// What has been received so far; `None` before the first packet.

@@ -40,6 +40,11 @@ pub struct PeerState {
 }
 
 impl Shard {
+    /// All peers, in the order of their ids.
+    pub fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.peer_keys.keys().copied()
+    }
+
     /// What is known of the way to a peer.
     pub fn peer_state(&self, peer: PeerId) -> Option<PeerState> {
         let link = &self.peers.get(*self.peer_keys.get(&peer)?)?.downlink;

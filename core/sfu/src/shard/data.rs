@@ -17,6 +17,7 @@ use crate::{
     command::PeerFailure,
     drain::DrainRate,
     peer::{Peer, bring_forward},
+    relay::Relayed,
 };
 
 /// Reliable bytes that wait for a reader before it holds its senders back, or misses messages.
@@ -30,8 +31,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(crate) struct Reading {
     rate: DrainRate,
-    /// Who is held back until this peer has read.
-    holds: Vec<Key<Peer>>,
+    /// Who is held back until this peer has read, wherever they are.
+    holds: Vec<PeerId>,
     /// How many others hold this peer back.
     held_by: usize,
 }
@@ -92,8 +93,8 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(reader) else { return };
         let waiting = peer.transport.buffered_amount_bytes(DataChannel::Reliable);
         peer.reading.rate.added(now, waiting);
-        let sender = sender.and_then(|id| self.peer_keys.get(&id).copied());
-        let Some(sender) = sender.filter(|key| waiting >= FULL_BYTES && *key != reader) else {
+        let id = peer.id;
+        let Some(sender) = sender.filter(|sender| waiting >= FULL_BYTES && *sender != id) else {
             return;
         };
         if peer.reading.holds.contains(&sender) {
@@ -101,7 +102,16 @@ impl Shard {
         }
         peer.reading.holds.push(sender);
         bring_forward(&mut peer.deadlines.reading, now + PATIENCE);
-        let Some(sender) = self.peers.get_mut(sender) else { return };
+        self.hold(now, sender);
+    }
+
+    /// One more reader holds a sender back.
+    pub(super) fn hold(&mut self, now: Instant, sender: PeerId) {
+        if sender.home() != self.config.id {
+            return self.relays.push_back((sender.home(), Relayed::Hold(sender)));
+        }
+        let key = self.peer_keys.get(&sender);
+        let Some(sender) = key.and_then(|key| self.peers.get_mut(*key)) else { return };
         sender.reading.held_by += 1;
         if sender.reading.held_by == 1 {
             self.counters.senders_held_back += 1;
@@ -143,7 +153,12 @@ impl Shard {
         }
     }
 
-    fn release(&mut self, now: Instant, key: Key<Peer>) {
+    /// One reader less holds a sender back.
+    pub(super) fn release(&mut self, now: Instant, sender: PeerId) {
+        if sender.home() != self.config.id {
+            return self.relays.push_back((sender.home(), Relayed::Release(sender)));
+        }
+        let Some(&key) = self.peer_keys.get(&sender) else { return };
         let Some(sender) = self.peers.get_mut(key) else { return };
         sender.reading.held_by = sender.reading.held_by.saturating_sub(1);
         if sender.reading.held_by == 0 {

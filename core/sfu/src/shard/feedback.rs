@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use parlor_congestion::{Cause, Priority};
 use parlor_model::Ssrc;
-use parlor_rtp::rtcp::{self, Nack, ReportBlocks, Rtcp, SenderReport};
+use parlor_rtp::rtcp::{self, Nack, ReportBlocks, Rtcp, SenderInfo, SenderReport};
 
 use super::{Shard, owe::size_bytes};
 use crate::{
     arena::Key,
     forward::{Queued, Sending, sent::may_resend},
-    peer::{Peer, bring_forward},
+    peer::{Peer, Source, bring_forward},
+    receive::ClockReport,
 };
 
 /// Where the link itself loses more than this, what was asked for again is sent twice: a client
@@ -72,10 +73,18 @@ impl Shard {
         self.handle_reports(now, key, report.reports);
         let source = self.peers.get(key).and_then(|peer| peer.incoming.get(report.ssrc)).copied();
         let Some(source) = source.filter(|source| !source.is_rtx) else { return };
+        let SenderInfo { ntp, rtp_timestamp: timestamp, .. } = report.info;
+        let clock = ClockReport { ntp, timestamp, arrived: now };
+        self.relay_clock(source.track, source.stream, clock);
+        self.set_clock(now, source, clock);
+    }
+
+    /// What the publisher says about the clock of a stream.
+    pub(super) fn set_clock(&mut self, now: Instant, source: Source, clock: ClockReport) {
         let Some(track) = self.tracks.get_mut(source.track) else { return };
         let Some(stream) = track.streams.get_mut(usize::from(source.stream)) else { return };
         let is_first = stream.clock.is_none();
-        stream.handle_sender_report(now, &report.info);
+        stream.set_clock(clock);
         if !is_first {
             return;
         }

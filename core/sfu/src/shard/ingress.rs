@@ -86,10 +86,7 @@ impl Shard {
         if source.is_rtx {
             stream.rtx_ssrc = Some(ssrc);
         } else if before.is_some() {
-            stream.take_over(ssrc, packet.sequence_number());
-            for route in &mut track.routes {
-                route.current = route.current.filter(|current| *current != source.stream);
-            }
+            track.take_over(source.stream, ssrc, packet.sequence_number());
         } else {
             stream.ssrc = Some(ssrc);
         }
@@ -128,7 +125,8 @@ impl Shard {
         let (number, keyframe) = match received {
             Received::Stored { number, keyframe, gap, lost_track } => {
                 let is_watched = |route: &Route| route.current == Some(source.stream);
-                if lost_track && track.routes.iter().any(is_watched) {
+                let has_guests = !track.guests.is_empty();
+                if lost_track && (has_guests || track.routes.iter().any(is_watched)) {
                     stream.keyframe.request(now, stream.layer);
                 }
                 self.note_needs(key, source, gap);
@@ -172,6 +170,19 @@ impl Shard {
         if heard {
             self.expect_levels(now);
         }
+        self.relay_packet(Source { is_rtx, ..source }, number, packet);
+        self.pass_on(now, source, number, keyframe, revived);
+    }
+
+    /// Brings a packet that is kept to whom it concerns.
+    pub(super) fn pass_on(
+        &mut self,
+        now: Instant,
+        source: Source,
+        number: u64,
+        keyframe: bool,
+        revived: bool,
+    ) {
         if revived {
             self.choose_layers(now, source.track);
         }

@@ -14,7 +14,7 @@ use crate::{
     forward::Subscription,
     peer::{Peer, Source, bring_forward},
     ssrc::SsrcTable,
-    track::{Route, Track},
+    track::{Publisher, Route, Track},
 };
 
 /// SSRCs that one peer is sent media under while its keys last.
@@ -43,11 +43,13 @@ impl Shard {
         for section in sections {
             let track_key = self.track(section.track);
             let Some(track) = self.tracks.get_mut(track_key) else { continue };
-            if track.publisher.is_some_and(|publisher| publisher != key) {
+            let publisher = Publisher::Peer(key);
+            let is_taken = track.publisher.is_some_and(|known| known != publisher);
+            if is_taken || section.track.home() != self.config.id {
                 self.counters.commands_stale += 1;
                 continue;
             }
-            track.publish(key, section);
+            track.publish(publisher, section);
             for (at, stream) in track.streams.iter().enumerate() {
                 for (ssrc, is_rtx) in [(stream.ssrc, false), (stream.rtx_ssrc, true)] {
                     if let Some(ssrc) = ssrc {
@@ -58,11 +60,13 @@ impl Shard {
             }
             merge(&mut extensions, &section.extensions);
             new.push(track_key);
+            self.tell_guests(track_key);
         }
         for track_key in old.into_iter().filter(|old| !new.contains(old)) {
             if let Some(track) = self.tracks.get_mut(track_key) {
                 track.unpublish();
             }
+            self.tell_guests(track_key);
             self.drop_if_unused(track_key);
         }
         if let Some(peer) = self.peers.get_mut(key) {
@@ -184,7 +188,7 @@ impl Shard {
     }
 
     /// The track of an id, made when it is not known yet.
-    fn track(&mut self, id: TrackId) -> Key<Track> {
+    pub(super) fn track(&mut self, id: TrackId) -> Key<Track> {
         if let Some(&key) = self.track_keys.get(&id) {
             return key;
         }
@@ -193,19 +197,26 @@ impl Shard {
         track.frame_trailer = self.trailers_ahead.remove(&id).unwrap_or_default();
         let key = self.tracks.insert(track);
         self.track_keys.insert(id, key);
+        if id.home() != self.config.id {
+            self.begin_guest(id, key);
+        }
         key
     }
 
-    fn drop_if_unused(&mut self, key: Key<Track>) {
+    pub(super) fn drop_if_unused(&mut self, key: Key<Track>) {
         if let Some(track) = self.tracks.get(key)
             && track.is_unused()
         {
-            self.track_keys.remove(&track.id);
+            let id = track.id;
+            self.track_keys.remove(&id);
             self.tracks.remove(key);
+            if id.home() != self.config.id {
+                self.end_guest(id, key);
+            }
         }
     }
 
-    fn rematch_codecs(&mut self, key: Key<Track>) {
+    pub(super) fn rematch_codecs(&mut self, key: Key<Track>) {
         let Some(track) = self.tracks.get(key) else { return };
         for route in &track.routes {
             if let Some(subscription) = self.subscriptions.get_mut(route.subscription) {
@@ -289,6 +300,7 @@ impl Shard {
                 (false, subscription) => self.end_silence(subscription),
             }
         }
+        self.tell_guests(key);
         self.choose_layers(now, key);
     }
 
@@ -341,11 +353,15 @@ impl Shard {
     pub(super) fn want_keyframes(&mut self, key: Key<Track>) {
         let Some(track) = self.tracks.get(key) else { return };
         let due = track.streams.iter().filter_map(|stream| stream.keyframe.due()).min();
-        if let (Some(due), Some(publisher)) = (due, track.publisher)
-            && let Some(peer) = self.peers.get_mut(publisher)
-        {
-            bring_forward(&mut peer.deadlines.keyframe, due);
-            self.schedule(publisher);
+        match (due, track.publisher) {
+            (Some(due), Some(Publisher::Peer(publisher))) => {
+                if let Some(peer) = self.peers.get_mut(publisher) {
+                    bring_forward(&mut peer.deadlines.keyframe, due);
+                    self.schedule(publisher);
+                }
+            }
+            (Some(due), Some(Publisher::Home)) => bring_forward(&mut self.guests_due, due),
+            _ => {}
         }
     }
 

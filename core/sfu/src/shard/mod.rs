@@ -11,6 +11,7 @@ mod ingress;
 mod media;
 mod owe;
 mod quality;
+mod relay;
 mod round_trip;
 mod send;
 mod silence;
@@ -25,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use parlor_congestion::{Allocation, TrackDemand};
 use parlor_model::{
-    DataChannel, Path, PeerId, SequenceNumber, SubscriptionId, TrackId, TransportAddress,
+    DataChannel, Path, PeerId, SequenceNumber, ShardId, SubscriptionId, TrackId, TransportAddress,
 };
 use parlor_srtp::{SrtpReceiver, SrtpSender};
 use parlor_transport::{
@@ -44,6 +45,7 @@ use crate::{
     held::Held,
     peer::{MAX_UFRAGS, Peer, Srtp},
     quality::QUALITY_INTERVAL,
+    relay::Relayed,
     timers::Timers,
     track::Track,
 };
@@ -58,6 +60,8 @@ pub const MAX_STUN_TRANSACTIONS: usize = 4096;
 /// What a [`Shard`] is made from.
 #[derive(Clone)]
 pub struct ShardConfig {
+    /// Which media thread this is.
+    pub id: ShardId,
     /// The certificate of this process.
     pub identity: DtlsIdentity,
     /// The addresses that its datagrams arrive at.
@@ -135,6 +139,11 @@ pub struct Shard {
     arrived: Waiting,
     farewells: VecDeque<Farewell>,
     events: VecDeque<MediaEvent>,
+    /// See [`Shard::poll_relay`].
+    relays: VecDeque<(ShardId, Relayed)>,
+    /// Tracks that are published elsewhere, and when they are looked after next.
+    guests: Vec<Key<Track>>,
+    guests_due: Option<Instant>,
     counters: Counters,
     held: Held,
     /// Scratch memory.
@@ -180,6 +189,9 @@ impl Shard {
             arrived: Waiting::default(),
             farewells: VecDeque::new(),
             events: VecDeque::new(),
+            relays: VecDeque::new(),
+            guests: Vec::new(),
+            guests_due: None,
             counters: Counters::default(),
             held: Held::default(),
             lost: Vec::new(),
@@ -264,7 +276,8 @@ impl Shard {
 
     /// When [`Shard::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.next(), self.levels_due, self.quality_due].into_iter().flatten().min()
+        let dues = [self.timers.next(), self.levels_due, self.quality_due, self.guests_due];
+        dues.into_iter().flatten().min()
     }
 
     /// What has been done and left undone.
@@ -275,6 +288,11 @@ impl Shard {
     /// How long media waited for its turn.
     pub fn held(&self) -> &Held {
         &self.held
+    }
+
+    /// How many tracks it has: published here, or subscribed to here.
+    pub fn num_tracks(&self) -> usize {
+        self.tracks.len()
     }
 
     /// Whether it holds nothing: no peer, track, subscription, address or farewell.

@@ -42,7 +42,7 @@ fn judge_published(now: Instant, peer: &Peer, tracks: &mut Arena<Track>) -> f64 
     let mut worst = 100f64;
     for key in &peer.tracks {
         let Some(track) = tracks.get_mut(*key) else { continue };
-        let is_wanted = track.routes.iter().any(|route| route.active);
+        let is_wanted = !track.guests.is_empty() || track.routes.iter().any(|route| route.active);
         let had_to_come = !track.muted && (is_wanted || is_always_sent(track.kind));
         // A layer that is off on purpose says nothing; the best that comes does.
         let best = (0..track.streams.len())

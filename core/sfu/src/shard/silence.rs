@@ -126,10 +126,11 @@ impl Shard {
     /// What frames of our own end with on an encrypted track.
     pub(super) fn set_frame_trailer(&mut self, id: TrackId, trailer: Bytes) {
         let trailer = if trailer.len() > MAX_TRAILER_BYTES { Bytes::new() } else { trailer };
-        let known = self.track_keys.get(&id).and_then(|key| self.tracks.get_mut(*key));
-        if let Some(track) = known {
-            track.frame_trailer = trailer;
-            return;
+        if let Some(&key) = self.track_keys.get(&id) {
+            if let Some(track) = self.tracks.get_mut(key) {
+                track.frame_trailer = trailer;
+            }
+            return self.tell_guests(key);
         }
         self.trailers_ahead.insert(id, trailer);
         if self.trailers_ahead.len() > MAX_AHEAD {

@@ -38,6 +38,7 @@ impl Shard {
         self.due = due;
         self.tell_levels(now);
         self.tell_qualities(now);
+        self.look_after_guests(now);
     }
 
     fn run_tasks(&mut self, now: Instant, key: Key<Peer>) {

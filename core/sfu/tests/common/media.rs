@@ -28,7 +28,7 @@ pub fn binding(codec: Codec, payload_type: u8, rtx: Option<u8>) -> CodecBinding 
 const FEEDBACK: Feedback =
     Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false };
 
-pub fn audio_section(mid: &str, track: u32) -> ReceiveSection {
+pub fn audio_section(mid: &str, track: u64) -> ReceiveSection {
     ReceiveSection {
         mid: Mid::new(mid).unwrap(),
         track: TrackId(track),
@@ -44,7 +44,7 @@ pub fn audio_section(mid: &str, track: u32) -> ReceiveSection {
     }
 }
 
-pub fn video_section(mid: &str, track: u32, rids: &[&str]) -> ReceiveSection {
+pub fn video_section(mid: &str, track: u64, rids: &[&str]) -> ReceiveSection {
     let stream = |rid: Option<&str>, layer| ReceiveStream {
         rid: rid.and_then(Rid::new),
         ssrc: None,
@@ -74,7 +74,7 @@ pub fn video_section(mid: &str, track: u32, rids: &[&str]) -> ReceiveSection {
 pub fn audio_subscription(
     mid: &str,
     subscription: u32,
-    track: u32,
+    track: u64,
     ssrc: u32,
     codecs: Vec<CodecBinding>,
 ) -> SendSection {
@@ -96,7 +96,7 @@ pub fn audio_subscription(
     }
 }
 
-pub fn video_subscription(mid: &str, subscription: u32, track: u32, ssrc: u32) -> SendSection {
+pub fn video_subscription(mid: &str, subscription: u32, track: u64, ssrc: u32) -> SendSection {
     SendSection {
         mid: Mid::new(mid).unwrap(),
         subscription: SubscriptionId(subscription),

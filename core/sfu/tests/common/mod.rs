@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parlor_checker::{Checker, OutgoingStream};
 use parlor_model::{
     DataChannel, DtlsRole, IceCredentials, MediaDescription, Path, PeerId, RemoteTransport,
-    SctpParameters, SendSection, Ssrc, SubscriptionId, TransportAddress,
+    SctpParameters, SendSection, ShardId, Ssrc, SubscriptionId, TransportAddress,
 };
 use parlor_rtp::{PacketClass, RtpPacket, classify};
 use parlor_sfu::{
@@ -179,6 +179,7 @@ impl World {
             now,
             start: now,
             shard: Shard::new(ShardConfig {
+                id: ShardId(0),
                 identity: identity.clone(),
                 local_addresses: vec![TransportAddress::udp(SERVER.parse().unwrap())],
                 seed: [5; 32],
@@ -207,7 +208,7 @@ impl World {
 
     pub fn open_with_fingerprint_of(&mut self, id: u32, announced: DtlsIdentity) -> usize {
         let (ours, theirs) = (format!("server{id}"), format!("client{id}"));
-        let id = PeerId(id);
+        let id = PeerId(u64::from(id));
         let address = SocketAddr::from(([127, 0, 0, 1], 20_000 + id.0 as u16));
         let sctp = Some(SctpParameters { port: 5000, max_message_size_bytes: 262_144 });
         self.command(MediaCommand::OpenPeer {
@@ -270,7 +271,7 @@ impl World {
 
     pub fn connect(&mut self, id: u32) -> usize {
         let client = self.open(id);
-        let peer = PeerId(id);
+        let peer = PeerId(u64::from(id));
         self.run_until(ms(5000), |world| {
             world.saw(|event| *event == MediaEvent::PeerConnected { peer })
                 && world.clients[client].srtp.is_some()

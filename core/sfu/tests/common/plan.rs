@@ -88,7 +88,7 @@ struct Numbers {
 impl Numbers {
     fn new(number: u32) -> Self {
         Self {
-            track: TrackId(11 + number),
+            track: TrackId(11 + u64::from(number)),
             subscription: SubscriptionId(21 + number),
             source: 50 + number * 1_000,
             out: Ssrc(OUT_SSRC.0 + number * 2),

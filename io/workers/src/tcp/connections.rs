@@ -264,7 +264,7 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parlor_model::TransportAddress;
+    use parlor_model::{ShardId, TransportAddress};
     use parlor_net::TcpListener;
     use parlor_sfu::{DtlsIdentity, ShardConfig};
     use std::{
@@ -287,6 +287,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let (handover, incoming) = ring::channel(16);
             let shard = Shard::new(ShardConfig {
+                id: ShardId(0),
                 identity: DtlsIdentity::generate().unwrap(),
                 local_addresses: vec![TransportAddress::tcp(listener.local_address())],
                 seed: [1; 32],

@@ -18,8 +18,6 @@ const QUEUE: Duration = Duration::from_millis(300);
 const STEP: Duration = Duration::from_millis(20);
 /// Seconds after a change that are left out of what is asked of a settled flow.
 const SETTLING_S: u32 = 8;
-/// Seconds before the measured ones, in which all is set up.
-const PEERS_MAX: u32 = 256;
 const SEED: u64 = 8867;
 
 /// One second of a flow.
@@ -134,18 +132,14 @@ impl Stage {
     }
 
     fn join(&mut self, nth: usize, delay_ms: u64) {
-        let peers = |world: &World| {
-            let known = |peer: &PeerId| world.shard().peer_state(*peer).is_some();
-            (0..PEERS_MAX).map(PeerId).filter(known).collect::<Vec<_>>()
-        };
-        let before = peers(&self.world);
+        let before = self.world.shard().peers().collect::<Vec<_>>();
         let place = self.world.invite(Invitation {
             up: self.up(self.case.flows[nth].joins_s, delay_ms),
             down: delay(delay_ms),
             shares_link: true,
             ..Invitation::new(&format!("flow {nth}"), Model::Single)
         });
-        let peer = peers(&self.world).into_iter().find(|peer| !before.contains(peer));
+        let peer = self.world.shard().peers().find(|peer| !before.contains(peer));
         let peer = peer.expect("a session of one connection has its peer at once");
         if !self.case.feedback.is_empty() {
             let now = self.world.now();

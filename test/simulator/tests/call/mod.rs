@@ -4,9 +4,8 @@
 use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Request;
 use parlor_client::Model;
-use parlor_model::PeerId;
 use parlor_netem::{LinkConfig, Loss};
-use parlor_sfu::MAX_DECISIONS;
+use parlor_sfu::{MAX_DECISIONS, PeerState};
 use parlor_simulator::{Invitation, Kind, SourceKind, World};
 use parlor_transport::DtlsIdentity;
 use std::{fmt, sync::LazyLock, time::Duration};
@@ -202,9 +201,15 @@ impl Call {
         got
     }
 
+    /// The last peer whose link is limited.
+    fn limited(&self) -> Option<PeerState> {
+        let shard = self.world.shard();
+        let states = shard.peers().filter_map(|peer| shard.peer_state(peer));
+        states.filter(|state| state.is_limited).last()
+    }
+
     pub fn state(&self) -> String {
-        let mut states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
-        let state = states.rfind(|state| state.is_limited);
+        let state = self.limited();
         state.map_or(String::new(), |state| {
             format!(
                 "{}, {} bytes wait, rtt {:?}",
@@ -227,8 +232,7 @@ impl Call {
     }
 
     pub fn round_trip(&self) -> Duration {
-        let mut states = (0..16).filter_map(|id| self.world.shard().peer_state(PeerId(id)));
-        states.rfind(|state| state.is_limited).unwrap().estimator.rtt
+        self.limited().unwrap().estimator.rtt
     }
 
     /// Whether Bob was told last that the camera is paused.
