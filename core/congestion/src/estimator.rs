@@ -380,9 +380,10 @@ impl Estimator {
         self.media_us.is_none_or(|at_us| now_us - at_us > IDLE_US + 2 * self.rtt_us)
     }
 
-    /// The first probe tells whether feedback comes at all; without it there are no others.
+    /// The first probe tells whether feedback comes at all; without it there are no others, unless
+    /// nothing at all is heard: then the first may have met a path that was cut.
     fn may_probe(&self) -> bool {
-        self.feedback_us.is_some() || !self.prober.has_probed()
+        self.feedback_us.is_some() || !self.prober.has_probed() || self.cause == Cause::Silence
     }
 
     /// Takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03). It counts only while no
