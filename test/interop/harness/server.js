@@ -65,14 +65,14 @@ async function freeUdpPorts() {
 
 export class Server {
   // `binary` is the parlor binary, `folder` takes its log, `config` is the text of a config file.
-  // Without `dev` the keys are for `config` to say.
-  static async start(binary, folder, config, { dev = true } = {}) {
+  // Without `dev` the keys are for `config` to say. `mediaThreads` is one per processor if not given.
+  static async start(binary, folder, config, { dev = true, mediaThreads } = {}) {
     mkdirSync(folder, { recursive: true });
     const port = await freeTcpPort();
     const udpPort = await freeUdpPorts();
     const tcpPort = await freeMediaTcpPort();
     const metricsPort = await freeMediaTcpPort();
-    const args = ["serve", ...(dev ? ["--dev"] : []), "--port", String(port), "--udp-port", String(udpPort), "--rtc.tcp_port", String(tcpPort), "--prometheus.port", String(metricsPort)];
+    const args = ["serve", ...(dev ? ["--dev"] : []), "--port", String(port), "--udp-port", mediaThreads ? `${udpPort}-${udpPort + mediaThreads - 1}` : String(udpPort), "--rtc.tcp_port", String(tcpPort), "--prometheus.port", String(metricsPort)];
     if (config) {
       writeFileSync(join(folder, "config.yaml"), config);
       args.push("--config", join(folder, "config.yaml"));

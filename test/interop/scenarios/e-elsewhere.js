@@ -35,6 +35,36 @@ test("a forwarded participant is seen and heard in both rooms, in Chromium and P
   });
 });
 
+test("rooms on two media threads share who is forwarded and who is moved", async (t) => {
+  const server = await t.server(undefined, { mediaThreads: 2 });
+  const api = t.api(server);
+  const alice = await t.joinPage(server, "alice", { room: "one" });
+  await alice.call("publishTone", { hz: 440 });
+  await alice.call("publishPictures", {});
+  const dave = await t.joinPage(server, "dave", { room: "one" });
+  await seesPictures(dave, "alice/pictures");
+  // The second room comes to the thread with less.
+  const bob = await t.joinPage(server, "bob", { room: "two" });
+  const carol = await t.joinPython(server, "carol", { room: "two" });
+  await carol.call("publishTone", { hz: 880 });
+  await hearsTone(bob, "carol/tone", 880);
+  await api.forwardParticipant("one", "alice", "two");
+  for (const who of [bob, carol]) await hearsTone(who, "alice/tone", 440);
+  await seesPictures(bob, "alice/pictures");
+  await alice.call("mute", { name: "pictures", muted: true });
+  await alice.call("mute", { name: "pictures", muted: false });
+  for (const who of [bob, dave]) await seesPictures(who, "alice/pictures");
+  await api.removeParticipant("two", "alice");
+  await sawEvent(bob, "bob sees alice go", ({ event, identity }) => event === "participantDisconnected" && identity === "alice");
+  await api.moveParticipant("one", "alice", "two");
+  await sawEvent(alice, "alice is moved", ({ event, name }) => event === "moved" && name === "two");
+  await seesPictures(bob, "alice/pictures");
+  await hearsTone(carol, "alice/tone", 440);
+  await hearsTone(alice, "carol/tone", 880);
+  const names = (await alice.call("events")).map(({ event }) => event);
+  assert.ok(!names.includes("reconnecting") && !names.includes("disconnected"), names.join(" "));
+});
+
 for (const [model, options] of [["/rtc/v1", { singlePeerConnection: true }], ["/rtc", { singlePeerConnection: false }]]) {
   test(`a participant is moved with its connection, on ${model}`, async (t) => {
     const server = await t.server();
