@@ -89,7 +89,11 @@ pub struct Client {
     /// The codec that a track was announced with, by cid: it is sent, whatever the answer prefers.
     announced_codecs: BTreeMap<String, Codec>,
     /// What publishing found out, by cid.
-    published: BTreeMap<String, proto::TrackInfo>,
+    pub(crate) published: BTreeMap<String, proto::TrackInfo>,
+    /// What has been announced and not yet been taken, by cid.
+    pub(crate) unanswered: BTreeMap<String, proto::AddTrackRequest>,
+    /// The session goes on with another socket, over which a ping is under way.
+    pub(crate) has_resumed: bool,
     /// Tracks of others that we have switched off, which a resume says again.
     pub(crate) disabled: BTreeSet<String>,
     signals: VecDeque<Vec<u8>>,
@@ -122,6 +126,8 @@ impl Client {
             tracks: Vec::new(),
             announced_codecs: BTreeMap::new(),
             published: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
+            has_resumed: false,
             disabled: BTreeSet::new(),
             signals: VecDeque::new(),
             events: VecDeque::new(),
@@ -240,6 +246,7 @@ impl Client {
         }
         self.own_sdp.add_track(track.clone());
         self.tracks.push(track);
+        self.unanswered.insert(new.announcement.cid.clone(), new.announcement.clone());
         self.request(Request::AddTrack(new.announcement));
         self.negotiate();
     }
@@ -249,6 +256,7 @@ impl Client {
         if self.own_sdp.remove_track(cid) {
             self.tracks.retain(|track| track.cid != cid);
             self.published.remove(cid);
+            self.unanswered.remove(cid);
             self.announced_codecs.remove(cid);
             self.negotiate();
         }
@@ -407,9 +415,13 @@ impl Client {
         self.connections_mut().for_each(|connection| connection.handle_timeout(now));
         if self.next_ping.is_some_and(|due| due <= now.instant) {
             self.next_ping = (!self.has_left).then(|| now.instant + PING_INTERVAL);
-            let timestamp = now.unix.as_millis() as i64;
-            self.request(Request::PingReq(proto::Ping { timestamp, rtt: 0 }));
+            self.ping(now);
         }
+    }
+
+    pub(crate) fn ping(&mut self, now: Now) {
+        let timestamp = now.unix.as_millis() as i64;
+        self.request(Request::PingReq(proto::Ping { timestamp, rtt: 0 }));
     }
 
     /// The next event.
@@ -475,14 +487,21 @@ impl Client {
                 self.events.push_back(ClientEvent::Participants(update.participants));
             }
             Response::TrackPublished(published) => {
+                self.unanswered.remove(&published.cid);
                 let track = published.track.unwrap_or_default();
                 self.published.insert(published.cid.clone(), track.clone());
                 let (cid, track) = (published.cid, Box::new(track));
                 self.events.push_back(ClientEvent::TrackPublished { cid, track });
             }
+            Response::PongResp(_) => self.announce_again(),
             Response::Leave(leave) => {
                 self.has_left = true;
                 self.events.push_back(ClientEvent::Left(Box::new(leave)));
+            }
+            Response::TrackUnpublished(ended) => {
+                self.published.retain(|_, track| track.sid != ended.track_sid);
+                let message = Response::TrackUnpublished(ended);
+                self.events.push_back(ClientEvent::Signal(Box::new(message)));
             }
             other => self.events.push_back(ClientEvent::Signal(Box::new(other))),
         }

@@ -21,12 +21,19 @@ impl Client {
             connection.ice = ice.clone();
             connection.transport.restart_ice(now.instant, ice);
         }
+        let published = |(cid, track): (&String, &proto::TrackInfo)| {
+            proto::TrackPublishedResponse { cid: cid.clone(), track: Some(track.clone()) }
+        };
         let state = proto::SyncState {
+            publish_tracks: self.published.iter().map(published).collect(),
             datachannel_receive_states,
             track_sids_disabled: self.disabled.iter().cloned().collect(),
             ..Default::default()
         };
         self.request(Request::SyncState(state));
+        // What the server has taken without our knowing comes before the answer to this.
+        self.ping(now);
+        self.has_resumed = true;
         self.offer_anew();
         let sid = participant_sid.to_owned();
         match self.model() {
@@ -34,6 +41,15 @@ impl Client {
             Model::Pair => {
                 let query = [("reconnect", "1".to_owned()), ("sid", sid)];
                 ("/rtc", query.map(|(key, value)| (key.to_owned(), value)).into())
+            }
+        }
+    }
+
+    /// Announces what was lost with the socket before.
+    pub(crate) fn announce_again(&mut self) {
+        if std::mem::take(&mut self.has_resumed) {
+            for announcement in self.unanswered.clone().into_values() {
+                self.request(Request::AddTrack(announcement));
             }
         }
     }

@@ -130,6 +130,20 @@ impl Host {
             let reason = DisconnectReason::StateMismatch;
             return self.apply(now, Command::Leave(sid.clone(), reason));
         }
+        let is_told = |track: &&parlor_room::Track| {
+            let told = state.publish_tracks.iter().filter_map(|known| known.track.as_ref());
+            { told }.any(|known| known.sid == track.sid.as_str())
+        };
+        let untold = participant.tracks.iter().filter(|track| !is_told(track));
+        let untold: Vec<_> = untold
+            .map(|track| proto::TrackPublishedResponse {
+                cid: track.announced.cid.clone(),
+                track: Some(parlor_signal::info::track_info(track)),
+            })
+            .collect();
+        for published in untold {
+            self.send(cx, sid, Message::TrackPublished(published));
+        }
         if let Some(update) = &state.subscription {
             let tracks = parlor_signal::request::subscribed_tracks(update);
             let (participant, subscribe) = (sid.clone(), update.subscribe);

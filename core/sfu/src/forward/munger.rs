@@ -398,12 +398,16 @@ impl Munger {
         };
         let segment = self.segment.iter().chain(self.closed.iter().rev()).find(holds);
         let segment = segment.ok_or(Held::Late)?;
-        let munged = segment.apply(facts, facts.number - segment.first_source);
+        let mut munged = segment.apply(facts, facts.number - segment.first_source);
         if munged.number >= segment.end_out.min(self.next)
             || segment.selection.takes(&facts.frame) != Some(true)
         {
             return Err(Held::Late);
         }
+        // Where the higher layers of its picture were given up before it came, the picture ends
+        // with it.
+        let has_layers = matches!(facts.frame.layering, Layering::Vp9 | Layering::Targets(_));
+        munged.marker |= has_layers && facts.frame.ends && munged.number + 1 == segment.end_out;
         if self.stream() == Some(stream) {
             self.selector.note(&facts.frame);
         }
