@@ -282,7 +282,10 @@ impl Estimator {
         }
         if self.rate.update(usage, acknowledged_bps, self.rtt_us, now_us) {
             self.cause = Cause::Delay;
-            self.prober.on_drop(before_bps, self.rate.estimate_bps(), now_us);
+            // At the least estimate a probe is the only way up, and must not be cut short.
+            if before_bps > ESTIMATE_MIN_BPS as f64 {
+                self.prober.on_drop(before_bps, self.rate.estimate_bps(), now_us);
+            }
         } else if matches!(self.cause, Cause::Start | Cause::Silence | Cause::Reports) {
             self.cause = Cause::Steady;
         }
