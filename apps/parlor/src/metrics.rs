@@ -4,11 +4,13 @@ use crate::{
     control::{Order, Shown, Totals},
     process,
 };
-use parlor_gateway::{Gateway, RoomsQuestion};
+use parlor_gateway::{Answered, Gateway, LATENCY_BOUNDS_US, RoomsQuestion};
 use parlor_metrics::{Kind, Page};
 use parlor_model::{PeerId, SubscriptionId};
 use parlor_node::{ParticipantSnapshot, RoomSnapshot, Statistics};
-use parlor_sfu::{DecisionReport, LinkReport};
+use parlor_sfu::{
+    DecisionReport, Experience, Experiences, JITTER_BOUNDS_US, LinkReport, ROUND_TRIP_BOUNDS_US,
+};
 use parlor_webhook::Webhooks;
 use parlor_workers::{TcpPeerCounters, WorkerCounters};
 use serde_json::{Value, json};
@@ -35,6 +37,7 @@ impl Metrics {
         let mut page = Page::new(&[("node_id", &totals.node_id), ("node_type", "SERVER")]);
         self.write_node(&mut page, &totals);
         write_media(&mut page, &totals);
+        write_experiences(&mut page, &totals);
         write_tcp(&mut page, &totals);
         self.write_edges(&mut page);
         process::write(&mut page);
@@ -114,15 +117,22 @@ impl Metrics {
     fn write_edges(&self, page: &mut Page) {
         let name = "livekit_node_twirp_request_status";
         page.family(name, Kind::Counter, "Answers of the server API.");
-        for ((path, status), count) in self.gateway.answered() {
-            let mut parts = path.rsplit('/');
-            let (method, service) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-            let service = service.trim_start_matches("livekit.");
-            let outcome = if status < 400 { "success" } else { "failure" };
-            let code = status.to_string();
-            let labels =
-                [("service", service), ("method", method), ("status", outcome), ("code", &code)];
-            page.value(&labels, count);
+        let answered = self.gateway.answered();
+        for (path, answers) in &answered {
+            let [service, method] = service_and_method(path);
+            for (status, count) in &answers.by_status {
+                let outcome = if *status < 400 { "success" } else { "failure" };
+                let code = status.to_string();
+                let status = [("status", outcome), ("code", &code)];
+                page.value(&[service, method, status[0], status[1]], count);
+            }
+        }
+        let name = "livekit_node_twirp_request_latency_ms";
+        page.family(name, Kind::Histogram, "How long the server API takes to answer.");
+        let bounds_ms = LATENCY_BOUNDS_US.map(|us| us as f64 / 1e3);
+        for (path, Answered { latency, .. }) in &answered {
+            let labels = service_and_method(path);
+            page.distribution(&labels, &bounds_ms, &latency.counts, latency.sum_us as f64 / 1e3);
         }
         let help = "Connections, joins and calls refused because of limits.";
         page.single("parlor_limited_total", Kind::Counter, help, self.gateway.refused());
@@ -141,6 +151,45 @@ impl Metrics {
         }
         let help = "Webhooks that wait for their delivery.";
         page.single("livekit_webhook_queue_length", Kind::Gauge, help, counters.queued);
+    }
+}
+
+fn service_and_method(path: &str) -> [(&str, &str); 2] {
+    let mut parts = path.rsplit('/');
+    let (method, service) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    [("service", service.trim_start_matches("livekit.")), ("method", method)]
+}
+
+/// What is lost and late between the server and its peers. The direction is that of the media.
+fn write_experiences(page: &mut Page, totals: &Totals) {
+    let sum = |of: fn(&Experiences) -> Experience| {
+        let mut sum = Experience::default();
+        totals.workers.iter().for_each(|worker| sum += of(&worker.experiences));
+        sum
+    };
+    let directions = [
+        (("direction", "incoming"), sum(|of| of.published)),
+        (("direction", "outgoing"), sum(|of| of.subscribed)),
+    ];
+    let name = "livekit_packet_loss_total";
+    page.family(name, Kind::Counter, "Media packets that were lost, and not repaired by then.");
+    for (direction, of) in &directions {
+        page.value(&[*direction], of.lost);
+    }
+    let name = "parlor_packets_expected_total";
+    page.family(name, Kind::Counter, "Media packets of which livekit_packet_loss_total tells.");
+    for (direction, of) in &directions {
+        page.value(&[*direction], of.expected);
+    }
+    page.family("livekit_jitter_us", Kind::Histogram, "Jitter of streams, every five seconds.");
+    let bounds_us = JITTER_BOUNDS_US.map(|us| us as f64);
+    for (direction, Experience { jitter, .. }) in &directions {
+        page.distribution(&[*direction], &bounds_us, &jitter.counts, jitter.sum_us as f64);
+    }
+    page.family("livekit_rtt_ms", Kind::Histogram, "Round trips of streams, every five seconds.");
+    let bounds_ms = ROUND_TRIP_BOUNDS_US.map(|us| us as f64 / 1e3);
+    for (direction, Experience { round_trip: rtt, .. }) in &directions {
+        page.distribution(&[*direction], &bounds_ms, &rtt.counts, rtt.sum_us as f64 / 1e3);
     }
 }
 

@@ -67,6 +67,7 @@ pub mod command;
 mod counters;
 mod downlink;
 mod drain;
+mod experience;
 mod forward;
 mod held;
 mod peer;
@@ -81,6 +82,7 @@ mod track;
 
 pub use batch::{MAX_RUN_DATAGRAMS, Run, SLOT_BYTES, SendBatch};
 pub use counters::Counters;
+pub use experience::{Experience, JITTER_BOUNDS_US, ROUND_TRIP_BOUNDS_US};
 #[doc(hidden)]
 pub use forward::bare::forward_bytes;
 /// The certificate that a [`ShardConfig`] asks for.
@@ -88,5 +90,6 @@ pub use held::{HELD_BOUNDS_US, Held};
 pub use parlor_transport::{DtlsIdentity, stun_username_ufrag};
 pub use relay::Relayed;
 pub use shard::{
-    DecisionReport, FULL_BYTES, LinkReport, MAX_DECISIONS, PeerState, Shard, ShardConfig,
+    DecisionReport, Experiences, FULL_BYTES, LinkReport, MAX_DECISIONS, PeerState, Shard,
+    ShardConfig,
 };

@@ -121,7 +121,8 @@ impl Reported {
         self.jitter_ticks = block.jitter;
     }
 
-    /// Judges an interval in which the track had to be sent, or not.
+    /// Judges an interval in which the track had to be sent, or not. What happened in it comes
+    /// with the score where it is known.
     pub fn judge(
         &mut self,
         now: Instant,
@@ -129,20 +130,22 @@ impl Reported {
         had_to_be_sent: bool,
         clock_rate: u32,
         mut window: Window,
-    ) -> f64 {
+    ) -> (f64, Option<Window>) {
         let packets = sent.packets.wrapping_sub(self.sent_before.packets);
         let numbers = sent.next_number.saturating_sub(self.sent_before.next_number);
         self.sent_before = sent;
         let seen = self.newest.map(|(_, seen)| seen);
         let before = std::mem::replace(&mut self.before, seen);
         if !had_to_be_sent || packets == 0 {
-            return self.score.update(None);
+            return (self.score.update(None), None);
         }
         // Before the first report, and in an interval without one, nothing is known.
-        let (Some((at, seen)), Some(before)) = (self.newest, before) else { return self.score.0 };
+        let (Some((at, seen)), Some(before)) = (self.newest, before) else {
+            return (self.score.0, None);
+        };
         let expected = seen.highest.wrapping_sub(before.highest);
         if now.saturating_duration_since(at) < UNREPORTED && expected == 0 {
-            return self.score.0;
+            return (self.score.0, None);
         }
         // What did not come from the publisher was not lost on the way to the subscriber.
         let missing = numbers.saturating_sub(u64::from(packets));
@@ -150,7 +153,7 @@ impl Reported {
         window.expected = u64::from(expected).min(1 << 24);
         window.lost = lost.saturating_sub(missing).min(window.expected);
         window.jitter = ticks(self.jitter_ticks.into(), clock_rate);
-        self.score.update(Some(window))
+        (self.score.update(Some(window)), Some(window))
     }
 }
 
@@ -163,13 +166,20 @@ pub struct Received {
 }
 
 impl Received {
-    /// Judges an interval by totals so far; `window` is `None` where nothing had to come.
-    pub fn judge(&mut self, expected: u64, arrived: u64, window: Option<Window>) -> f64 {
+    /// Judges an interval by totals so far; `window` is `None` where nothing had to come. What
+    /// happened in it comes with the score.
+    pub fn judge(
+        &mut self,
+        expected: u64,
+        arrived: u64,
+        window: Option<Window>,
+    ) -> (f64, Option<Window>) {
         let expected_now = expected.saturating_sub(self.expected_before);
         let arrived_now = arrived.saturating_sub(self.arrived_before);
         (self.expected_before, self.arrived_before) = (expected, arrived);
         let lost = expected_now.saturating_sub(arrived_now);
-        self.score.update(window.map(|window| Window { expected: expected_now, lost, ..window }))
+        let window = window.map(|window| Window { expected: expected_now, lost, ..window });
+        (self.score.update(window), window)
     }
 }
 
@@ -258,7 +268,7 @@ mod tests {
             reported.handle(now, &block(1000, 0));
             reported.handle(now, &block(1250, 50));
             let sent = sent(packets, 1250);
-            let score = reported.judge(now, sent, true, 48_000, window(Codec::Opus, 0));
+            let (score, _) = reported.judge(now, sent, true, 48_000, window(Codec::Opus, 0));
             assert_eq!(level(score) == 3, excellent, "{score}");
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{World, media::*, ms};
 use parlor_model::{Codec, PeerId, Ssrc};
 use parlor_rtp::rtcp::{self, ReportBlock, Rtcp, XrBlock};
-use parlor_sfu::command::MediaEvent;
+use parlor_sfu::{Experiences, command::MediaEvent};
 
 /// Steps of the scale as they were told: after how many ms, whose, how good.
 fn told(world: &mut World) -> Vec<(u64, u64, u8)> {
@@ -86,16 +86,28 @@ fn quality_falls_with_loss_on_the_link_that_has_it_and_comes_back() {
         told.iter().filter(|(_, of, _)| *of == peer).map(|(_, _, step)| *step).collect()
     };
     assert_eq!([1, 2, 3].map(|peer| steps(&clean, peer)), [[3], [3], [3]], "{clean:?}");
+    let lost = |world: &World| {
+        let Experiences { published, subscribed } = *world.shard.experiences();
+        [published, subscribed].map(|of| (of.lost, of.expected > 500))
+    };
+    assert_eq!(lost(&world), [(0, true), (0, true)]);
     // Loss towards Bob is Bob's alone.
     let down = phase(&mut world, 15, false, true);
     assert_eq!(steps(&down, 1), []);
     assert!(steps(&down, 2).last().is_some_and(|step| *step < 3), "{down:?}");
     let clean = phase(&mut world, 30, false, false);
     assert_eq!(steps(&clean, 2).last(), Some(&3), "{clean:?}");
+    let [(from_alice, _), (to_bob, _)] = lost(&world);
+    assert!(from_alice == 0 && (100..250).contains(&to_bob), "{from_alice} {to_bob}");
+    let times = world.shard.experiences().subscribed.jitter.counts;
+    assert!(times.iter().sum::<u64>() >= 10, "{times:?}");
     // Loss from Alice is Alice's: Bob is not blamed for what never came.
     let up = phase(&mut world, 15, true, false);
     assert!(steps(&up, 1).last().is_some_and(|step| *step < 3), "{up:?}");
     assert_eq!((steps(&up, 2), steps(&up, 3)), (vec![], vec![]), "{up:?}");
+    let [(from_alice, _), (to_bob_by_now, _)] = lost(&world);
+    assert!((100..250).contains(&from_alice), "{from_alice}");
+    assert!(to_bob_by_now < to_bob + 10, "{to_bob} {to_bob_by_now}");
     let _ = idle;
     assert!(world.clients[alice].checker.violations().is_empty());
 }

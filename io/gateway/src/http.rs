@@ -20,7 +20,7 @@ use parlor_signal::{
 use std::{
     net::IpAddr,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::oneshot;
 
@@ -286,6 +286,7 @@ impl Gateway {
 
     async fn call(&self, request: Request<Incoming>, context: Context) -> Answer {
         let (path, trace) = (context.path.clone(), context.trace.clone());
+        let begun = Instant::now();
         let mut answer = self.answer_call(request, context).await;
         tracing::debug!(path, status = answer.status().as_u16(), trace, "api call");
         if let (false, Ok(trace)) = (trace.is_empty(), HeaderValue::from_str(&trace)) {
@@ -294,7 +295,7 @@ impl Gateway {
         // A path that has no handler is anybody's invention.
         if answer.status() != StatusCode::NOT_FOUND || twirp::is_method(&path) {
             let mut answered = self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
-            *answered.entry((path, answer.status().as_u16())).or_default() += 1;
+            answered.entry(path).or_default().note(answer.status().as_u16(), begun.elapsed());
         }
         answer
     }

@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod answered;
 mod cors;
 mod head;
 mod http;
@@ -38,6 +39,7 @@ pub mod websocket;
 pub use limits::{ADDRESSES_MAX, GatewayLimits};
 pub use parlor_signal::connect::NameLimits;
 
+pub use answered::{Answered, LATENCY_BOUNDS_US};
 use head::{Head, Watched};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parlor_node::{
@@ -86,7 +88,7 @@ struct Shared {
     ledger: limits::Ledger,
     draining: AtomicBool,
     rooms: OnceLock<mpsc::Sender<RoomsQuestion>>,
-    answered: Mutex<BTreeMap<(String, u16), u64>>,
+    answered: Mutex<BTreeMap<String, Answered>>,
     joins_refused: AtomicU64,
     inputs: mpsc::Sender<Input>,
     connections: Arc<Semaphore>,
@@ -217,8 +219,8 @@ impl Gateway {
         self.shared.joins_refused.load(Ordering::Relaxed)
     }
 
-    /// Answers of the server API by path and HTTP status.
-    pub fn answered(&self) -> BTreeMap<(String, u16), u64> {
+    /// Answers of the server API by path.
+    pub fn answered(&self) -> BTreeMap<String, Answered> {
         self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -91,15 +91,28 @@ impl Page {
         sum: f64,
     ) {
         self.family(name, Kind::Histogram, help);
-        let comma = if self.labels.is_empty() { "" } else { "," };
+        self.distribution(&[], bounds, counts, sum);
+    }
+
+    /// One more histogram of the family that was begun last, as [`Self::histogram`].
+    pub fn distribution(
+        &mut self,
+        labels: &[(&str, &str)],
+        bounds: &[f64],
+        counts: &[u64],
+        sum: f64,
+    ) {
+        let (name, own) = (self.family, written(labels));
+        let comma = if self.labels.is_empty() || own.is_empty() { "" } else { "," };
+        let labels = &format!("{}{comma}{own}", self.labels);
+        let comma = if labels.is_empty() { "" } else { "," };
         let bounds = bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
         let mut total = 0;
         for (bound, count) in bounds.zip(counts) {
             total += count;
-            let labels = &self.labels;
             let _ = writeln!(self.text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}");
         }
-        let labels = if comma.is_empty() { String::new() } else { format!("{{{}}}", self.labels) };
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
         let _ = write!(self.text, "{name}_sum{labels} {sum}\n{name}_count{labels} {total}\n");
     }
 

@@ -11,7 +11,7 @@ use parlor_model::{Path, TransportProtocol};
 use parlor_net::{NetCounters, Poll, RecvBatch, Run, UdpSocket};
 use parlor_ring::{Wakeup, ring};
 use parlor_sfu::{
-    Counters, Held, LinkReport, SendBatch, Shard,
+    Counters, Experiences, Held, LinkReport, SendBatch, Shard,
     command::{MediaCommand, MediaEvent},
 };
 use std::{
@@ -95,6 +95,8 @@ pub struct WorkerCounters {
     pub added_delay: AddedDelay,
     /// How long what waited for its turn waited.
     pub held: Held,
+    /// What its peers experience.
+    pub experiences: Experiences,
 }
 
 pub(crate) struct Worker {
@@ -399,6 +401,7 @@ impl Worker {
         totals.tcp = self.tcp.as_ref().map(Connections::counters).unwrap_or_default();
         totals.shard = *self.shard.counters();
         totals.held = *self.shard.held();
+        totals.experiences = *self.shard.experiences();
         totals
     }
 }

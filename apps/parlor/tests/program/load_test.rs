@@ -1,7 +1,8 @@
 //! A small load on a server of its own, in both connection models.
 
-use crate::server::Server;
+use crate::server::{SECRET, Server, admin, call, directory, free_port, until};
 use serde_json::Value;
+use std::thread;
 
 fn load(server: &Server, flags: &str) -> Value {
     let pid = server.child.id();
@@ -32,6 +33,24 @@ fn two_publishers_reach_three_subscribers() {
         assert!(number(&report, "/streams/lost_percent") < 1.0, "{report:#}");
         assert!(number(&report, "/server/memory_after/pss_bytes") > 0.0, "{report:#}");
     }
+}
+
+#[test]
+fn a_server_with_as_much_traffic_as_it_may_have_takes_nobody_more() {
+    let directory = directory("traffic");
+    let config = directory.join("config.yaml");
+    let text = format!("keys: {{k: {SECRET}, devkey: secret}}\nlimit: {{bytes_per_sec: 20000}}\n");
+    std::fs::write(&config, text).unwrap();
+    let server = Server::start(&config, free_port(), &[]);
+    let create = || call(server.port, "CreateRoom", &admin(), r#"{"name":"more"}"#);
+    assert_eq!(create().unwrap().0, 200);
+    thread::scope(|scope| {
+        let load = scope.spawn(|| load(&server, "--video-publishers 1 --subscribers 1"));
+        let (_, body) = until("a refusal", || create().filter(|(status, _)| *status == 500));
+        assert!(body.contains("reached configured limit for node"), "{body}");
+        assert_eq!(number(&load.join().unwrap(), "/joins/failed"), 0.0, "who is in stays");
+    });
+    until("room for more", || create().filter(|(status, _)| *status == 200));
 }
 
 #[test]

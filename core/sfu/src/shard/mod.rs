@@ -76,6 +76,7 @@ pub(crate) use data::Reading;
 pub(crate) use explain::{Decision, Decisions};
 pub use explain::{DecisionReport, LinkReport, MAX_DECISIONS};
 use fan_out::Waiting;
+pub use quality::Experiences;
 
 /// Hashes with a seed, so that nobody outside can choose keys that collide.
 #[derive(Clone, Copy)]
@@ -146,6 +147,7 @@ pub struct Shard {
     guests_due: Option<Instant>,
     counters: Counters,
     held: Held,
+    experiences: Experiences,
     /// Scratch memory.
     lost: Vec<SequenceNumber>,
     due: Vec<usize>,
@@ -194,6 +196,7 @@ impl Shard {
             guests_due: None,
             counters: Counters::default(),
             held: Held::default(),
+            experiences: Experiences::default(),
             lost: Vec::new(),
             taken_back: Vec::new(),
             due: Vec::new(),

@@ -8,13 +8,27 @@ use super::Shard;
 use crate::{
     arena::Arena,
     command::{MediaEvent, PeerQuality},
+    experience::Experience,
     forward::Subscription,
     peer::{Peer, take_due},
     quality::{QUALITY_INTERVAL, Sent, Window, is_always_sent, level},
     track::Track,
 };
 
+/// What peers experience of what they publish, and of what they are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Experiences {
+    pub published: Experience,
+    pub subscribed: Experience,
+}
+
 impl Shard {
+    /// What was lost and late in each direction.
+    pub fn experiences(&self) -> &Experiences {
+        &self.experiences
+    }
+
     /// Judges all connections, and tells whose have changed.
     pub(super) fn tell_qualities(&mut self, now: Instant) {
         if !take_due(&mut self.quality_due, now) {
@@ -24,8 +38,9 @@ impl Shard {
         let mut any = false;
         for peer in self.peers.iter_mut().filter(|peer| peer.connected && !peer.failed) {
             any = true;
-            let published = judge_published(now, peer, &mut self.tracks);
-            let subscribed = judge_subscribed(now, peer, &self.tracks, &mut self.subscriptions);
+            let Experiences { published: from, subscribed: to } = &mut self.experiences;
+            let published = judge_published(now, peer, &mut self.tracks, from);
+            let subscribed = judge_subscribed(now, peer, &self.tracks, &mut self.subscriptions, to);
             let score = published.min(subscribed);
             if peer.quality.replace(level(score)) != Some(level(score)) {
                 peers.push(PeerQuality { peer: peer.id, score: score as f32 });
@@ -38,7 +53,12 @@ impl Shard {
     }
 }
 
-fn judge_published(now: Instant, peer: &Peer, tracks: &mut Arena<Track>) -> f64 {
+fn judge_published(
+    now: Instant,
+    peer: &Peer,
+    tracks: &mut Arena<Track>,
+    experience: &mut Experience,
+) -> f64 {
     let mut worst = 100f64;
     for key in &peer.tracks {
         let Some(track) = tracks.get_mut(*key) else { continue };
@@ -62,7 +82,9 @@ fn judge_published(now: Instant, peer: &Peer, tracks: &mut Arena<Track>) -> f64 
             };
             let is_judged = had_to_come && best.is_none_or(|best| best == at);
             let window = is_judged.then_some(window);
-            worst = worst.min(stream.judged.judge(totals.expected, totals.arrived, window));
+            let (score, window) = stream.judged.judge(totals.expected, totals.arrived, window);
+            window.iter().for_each(|window| experience.note(window));
+            worst = worst.min(score);
         }
     }
     worst
@@ -82,6 +104,7 @@ fn judge_subscribed(
     peer: &Peer,
     tracks: &Arena<Track>,
     subscriptions: &mut Arena<Subscription>,
+    experience: &mut Experience,
 ) -> f64 {
     let mut worst = 100f64;
     for key in &peer.subscriptions {
@@ -107,7 +130,9 @@ fn judge_subscribed(
         let sent =
             Sent { packets: subscription.packets, next_number: subscription.munger.next_number() };
         let clock_rate = codec.clock_rate();
-        let score = subscription.reported.judge(now, sent, had_to_be_sent, clock_rate, window);
+        let reported = &mut subscription.reported;
+        let (score, window) = reported.judge(now, sent, had_to_be_sent, clock_rate, window);
+        window.iter().for_each(|window| experience.note(window));
         worst = worst.min(score);
     }
     worst
