@@ -32,14 +32,18 @@ struct Budget {
 
 /// The budgets. Lower one when the code got cheaper; raise one only with the reason in the commit.
 const BUDGETS: &[Budget] = &[
-    budget("audio", 1, 4722),
-    budget("video", 1, 3876),
+    budget("audio", 1, 4887),
+    budget("video", 1, 3936),
     budget("audio", 10, 1136),
     budget("video", 10, 920),
     budget("audio", 100, 768),
     budget("video", 100, 627),
     budget("audio", 1000, 734),
     budget("video", 1000, 602),
+    budget("audio-relayed", 1, 7431),
+    budget("video-relayed", 1, 6512),
+    budget("audio-relayed", 100, 795),
+    budget("video-relayed", 100, 654),
 ];
 
 const fn budget(media: &'static str, subscribers: u64, instructions: u64) -> Budget {
@@ -118,14 +122,14 @@ fn cell(line: &str, profile: Profile) -> Option<Cell> {
 
 fn within_budget(cells: &[Cell]) -> bool {
     println!("instructions for each forwarded packet (goal: {GOAL} without cipher)");
-    println!("media  subscribers  in all  without cipher  budget");
+    println!("media          subscribers  in all  without cipher  budget");
     let mut good = cells.len() == BUDGETS.len();
     for (cell, budget) in cells.iter().zip(BUDGETS) {
         let is_same = (cell.media.as_str(), cell.subscribers) == (budget.media, budget.subscribers);
         let is_within = is_same && cell.own() <= budget.instructions;
         let allocates = cell.profile.allocator > 0;
         println!(
-            "{:5}  {:11}  {:6}  {:14}  {:6}{}{}",
+            "{:13}  {:11}  {:6}  {:14}  {:6}{}{}",
             cell.media,
             cell.subscribers,
             cell.per_packet(cell.profile.total),

@@ -38,14 +38,21 @@ pub struct Cell {
     pub media: Media,
     /// To how many subscribers.
     pub subscribers: usize,
+    /// Whether they are all at another shard than the publisher.
+    pub is_relayed: bool,
 }
+
+/// Numbers of subscribers that are measured at another shard than the publisher.
+pub const RELAYED_SUBSCRIBERS: [usize; 2] = [1, 100];
 
 /// Numbers of subscribers that are measured, in the order that one world grows through.
 pub const SUBSCRIBERS: [usize; 4] = [1, 10, 100, 1000];
 
 /// Every measurement, in the order that they are taken.
 pub fn cells() -> impl Iterator<Item = Cell> {
-    SUBSCRIBERS.into_iter().flat_map(|subscribers| {
-        [Media::Audio, Media::Video].map(|media| Cell { media, subscribers })
+    let here = SUBSCRIBERS.into_iter().map(|subscribers| (subscribers, false));
+    let elsewhere = RELAYED_SUBSCRIBERS.into_iter().map(|subscribers| (subscribers, true));
+    here.chain(elsewhere).flat_map(|(subscribers, is_relayed)| {
+        [Media::Audio, Media::Video].map(|media| Cell { media, subscribers, is_relayed })
     })
 }

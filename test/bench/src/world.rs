@@ -35,6 +35,8 @@ pub struct Burst {
 /// See the module.
 pub struct World {
     now: Instant,
+    /// Where the publisher is, if it is not at `shard`.
+    home: Option<Shard>,
     shard: Shard,
     batch: SendBatch,
     server_identity: DtlsIdentity,
@@ -62,22 +64,37 @@ impl Default for World {
 impl World {
     /// A shard with one peer that publishes a microphone and a camera.
     pub fn new() -> Self {
+        Self::with_home(false)
+    }
+
+    /// The same with the publisher at a shard of its own.
+    pub fn relayed() -> Self {
+        Self::with_home(true)
+    }
+
+    fn with_home(is_relayed: bool) -> Self {
         let server_identity = DtlsIdentity::generate().unwrap();
         let client_identity = DtlsIdentity::generate().unwrap();
-        let mut shard = Shard::new(ShardConfig {
-            id: ShardId(0),
-            identity: server_identity.clone(),
-            local_addresses: vec![TransportAddress::udp(SERVER)],
-            seed: [5; 32],
-        });
+        let new = |id| {
+            Shard::new(ShardConfig {
+                id,
+                identity: server_identity.clone(),
+                local_addresses: vec![TransportAddress::udp(SERVER)],
+                seed: [5; 32],
+            })
+        };
+        let mut home = is_relayed.then(|| new(ShardId(0)));
+        let mut shard = new(ShardId(u32::from(is_relayed)));
         let mut now = Instant::now();
         let mut batch = SendBatch::new(BATCH_DATAGRAMS);
         let identities = (&server_identity, &client_identity);
-        let (transport, sender) = connect(&mut shard, &mut now, &mut batch, identities, PUBLISHER);
+        let at = home.as_mut().unwrap_or(&mut shard);
+        let (transport, sender) = connect(at, &mut now, &mut batch, identities, PUBLISHER);
         let media = MediaDescription { receive: published(FIRST_TRACK), send: Vec::new() };
-        shard.handle_command(now, MediaCommand::SetMedia { peer: PUBLISHER, media: media.into() });
+        at.handle_command(now, MediaCommand::SetMedia { peer: PUBLISHER, media: media.into() });
         Self {
             now,
+            home,
             shard,
             batch,
             clients: vec![Client { peer: PUBLISHER, transport }],
@@ -179,19 +196,41 @@ impl World {
             if client.transport.poll_timeout().is_some_and(|at| at <= self.now) {
                 client.transport.handle_timeout(self.now);
                 let Client { peer, transport } = client;
-                while carry(&mut self.shard, self.now, &mut self.batch, transport, *peer) {}
+                let home = self.home.as_mut().filter(|_| *peer == PUBLISHER);
+                let shard = home.unwrap_or(&mut self.shard);
+                while carry(shard, self.now, &mut self.batch, transport, *peer) {}
             }
         }
         self.shard.handle_timeout(self.now);
+        self.relay();
+        if let Some(home) = &mut self.home {
+            home.handle_timeout(self.now);
+            while home.flush(self.now, &mut self.batch) {
+                self.batch.clear();
+            }
+        }
         self.flush();
     }
 
     /// The packet path: the burst arrives, what it owes leaves. Nothing else is done.
     pub fn handle(&mut self, burst: &mut Burst) {
+        let at = self.home.as_mut().unwrap_or(&mut self.shard);
         for datagram in &mut burst.datagrams {
-            self.shard.handle_datagram(self.now, Path::udp(SERVER, address(PUBLISHER)), datagram);
+            at.handle_datagram(self.now, Path::udp(SERVER, address(PUBLISHER)), datagram);
         }
+        self.relay();
         self.flush();
+    }
+
+    /// Brings what the two shards say to each other.
+    fn relay(&mut self) {
+        let Some(home) = &mut self.home else { return };
+        while let Some((_, relayed)) = self.shard.poll_relay() {
+            home.handle_relay(self.now, ShardId(1), relayed);
+        }
+        while let Some((_, relayed)) = home.poll_relay() {
+            self.shard.handle_relay(self.now, ShardId(0), relayed);
+        }
     }
 
     /// Ticks and handles all bursts; returns how many packets have left.
@@ -211,7 +250,8 @@ impl World {
 
     /// What the shard has counted.
     pub fn counters(&self) -> Counters {
-        *self.shard.counters()
+        let home = self.home.as_ref().unwrap_or(&self.shard).counters();
+        Counters { rtp_received: home.rtp_received, ..*self.shard.counters() }
     }
 
     fn flush(&mut self) {

@@ -161,6 +161,7 @@ impl Shard {
             heard = true;
         }
         let revived = stream.alive_since != was_alive_since;
+        let has_guests = !track.guests.is_empty();
         if is_first {
             let (id, rid, layer) = (track.id, stream.rid, stream.layer);
             if let Some(ssrc) = stream.ssrc {
@@ -170,7 +171,9 @@ impl Shard {
         if heard {
             self.expect_levels(now);
         }
-        self.relay_packet(Source { is_rtx, ..source }, number, packet);
+        if has_guests {
+            self.relay_packet(Source { is_rtx, ..source }, number, packet);
+        }
         self.pass_on(now, source, number, keyframe, revived);
     }
 

@@ -104,7 +104,7 @@ impl Shard {
     }
 
     /// Passes a packet on that has been kept under a number.
-    #[inline]
+    #[inline(never)]
     pub(super) fn relay_packet(&mut self, source: Source, number: u64, packet: &RtpPacket<'_>) {
         let Some(track) = self.tracks.get(source.track) else { return };
         for guest in &track.guests {

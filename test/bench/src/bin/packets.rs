@@ -22,8 +22,9 @@ fn main() {
     let under_valgrind = std::env::args().any(|argument| argument == "--valgrind");
     let most = std::env::args().skip_while(|argument| argument != "--most").nth(1);
     let most = most.and_then(|most| most.parse().ok()).unwrap_or(usize::MAX);
-    let mut world = World::new();
+    let mut worlds = [World::new(), World::relayed()];
     for cell in cells().filter(|cell| cell.subscribers <= most) {
+        let world = &mut worlds[usize::from(cell.is_relayed)];
         if cell.subscribers > world.subscribers() {
             world.grow(cell.subscribers);
             world.warm_up();
@@ -35,7 +36,7 @@ fn main() {
         let before = world.counters();
         for burst in &mut bursts {
             world.tick(cell.media);
-            measured(&mut world, burst);
+            measured(world, burst);
         }
         end_of_cell();
         if under_valgrind {
@@ -43,8 +44,9 @@ fn main() {
         }
         let after = world.counters();
         println!(
-            "{} {} {} {}",
+            "{}{} {} {} {}",
             cell.media.name(),
+            if cell.is_relayed { "-relayed" } else { "" },
             cell.subscribers,
             after.rtp_received - before.rtp_received,
             after.rtp_sent - before.rtp_sent
