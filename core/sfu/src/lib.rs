@@ -22,6 +22,10 @@
 //!    may change what is forwarded; `shard/flush` writes what each peer is owed when its pacer lets
 //!    it go.
 //!
+//! A track with subscribers on another thread is passed on to the shard there after step 3, which
+//! does the rest (`shard/relay`): the owner carries [`Relayed`] words between its shards
+//! ([`Shard::poll_relay`], [`Shard::handle_relay`]).
+//!
 //! What it holds to: one SSRC and sequence number never carry two packets; nothing leaves of a
 //! subscription after the command that stops it; nothing on the way allocates once it is warm; and
 //! whatever comes from the network is at worst counted in [`Counters`].

@@ -12,10 +12,11 @@ use crate::{batch::SLOT_BYTES, receive::ClockReport};
 
 /// A word from one shard to another; see [`crate::Shard::poll_relay`].
 #[derive(Clone, Debug)]
-#[allow(private_interfaces)] // Opaque to who carries it.
+pub struct Relayed(pub(crate) Word);
+
+#[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // Nearly all are packets, and these must not be allocated.
-pub enum Relayed {
-    #[doc(hidden)]
+pub(crate) enum Word {
     Track(TrackId, Message),
     /// A reader of reliable messages holds this sender back.
     Hold(PeerId),
@@ -80,8 +81,12 @@ impl RelayedPacket {
 }
 
 impl Relayed {
+    pub(crate) fn of(track: TrackId, message: Message) -> Self {
+        Self(Word::Track(track, message))
+    }
+
     /// Whether it is a packet, which may be lost on the way as any packet may.
     pub fn is_packet(&self) -> bool {
-        matches!(self, Self::Track(_, Message::Packet(_)))
+        matches!(self.0, Word::Track(_, Message::Packet(_)))
     }
 }

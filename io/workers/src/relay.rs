@@ -105,3 +105,86 @@ pub(crate) fn hand_over(relays: &mut [Relay], shard: &mut Shard) -> u64 {
     relays.iter_mut().for_each(Relay::flush);
     lost
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parlor_model::{
+        ExtensionIds, Feedback, IceCredentials, MediaDescription, Mid, PeerId, SendSection, Ssrc,
+        SubscriptionId, TrackId,
+    };
+    use parlor_ring::wakeup;
+    use parlor_sfu::{
+        DtlsIdentity, ShardConfig,
+        command::{LocalTransport, MediaCommand},
+    };
+
+    const TRACKS: u32 = RELAY_RING as u32 + 100;
+
+    fn shard(id: u32, identity: &DtlsIdentity) -> Shard {
+        Shard::new(ShardConfig {
+            id: ShardId(id),
+            identity: identity.clone(),
+            local_addresses: Vec::new(),
+            seed: [1; 32],
+        })
+    }
+
+    /// Subscriptions to tracks of the first thread, which its ring has not room for at once.
+    fn subscribe(shard: &mut Shard, now: Instant, tracks: u32) {
+        let peer = PeerId::new(ShardId(1), 1);
+        let send = (0..tracks).map(|track| SendSection {
+            mid: Mid::new("0").unwrap(),
+            subscription: SubscriptionId(track),
+            track: TrackId::new(ShardId(0), track),
+            ssrc: Ssrc(track + 1),
+            rtx_ssrc: None,
+            cname: "PA".into(),
+            codecs: Vec::new(),
+            extensions: ExtensionIds::default(),
+            feedback: Feedback::default(),
+        });
+        let media = MediaDescription { receive: Vec::new(), send: send.collect() };
+        shard.handle_command(now, MediaCommand::SetMedia { peer, media: Box::new(media) });
+    }
+
+    #[test]
+    fn what_finds_no_room_waits_in_order_and_nothing_is_lost() {
+        let identity = DtlsIdentity::generate().unwrap();
+        let now = Instant::now();
+        let [mut home, mut guest] = [0, 1].map(|id| shard(id, &identity));
+        let ice = IceCredentials { ufrag: "aabb".into(), pwd: "0123456789abcdefghijkl".into() };
+        let local = Box::new(LocalTransport { ice, ice_lite: true, opens_channels: false });
+        let peer = PeerId::new(ShardId(1), 1);
+        guest.handle_command(now, MediaCommand::OpenPeer { peer, local });
+
+        let wakers = [wakeup().unwrap(), wakeup().unwrap()].map(|(waker, _)| waker);
+        let mut relays = connect(&wakers).into_iter();
+        let (mut of_home, mut of_guest) = (relays.next().unwrap(), relays.next().unwrap());
+        let mut carry = |guest: &mut Shard, home: &mut Shard, of_guest: &mut [Relay]| {
+            assert_eq!(hand_over(of_guest, guest), 0);
+            assert!(of_guest[0].is_behind());
+            while of_home[0].has_incoming() {
+                of_home[0].take(now, home);
+                of_guest[0].flush();
+            }
+            assert!(!of_guest[0].is_behind());
+        };
+        subscribe(&mut guest, now, TRACKS);
+        carry(&mut guest, &mut home, &mut of_guest);
+        assert_eq!(home.num_tracks(), TRACKS as usize);
+        // All at once: each is wanted no more, then wanted again.
+        subscribe(&mut guest, now, 0);
+        subscribe(&mut guest, now, TRACKS);
+        carry(&mut guest, &mut home, &mut of_guest);
+        assert_eq!(home.num_tracks(), TRACKS as usize);
+        subscribe(&mut guest, now, 0);
+        carry(&mut guest, &mut home, &mut of_guest);
+        assert_eq!(home.num_tracks(), 0);
+        drop(of_home);
+        // Nothing piles up for one that has ended.
+        subscribe(&mut guest, now, TRACKS);
+        assert!(hand_over(&mut of_guest, &mut guest) > 0);
+        assert!(!of_guest[0].is_behind());
+    }
+}

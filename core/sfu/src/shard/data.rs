@@ -17,7 +17,7 @@ use crate::{
     command::PeerFailure,
     drain::DrainRate,
     peer::{Peer, bring_forward},
-    relay::Relayed,
+    relay::{Relayed, Word},
 };
 
 /// Reliable bytes that wait for a reader before it holds its senders back, or misses messages.
@@ -108,7 +108,7 @@ impl Shard {
     /// One more reader holds a sender back.
     pub(super) fn hold(&mut self, now: Instant, sender: PeerId) {
         if sender.home() != self.config.id {
-            return self.relays.push_back((sender.home(), Relayed::Hold(sender)));
+            return self.relays.push_back((sender.home(), Relayed(Word::Hold(sender))));
         }
         let key = self.peer_keys.get(&sender);
         let Some(sender) = key.and_then(|key| self.peers.get_mut(*key)) else { return };
@@ -156,7 +156,7 @@ impl Shard {
     /// One reader less holds a sender back.
     pub(super) fn release(&mut self, now: Instant, sender: PeerId) {
         if sender.home() != self.config.id {
-            return self.relays.push_back((sender.home(), Relayed::Release(sender)));
+            return self.relays.push_back((sender.home(), Relayed(Word::Release(sender))));
         }
         let Some(&key) = self.peer_keys.get(&sender) else { return };
         let Some(sender) = self.peers.get_mut(key) else { return };

@@ -10,7 +10,7 @@ use crate::{
     arena::Key,
     peer::{Source, bring_forward, take_due},
     receive::{ClockReport, Incoming},
-    relay::{Message, Relayed, RelayedPacket, State},
+    relay::{Message, Relayed, RelayedPacket, State, Word},
     track::{Publisher, Track},
 };
 
@@ -24,13 +24,13 @@ impl Shard {
     /// Takes in what another shard says.
     pub fn handle_relay(&mut self, now: Instant, from: ShardId, relayed: Relayed) {
         self.epoch.get_or_insert(now);
-        let (id, message) = match relayed {
-            Relayed::Hold(sender) => return self.hold(now, sender),
-            Relayed::Release(sender) => return self.release(now, sender),
-            Relayed::Track(id, Message::Packet(packet)) => {
+        let (id, message) = match relayed.0 {
+            Word::Hold(sender) => return self.hold(now, sender),
+            Word::Release(sender) => return self.release(now, sender),
+            Word::Track(id, Message::Packet(packet)) => {
                 return self.receive_relayed(now, id, &packet);
             }
-            Relayed::Track(id, message) => (id, message),
+            Word::Track(id, message) => (id, message),
         };
         self.owe_arrived(now);
         if id.home() == self.config.id {
@@ -43,13 +43,13 @@ impl Shard {
     /// Asks for a track that is published elsewhere.
     pub(super) fn begin_guest(&mut self, id: TrackId, key: Key<Track>) {
         self.guests.push(key);
-        self.relays.push_back((id.home(), Relayed::Track(id, Message::Subscribe)));
+        self.relays.push_back((id.home(), Relayed::of(id, Message::Subscribe)));
     }
 
     /// Nobody here subscribes to it any more.
     pub(super) fn end_guest(&mut self, id: TrackId, key: Key<Track>) {
         self.guests.retain(|guest| *guest != key);
-        self.relays.push_back((id.home(), Relayed::Track(id, Message::Unsubscribe)));
+        self.relays.push_back((id.home(), Relayed::of(id, Message::Unsubscribe)));
     }
 
     /// What a guest asks of a track that is published here, or will be.
@@ -93,13 +93,13 @@ impl Shard {
         let clocks = (0..).zip(&track.streams);
         let clocks = clocks.filter_map(|(at, stream)| Some(Message::Clock(at, stream.clock?)));
         let messages = std::iter::once(Message::State(Box::new(state))).chain(clocks);
-        self.relays.extend(messages.map(|message| (guest, Relayed::Track(id, message))));
+        self.relays.extend(messages.map(|message| (guest, Relayed::of(id, message))));
     }
 
     /// Passes on what the publisher says about a clock.
     pub(super) fn relay_clock(&mut self, key: Key<Track>, stream: u8, clock: ClockReport) {
         let Some(track) = self.tracks.get(key) else { return };
-        let relayed = Relayed::Track(track.id, Message::Clock(stream, clock));
+        let relayed = Relayed::of(track.id, Message::Clock(stream, clock));
         self.relays.extend(track.guests.iter().map(|guest| (*guest, relayed.clone())));
     }
 
@@ -110,7 +110,7 @@ impl Shard {
         for guest in &track.guests {
             let packet = RelayedPacket::new(source.stream, number, source.is_rtx, packet);
             let Some(packet) = packet else { return };
-            let relayed = Relayed::Track(track.id, Message::Packet(packet));
+            let relayed = Relayed::of(track.id, Message::Packet(packet));
             self.relays.push_back((*guest, relayed));
         }
     }
@@ -190,7 +190,7 @@ impl Shard {
                 if track.muted || !stream.may_answer(now) {
                     stream.keyframe.stop();
                 } else if stream.keyframe.take_due(now, stream.layer) {
-                    let request = Relayed::Track(track.id, Message::RequestKeyframe(at));
+                    let request = Relayed::of(track.id, Message::RequestKeyframe(at));
                     self.relays.push_back((track.id.home(), request));
                 }
                 if let Some(due) = stream.keyframe.due() {
