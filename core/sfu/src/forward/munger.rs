@@ -27,6 +27,8 @@ pub const MAX_SEGMENTS: usize = 32;
 /// What a stream without layers keeps of them at first.
 const FEW_SEGMENTS: usize = 4;
 const VIDEO_CLOCK_RATE: u32 = 90_000;
+/// What tells the layers of what comes may be late by so much; then it is lost.
+const UNREADABLE_MAX: Duration = Duration::from_millis(500);
 /// From one frame to the next.
 const ONE: Indices = Indices { picture_id: 1, tl0_picture_index: 1, key_index: 1, frame_number: 1 };
 
@@ -92,6 +94,8 @@ pub struct Munger {
     next_source: [u64; MAX_STREAMS],
     /// The picture that was left out last.
     left_out: Option<u32>,
+    /// Since when nothing has come whose layer can be told.
+    unreadable_since: Option<Instant>,
     selector: Selector,
 }
 
@@ -107,6 +111,7 @@ impl Munger {
             first_source_timestamp: 0,
             next_source: [0; MAX_STREAMS],
             left_out: None,
+            unreadable_since: None,
             selector: Selector::default(),
         }
     }
@@ -117,7 +122,7 @@ impl Munger {
         self.segment = None;
         self.closed.clear();
         self.next_source = [0; MAX_STREAMS];
-        self.left_out = None;
+        (self.left_out, self.unreadable_since) = (None, None);
         self.selector = Selector::default();
     }
 
@@ -191,7 +196,7 @@ impl Munger {
         if let Some(next) = self.next_source.get_mut(usize::from(stream)) {
             *next = facts.number;
         }
-        self.left_out = None;
+        (self.left_out, self.unreadable_since) = (None, None);
         self.segment = Some(Segment {
             stream,
             selection: self.selector.at_keyframe(facts, scalability, wanted),
@@ -302,7 +307,11 @@ impl Munger {
         if is_layered {
             let selection = segment.selection;
             match selection.takes(&facts.frame) {
-                None => return Err(Held::Late),
+                None => {
+                    let since = *self.unreadable_since.get_or_insert(now);
+                    self.selector.waits_for_keyframe |= now >= since + UNREADABLE_MAX;
+                    return Err(Held::Late);
+                }
                 Some(false) => {
                     self.leave_out(now, facts, selection);
                     return Err(Held::Unwanted);
@@ -311,6 +320,7 @@ impl Munger {
             }
         }
         let munged = segment.apply(facts, facts.number - segment.first_source);
+        self.unreadable_since = None;
         self.next = munged.number + 1;
         if let Some(next) = self.next_source.get_mut(usize::from(stream)) {
             *next = facts.number + 1;

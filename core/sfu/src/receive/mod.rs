@@ -33,7 +33,10 @@ use crate::quality;
 /// A stream has not stopped before it has been silent for so long.
 const SILENCE: Duration = Duration::from_millis(500);
 /// Packets whose frames are read again when their structure comes late.
-const MAX_READ_AGAIN: u64 = 128;
+const MAX_READ_AGAIN: u64 = MAX_REPLAY;
+/// Most packets after a keyframe's beginning that came before it: with more of them it is of no
+/// use any more.
+pub const MAX_REPLAY: u64 = 128;
 /// No keyframe is asked of a stream that has been silent for so long.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 
@@ -249,7 +252,7 @@ impl Stream {
         } else if facts.keyframe && frame.is_keyframe() == Some(true) {
             self.read_again(now, number + 1);
         }
-        if facts.keyframe {
+        if facts.keyframe && self.history.highest() - number <= MAX_REPLAY {
             self.keyframe.stop();
         }
         Ok(facts.keyframe)

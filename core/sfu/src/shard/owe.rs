@@ -19,7 +19,7 @@ use crate::{
     },
     peer::{Peer, Source, bring_forward},
     receive::{
-        Stream,
+        MAX_REPLAY, Stream,
         bitrate::OVERHEAD_BYTES,
         frame::Layering,
         history::{History, PacketFacts},
@@ -27,9 +27,6 @@ use crate::{
     timers::Timers,
     track::{Route, Track, accepts},
 };
-
-/// Most packets after a keyframe's beginning that came before it.
-const MAX_REPLAY: u64 = 128;
 
 /// A packet that has come and is to be forwarded.
 #[derive(Clone, Copy)]
