@@ -39,6 +39,7 @@ const TURN_PASSWORD_LENGTH: usize = 43;
 
 pub(crate) struct Host {
     pub(crate) room: Room,
+    /// The media thread that its participants come to until it has its share of them.
     pub(crate) shard: ShardId,
     /// Boxed: a node of the map has room for eleven.
     pub(crate) members: BTreeMap<ParticipantSid, Box<Member>>,
