@@ -42,7 +42,7 @@ pub enum ControlError {
 #[derive(Debug)]
 pub enum Order {
     /// Totals, for metrics.
-    Count(oneshot::Sender<Totals>),
+    Count(oneshot::Sender<Counted>),
     /// Every room, and why its participants get what they get.
     Show(oneshot::Sender<Shown>),
     /// Other keys and limits.
@@ -57,15 +57,15 @@ pub struct Shown {
     pub links: Vec<oneshot::Receiver<Vec<LinkReport>>>,
 }
 
-/// What a node and its media threads have counted.
+/// What a node has counted, and where what each media thread has will come.
 #[derive(Debug)]
 #[allow(missing_docs)]
-pub struct Totals {
+pub struct Counted {
     pub node_id: String,
     pub counts: Counts,
     pub counters: Counters,
     pub statistics: Statistics,
-    pub workers: Vec<WorkerCounters>,
+    pub workers: Vec<oneshot::Receiver<WorkerCounters>>,
     pub half_open: Option<HalfOpenCounters>,
 }
 
@@ -169,17 +169,19 @@ impl Control {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Count(answer) => {
-                for worker in self.workers.iter_mut() {
-                    // What has come by now answers this question, what is asked for the next.
-                    let _ = worker.request_counters();
-                }
-                let state = Totals {
+                let count = |worker: &mut WorkerHandle| {
+                    let (tell, told) = oneshot::channel();
+                    let _ = worker.count(move |counters| _ = tell.send(counters));
+                    told
+                };
+                let workers = self.workers.iter_mut().map(count).collect();
+                let state = Counted {
                     node_id: self.node.id().to_owned(),
                     counts: self.node.counts(),
                     counters: self.node.counters(),
                     statistics: self.node.statistics().clone(),
                     half_open: self.workers.half_open_counters(),
-                    workers: self.workers.iter().map(|worker| *worker.counters()).collect(),
+                    workers,
                 };
                 let _ = answer.send(state);
             }

@@ -1,7 +1,7 @@
 //! The metrics page and the debug view, from what the control thread and the edges count.
 
 use crate::{
-    control::{Order, Shown, Totals},
+    control::{Counted, Order, Shown},
     process,
 };
 use parlor_gateway::{Answered, Gateway, LATENCY_BOUNDS_US, RoomsQuestion};
@@ -12,7 +12,7 @@ use parlor_sfu::{
     DecisionReport, Experience, Experiences, JITTER_BOUNDS_US, LinkReport, ROUND_TRIP_BOUNDS_US,
 };
 use parlor_webhook::Webhooks;
-use parlor_workers::{TcpPeerCounters, WorkerCounters};
+use parlor_workers::{HalfOpenCounters, TcpPeerCounters, WorkerCounters};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
@@ -33,18 +33,22 @@ impl Metrics {
     pub async fn page(self) -> String {
         let (answer, totals) = oneshot::channel();
         let _ = self.orders.send(Order::Count(answer)).await;
-        let Ok(totals) = totals.await else { return String::new() };
+        let Ok(mut totals) = totals.await else { return String::new() };
+        let mut workers = Vec::new();
+        for told in std::mem::take(&mut totals.workers) {
+            workers.extend(told.await);
+        }
         let mut page = Page::new(&[("node_id", &totals.node_id), ("node_type", "SERVER")]);
         self.write_node(&mut page, &totals);
-        write_media(&mut page, &totals);
-        write_experiences(&mut page, &totals);
-        write_tcp(&mut page, &totals);
+        write_media(&mut page, &workers);
+        write_experiences(&mut page, &workers);
+        write_tcp(&mut page, totals.half_open, &workers);
         self.write_edges(&mut page);
         process::write(&mut page);
         page.finish()
     }
 
-    fn write_node(&self, page: &mut Page, totals: &Totals) {
+    fn write_node(&self, page: &mut Page, totals: &Counted) {
         let counts = totals.counts;
         for (name, help, value) in [
             ("livekit_room_total", "Rooms.", counts.rooms),
@@ -161,10 +165,10 @@ fn service_and_method(path: &str) -> [(&str, &str); 2] {
 }
 
 /// What is lost and late between the server and its peers. The direction is that of the media.
-fn write_experiences(page: &mut Page, totals: &Totals) {
+fn write_experiences(page: &mut Page, workers: &[WorkerCounters]) {
     let sum = |of: fn(&Experiences) -> Experience| {
         let mut sum = Experience::default();
-        totals.workers.iter().for_each(|worker| sum += of(&worker.experiences));
+        workers.iter().for_each(|worker| sum += of(&worker.experiences));
         sum
     };
     let directions = [
@@ -193,8 +197,8 @@ fn write_experiences(page: &mut Page, totals: &Totals) {
     }
 }
 
-fn write_media(page: &mut Page, totals: &Totals) {
-    let sum = |of: fn(&WorkerCounters) -> u64| totals.workers.iter().map(of).sum::<u64>();
+fn write_media(page: &mut Page, workers: &[WorkerCounters]) {
+    let sum = |of: fn(&WorkerCounters) -> u64| workers.iter().map(of).sum::<u64>();
     let again = sum(|w| w.shard.retransmissions_sent);
     let received = sum(|w| w.shard.rtp_received);
     page.family("livekit_packet_total", Kind::Counter, "Media packets, authenticated.");
@@ -237,20 +241,20 @@ fn write_media(page: &mut Page, totals: &Totals) {
         page.value(&[("direction", "outgoing")], outgoing);
     }
     let mut delay = parlor_workers::AddedDelay::default();
-    totals.workers.iter().for_each(|worker| delay += worker.added_delay);
+    workers.iter().for_each(|worker| delay += worker.added_delay);
     let name = "parlor_added_delay_seconds";
     let help = "From the kernel's receive stamp to the send, of media that no pacer held.";
     write_histogram(page, name, help, &parlor_workers::DELAY_BOUNDS_US, &delay);
     let mut held = parlor_sfu::Held::default();
-    totals.workers.iter().for_each(|worker| held += worker.held);
+    workers.iter().for_each(|worker| held += worker.held);
     let name = "parlor_held_seconds";
     let help =
         "How long media was held that did not leave at once: by the pacer, or to leave together.";
     write_histogram(page, name, help, &parlor_sfu::HELD_BOUNDS_US, &held);
     let help = "What went through the media threads, and not, by cause.";
-    write_by_worker(page, totals, "parlor_media_total", help, |w| w.shard.entries());
+    write_by_worker(page, workers, "parlor_media_total", help, |w| w.shard.entries());
     let help = "What went through the UDP sockets, and not.";
-    write_by_worker(page, totals, "parlor_socket_total", help, |w| w.net.entries());
+    write_by_worker(page, workers, "parlor_socket_total", help, |w| w.net.entries());
 }
 
 fn write_histogram<const N: usize>(
@@ -265,17 +269,16 @@ fn write_histogram<const N: usize>(
 }
 
 /// Peers over TCP: what went through their connections, and what became of these.
-fn write_tcp(page: &mut Page, totals: &Totals) {
-    let Some(half_open) = totals.half_open else { return };
-    let open = totals.workers.iter().map(|worker| worker.tcp.open).sum::<u64>();
+fn write_tcp(page: &mut Page, half_open: Option<HalfOpenCounters>, workers: &[WorkerCounters]) {
+    let Some(half_open) = half_open else { return };
+    let open = workers.iter().map(|worker| worker.tcp.open).sum::<u64>();
     page.single("parlor_tcp_connections", Kind::Gauge, "Open TCP connections of peers.", open);
     let name = "parlor_tcp_connections_total";
     page.family(name, Kind::Counter, "What became of TCP connections of peers.");
     for (kind, value) in half_open.entries() {
         page.value(&[("kind", kind)], value);
     }
-    let sum =
-        |of: fn(&TcpPeerCounters) -> u64| totals.workers.iter().map(|w| of(&w.tcp)).sum::<u64>();
+    let sum = |of: fn(&TcpPeerCounters) -> u64| workers.iter().map(|w| of(&w.tcp)).sum::<u64>();
     for (kind, value) in [
         ("peer_opened", sum(|tcp| tcp.opened)),
         ("peer_closed", sum(|tcp| tcp.closed)),
@@ -287,18 +290,18 @@ fn write_tcp(page: &mut Page, totals: &Totals) {
         page.value(&[("kind", kind)], value);
     }
     let help = "What went through the TCP connections of peers, and not.";
-    write_by_worker(page, totals, "parlor_tcp_total", help, |w| w.tcp.net.entries());
+    write_by_worker(page, workers, "parlor_tcp_total", help, |w| w.tcp.net.entries());
 }
 
 fn write_by_worker<const N: usize>(
     page: &mut Page,
-    totals: &Totals,
+    workers: &[WorkerCounters],
     name: &'static str,
     help: &str,
     entries: fn(&WorkerCounters) -> [(&'static str, u64); N],
 ) {
     page.family(name, Kind::Counter, help);
-    for (index, worker) in totals.workers.iter().enumerate() {
+    for (index, worker) in workers.iter().enumerate() {
         let worker_label = index.to_string();
         for (kind, value) in entries(worker) {
             page.value(&[("worker", &worker_label), ("kind", kind)], value);

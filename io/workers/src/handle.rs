@@ -3,7 +3,7 @@
 use crate::{
     StartError, WorkersConfig, relay,
     tcp::{Acceptor, Connections, HANDOVER_RING, HalfOpenCounters, SharedCounters},
-    worker::{Explanation, FromWorker, ToWorker, Worker, WorkerCounters},
+    worker::{FromWorker, ToWorker, Told, Worker, WorkerCounters},
 };
 use parlor_model::{DataChannel, ShardId, TransportAddress, TransportProtocol};
 use parlor_ring::{Waker, ring, wakeup};
@@ -315,7 +315,18 @@ impl WorkerHandle {
         &mut self,
         tell: impl FnOnce(Vec<LinkReport>) + Send + 'static,
     ) -> Result<(), SendCommandError> {
-        self.push(ToWorker::Explain(Explanation(Box::new(tell))), false)
+        self.push(ToWorker::Explain(Told(Box::new(tell))), false)
+    }
+
+    /// Has `tell` called with the worker's totals, as [`WorkerHandle::explain`].
+    ///
+    /// # Errors
+    /// As [`WorkerHandle::send`].
+    pub fn count(
+        &mut self,
+        tell: impl FnOnce(WorkerCounters) + Send + 'static,
+    ) -> Result<(), SendCommandError> {
+        self.push(ToWorker::Count(Told(Box::new(tell))), false)
     }
 
     /// The worker's totals when it was last asked.

@@ -49,19 +49,20 @@ const RECEIVE_RETRY: Duration = Duration::from_millis(10);
 pub(crate) enum ToWorker {
     Media(MediaCommand),
     ReportCounters,
-    Explain(Explanation),
+    Explain(Told<Vec<LinkReport>>),
+    Count(Told<WorkerCounters>),
     #[cfg(test)]
     Panic,
     #[cfg(test)]
     Wait(std::sync::mpsc::Receiver<()>),
 }
 
-/// Who is to be told why peers get what they get.
-pub(crate) struct Explanation(pub Box<dyn FnOnce(Vec<LinkReport>) + Send>);
+/// Who is to be told something, on the worker's thread.
+pub(crate) struct Told<T>(pub Box<dyn FnOnce(T) + Send>);
 
-impl std::fmt::Debug for Explanation {
+impl<T> std::fmt::Debug for Told<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Explanation")
+        f.write_str("Told")
     }
 }
 
@@ -219,7 +220,8 @@ impl Worker {
             match self.commands.pop() {
                 Some(ToWorker::Media(command)) => self.shard.handle_command(now, command),
                 Some(ToWorker::ReportCounters) => self.report_due = true,
-                Some(ToWorker::Explain(Explanation(tell))) => tell(self.shard.explain(now)),
+                Some(ToWorker::Explain(Told(tell))) => tell(self.shard.explain(now)),
+                Some(ToWorker::Count(Told(tell))) => tell(self.totals()),
                 #[cfg(test)]
                 Some(ToWorker::Panic) => panic!("told to"),
                 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A small load on a server of its own, in both connection models.
 
-use crate::server::{SECRET, Server, admin, call, directory, free_port, until};
+use crate::server::{SECRET, Server, admin, call, directory, free_port, get, until};
 use serde_json::Value;
 use std::thread;
 
@@ -33,6 +33,21 @@ fn two_publishers_reach_three_subscribers() {
         assert!(number(&report, "/streams/lost_percent") < 1.0, "{report:#}");
         assert!(number(&report, "/server/memory_after/pss_bytes") > 0.0, "{report:#}");
     }
+}
+
+#[test]
+fn the_first_scrape_tells_what_was_sent() {
+    let metrics = free_port();
+    let server = Server::dev(&["--prometheus.port", &metrics.to_string()]);
+    let report = load(&server, "--audio-publishers 1 --subscribers 2");
+    let received = number(&report, "/received/packets");
+    let (_, page) = get(metrics, "/metrics", "").unwrap();
+    let sent = page.lines().filter(|line| {
+        line.starts_with("livekit_packet_total{")
+            && line.contains("direction=\"outgoing\",transmission=\"initial\"")
+    });
+    let sent: f64 = sent.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+    assert!(sent >= received && received > 200.0, "{sent} were sent, {received} came");
 }
 
 #[test]
