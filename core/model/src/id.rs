@@ -60,11 +60,11 @@ text_id! {
     TrackSid,
 }
 
-macro_rules! dense_id {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+macro_rules! number_id {
+    ($($(#[$doc:meta])* $name:ident($number:ty)),* $(,)?) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        pub struct $name(pub u32);
+        pub struct $name(pub $number);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,22 +74,21 @@ macro_rules! dense_id {
     )*};
 }
 
-dense_id! {
+number_id! {
     /// One track sent to one peer. Drawn by `Node`, never reused while it runs.
-    SubscriptionId,
+    SubscriptionId(u32),
     /// One media thread of this server.
-    ShardId,
+    ShardId(u32),
+    /// One peer connection of this server. Drawn by `Node`, never reused while it runs. Its upper
+    /// half names the media thread that it is on, so that any other knows whom to ask for it.
+    PeerId(u64),
+    /// One published track on the packet path. Drawn by `Node`, never reused while it runs. Its
+    /// upper half names its publisher's media thread, as that of [`PeerId`].
+    TrackId(u64),
 }
 
 macro_rules! homed_id {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
-        $(#[$doc])*
-        ///
-        /// Its upper half names the media thread that it is on, so that any other knows whom to
-        /// ask for it.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        pub struct $name(pub u64);
-
+    ($($name:ident),*) => {$(
         impl $name {
             /// This number on a media thread.
             pub fn new(home: ShardId, number: u32) -> Self {
@@ -101,21 +100,10 @@ macro_rules! homed_id {
                 ShardId((self.0 >> 32) as u32)
             }
         }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(&self.0, f)
-            }
-        }
     )*};
 }
 
-homed_id! {
-    /// One peer connection of this server. Drawn by `Node`, never reused while it runs.
-    PeerId,
-    /// One published track on the packet path. Drawn by `Node`, never reused while it runs.
-    TrackId,
-}
+homed_id!(PeerId, TrackId);
 
 /// Letters at the start of a ufrag that name its shard.
 const UFRAG_SHARD_LETTERS: usize = 3;
