@@ -92,11 +92,13 @@ pub struct Control {
 pub struct Traffic {
     counted: Instant,
     bytes: u64,
+    /// Where what media threads had counted then will come.
+    asked: Vec<oneshot::Receiver<WorkerCounters>>,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self { counted: Instant::now(), bytes: 0 }
+        Self { counted: Instant::now(), bytes: 0, asked: Vec::new() }
     }
 }
 
@@ -104,7 +106,8 @@ impl Traffic {
     /// Counts anew. Returns bytes a second since it did so last.
     fn measure(&mut self, now: Instant, bytes: u64) -> u64 {
         let ms = now.saturating_duration_since(self.counted).as_millis().max(1);
-        let before = std::mem::replace(self, Self { counted: now, bytes }).bytes;
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        self.counted = now;
         let rate = u128::from(bytes.saturating_sub(before)) * 1000 / ms;
         u64::try_from(rate).unwrap_or(u64::MAX)
     }
@@ -159,22 +162,27 @@ impl Control {
             let (udp, tcp) = (worker.net, worker.tcp.net);
             udp.received_bytes + udp.sent_bytes + tcp.received_bytes + tcp.sent_bytes
         };
-        let bytes = self.workers.iter().map(|worker| of(worker.counters())).sum();
+        let now_asked = self.count();
+        let asked = std::mem::replace(&mut self.traffic.asked, now_asked);
+        let bytes = asked.into_iter().filter_map(|mut told| told.try_recv().ok());
+        let bytes = bytes.map(|counters| of(&counters)).sum();
         self.node.set_traffic(self.traffic.measure(Instant::now(), bytes));
-        for worker in self.workers.iter_mut() {
-            let _ = worker.request_counters();
-        }
+    }
+
+    /// Where what each media thread has counted by now will come.
+    fn count(&mut self) -> Vec<oneshot::Receiver<WorkerCounters>> {
+        let count = |worker: &mut WorkerHandle| {
+            let (tell, told) = oneshot::channel();
+            let _ = worker.count(move |counters| _ = tell.send(counters));
+            told
+        };
+        self.workers.iter_mut().map(count).collect()
     }
 
     fn obey(&mut self, order: Order) {
         match order {
             Order::Count(answer) => {
-                let count = |worker: &mut WorkerHandle| {
-                    let (tell, told) = oneshot::channel();
-                    let _ = worker.count(move |counters| _ = tell.send(counters));
-                    told
-                };
-                let workers = self.workers.iter_mut().map(count).collect();
+                let workers = self.count();
                 let state = Counted {
                     node_id: self.node.id().to_owned(),
                     counts: self.node.counts(),
@@ -242,7 +250,7 @@ mod tests {
     #[test]
     fn traffic_is_what_came_since_it_was_counted() {
         let now = Instant::now();
-        let mut traffic = Traffic { counted: now, bytes: 1_000 };
+        let mut traffic = Traffic { counted: now, bytes: 1_000, asked: Vec::new() };
         assert_eq!(traffic.measure(now + TRAFFIC_INTERVAL, 5_000), 2_000);
         assert_eq!(traffic.measure(now + 2 * TRAFFIC_INTERVAL, 5_000), 0);
     }

@@ -3,7 +3,7 @@
 use crate::{
     StartError, WorkersConfig, relay,
     tcp::{Acceptor, Connections, HANDOVER_RING, HalfOpenCounters, SharedCounters},
-    worker::{FromWorker, ToWorker, Told, Worker, WorkerCounters},
+    worker::{ToWorker, Told, Worker, WorkerCounters},
 };
 use parlor_model::{DataChannel, ShardId, TransportAddress, TransportProtocol};
 use parlor_ring::{Waker, ring, wakeup};
@@ -53,11 +53,10 @@ pub struct WorkerHandle {
     id: ShardId,
     candidates: Vec<TransportAddress>,
     commands: ring::Sender<ToWorker>,
-    events: ring::Receiver<FromWorker>,
+    events: ring::Receiver<MediaEvent>,
     waker: Waker,
     queued: VecDeque<ToWorker>,
     lossy_dropped: u64,
-    counters: WorkerCounters,
 }
 
 /// The worker has ended by a panic; its peers are lost.
@@ -155,7 +154,6 @@ impl Workers {
                 waker,
                 queued: VecDeque::new(),
                 lossy_dropped: 0,
-                counters: WorkerCounters::default(),
             });
         }
         if let Some(((listeners, addresses), limits)) = listen {
@@ -286,24 +284,11 @@ impl WorkerHandle {
     /// When the worker is dead and all that it said has been polled.
     pub fn poll_event(&mut self) -> Result<Option<MediaEvent>, WorkerGone> {
         self.push_queued();
-        loop {
-            let gone = self.events.is_closed(); // before the last look
-            match self.events.pop() {
-                Some(FromWorker::Event(event)) => return Ok(Some(event)),
-                Some(FromWorker::Counters(counters)) => self.counters = *counters,
-                None if gone => return Err(WorkerGone(self.id)),
-                None => return Ok(None),
-            }
+        let gone = self.events.is_closed(); // before the last look
+        match self.events.pop() {
+            None if gone => Err(WorkerGone(self.id)),
+            event => Ok(event),
         }
-    }
-
-    /// Asks the worker for its totals; [`WorkerHandle::counters`] has them once they have come and
-    /// [`WorkerHandle::poll_event`] was called.
-    ///
-    /// # Errors
-    /// As [`WorkerHandle::send`].
-    pub fn request_counters(&mut self) -> Result<(), SendCommandError> {
-        self.push(ToWorker::ReportCounters, false)
     }
 
     /// Has `tell` called with what the worker knows of the ways to its peers, on its own thread:
@@ -327,11 +312,6 @@ impl WorkerHandle {
         tell: impl FnOnce(WorkerCounters) + Send + 'static,
     ) -> Result<(), SendCommandError> {
         self.push(ToWorker::Count(Told(Box::new(tell))), false)
-    }
-
-    /// The worker's totals when it was last asked.
-    pub fn counters(&self) -> &WorkerCounters {
-        &self.counters
     }
 
     /// Lossy messages that were dropped here because the worker was behind.
@@ -446,16 +426,16 @@ mod tests {
         worker.send(data(DataChannel::DataTrack)).unwrap();
         assert_eq!((worker.queued.len(), worker.lossy_dropped()), (QUEUED, 2));
         worker.send(data(DataChannel::Reliable)).unwrap();
-        worker.request_counters().unwrap();
+        let (tell, told) = sync_channel(1);
+        worker.count(move |counters| tell.send(counters).unwrap()).unwrap();
 
         drop(release);
-        while worker.counters().turns == 0 {
+        while !worker.queued.is_empty() {
             // Only when told to, as a control thread would.
             woken.recv_timeout(PATIENCE).unwrap();
             worker.poll_event().unwrap();
         }
-        assert!(worker.queued.is_empty());
-        let counters = worker.counters().shard;
+        let counters = told.recv_timeout(PATIENCE).unwrap().shard;
         assert_eq!(counters.commands_stale, (COMMAND_RING + QUEUED) as u64);
         assert_eq!(counters.data_dropped_unreachable, 1);
         workers.stop().unwrap();

@@ -48,7 +48,6 @@ const RECEIVE_RETRY: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) enum ToWorker {
     Media(MediaCommand),
-    ReportCounters,
     Explain(Told<Vec<LinkReport>>),
     Count(Told<WorkerCounters>),
     #[cfg(test)]
@@ -64,13 +63,6 @@ impl<T> std::fmt::Debug for Told<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Told")
     }
-}
-
-/// What travels back.
-#[derive(Debug)]
-pub(crate) enum FromWorker {
-    Event(MediaEvent),
-    Counters(Box<WorkerCounters>),
 }
 
 /// What a worker has done and has not done, by cause.
@@ -107,7 +99,7 @@ pub(crate) struct Worker {
     tcp: Option<Connections>,
     relays: Vec<Relay>,
     commands: ring::Receiver<ToWorker>,
-    events: ring::Sender<FromWorker>,
+    events: ring::Sender<MediaEvent>,
     notify: Arc<dyn Fn() + Send + Sync>,
     wakeup: Wakeup,
     poll: Poll,
@@ -116,7 +108,6 @@ pub(crate) struct Worker {
     counters: WorkerCounters,
     /// The command ring has been half full and is not yet half empty.
     behind: bool,
-    report_due: bool,
     /// When the kernel received the media packets of this turn, since the Unix epoch.
     arrivals: Vec<Duration>,
 }
@@ -136,7 +127,7 @@ impl Worker {
         sockets: Vec<UdpSocket>,
         addresses: Addresses,
         commands: ring::Receiver<ToWorker>,
-        events: ring::Sender<FromWorker>,
+        events: ring::Sender<MediaEvent>,
         notify: Arc<dyn Fn() + Send + Sync>,
         wakeup: Wakeup,
     ) -> Self {
@@ -155,7 +146,6 @@ impl Worker {
             to_send: SendBatch::new(FLUSH_DATAGRAMS),
             counters: WorkerCounters::default(),
             behind: false,
-            report_due: false,
             arrivals: Vec::with_capacity(ARRIVALS_MAX),
         }
     }
@@ -219,7 +209,6 @@ impl Worker {
         for _ in 0..COMMANDS_PER_TURN {
             match self.commands.pop() {
                 Some(ToWorker::Media(command)) => self.shard.handle_command(now, command),
-                Some(ToWorker::ReportCounters) => self.report_due = true,
                 Some(ToWorker::Explain(Told(tell))) => tell(self.shard.explain(now)),
                 Some(ToWorker::Count(Told(tell))) => tell(self.totals()),
                 #[cfg(test)]
@@ -346,16 +335,10 @@ impl Worker {
     /// Whether some had no room.
     fn hand_over_events(&mut self) -> bool {
         let mut pushed = false;
-        while !self.events.is_full() {
-            let next = if self.report_due {
-                self.report_due = false;
-                FromWorker::Counters(Box::new(self.totals()))
-            } else if let Some(event) = self.shard.poll_event() {
-                FromWorker::Event(event)
-            } else {
-                break;
-            };
-            pushed |= self.events.try_push(next).is_ok();
+        while !self.events.is_full()
+            && let Some(event) = self.shard.poll_event()
+        {
+            pushed |= self.events.try_push(event).is_ok();
         }
         if pushed {
             (self.notify)();
@@ -469,7 +452,7 @@ mod tests {
         for second in 1..=300 {
             let outlook = worker.turn(start + Duration::from_secs(second));
             assert_eq!(outlook.events_waiting, events_out.len() == 2);
-            if let Some(FromWorker::Event(MediaEvent::PeerFailed { peer, .. })) = events_out.pop() {
+            if let Some(MediaEvent::PeerFailed { peer, .. }) = events_out.pop() {
                 failed.push(peer.0);
             }
         }

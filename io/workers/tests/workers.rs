@@ -180,15 +180,13 @@ fn each_worker_has_its_own_port() {
 
 #[test]
 fn an_idle_worker_sleeps() {
-    let (mut workers, woken) = start(config(1));
+    let (mut workers, _woken) = start(config(1));
     let worker = workers.get_mut(ShardId(0)).unwrap();
     std::thread::sleep(Duration::from_millis(500)); // time is what is tested
-    worker.request_counters().unwrap();
-    woken.recv_timeout(PATIENCE).unwrap();
-    while worker.counters().turns == 0 {
-        worker.poll_event().unwrap();
-    }
-    assert!(worker.counters().turns <= 3, "{}", worker.counters().turns);
+    let (tell, told) = std::sync::mpsc::channel();
+    worker.count(move |counters| tell.send(counters).unwrap()).unwrap();
+    let turns = told.recv_timeout(PATIENCE).unwrap().turns;
+    assert!(turns <= 3, "{turns}");
 }
 
 #[test]
