@@ -5,7 +5,7 @@ mod common;
 
 use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
-use common::{World, media::*, ms};
+use common::{SERVER, World, media::*, ms};
 use parlor_model::{Codec, Path, PeerId, SequenceNumber, Ssrc, SubscriptionId, TrackId};
 use parlor_rtp::rtcp::{self, Rtcp};
 use parlor_sfu::command::{MediaCommand, MediaEvent, PlayoutDelay, SubscriptionSettings};
@@ -525,4 +525,33 @@ fn h264_starts_at_its_parameter_sets_and_passes_untouched() {
     assert!(packets.iter().all(|packet| packet.payload_type().0 == 108));
     assert_eq!(world.clients[bob].checker.complete_frames(Ssrc(2000)), 3);
     world.assert_clean();
+}
+
+/// Chromium gives its probes up when their packets seem to come closer together than they left.
+#[test]
+fn what_waited_to_be_read_is_reported_as_it_came() {
+    let mut world = World::new();
+    let alice = world.connect(1);
+    world.publish(alice, vec![video_section("0", 10, &[])]);
+    world.run(ms(200));
+    let came = [0, 3, 10].map(|after| world.now + ms(after));
+    let frame = VideoSource::new(40, "0", None).next(true, &mut 7);
+    world.now += ms(30);
+    let path = Path::udp(SERVER.parse().unwrap(), world.clients[alice].address);
+    for (arrived, packet) in came.into_iter().zip(&frame) {
+        let mut sealed = world.clients[alice].seal(packet);
+        world.shard.handle_stamped(world.now, arrived, path, &mut sealed);
+    }
+    world.run(ms(200));
+    let told: Vec<i64> = world.clients[alice]
+        .received_rtcp
+        .iter()
+        .flat_map(|(_, compound)| rtcp::packets(compound))
+        .flat_map(|packet| match packet {
+            Rtcp::TransportFeedback(feedback) => feedback.arrivals_us().collect(),
+            _ => Vec::new(),
+        })
+        .filter_map(|(_, at_us)| at_us)
+        .collect();
+    assert_eq!(told.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>(), [3000, 7000]);
 }

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr,
-    time::Duration,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Messages per system call. With GRO each may be dozens of datagrams.
@@ -20,6 +20,9 @@ const MESSAGES_MIN: usize = 2;
 
 /// As long as a UDP datagram, or a run of them, can be.
 const MESSAGE_BYTES: usize = 1 << 16;
+
+/// No datagram waits for so long to be read: the clock of the stamps was set anew.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Buffers to read into, 1 MiB of addresses of which only what is used becomes memory. One per
 /// thread serves all its sockets.
@@ -116,15 +119,15 @@ impl UdpSocket {
         self.recv_stamped(batch, |local, remote, _, datagram| handle(local, remote, datagram))
     }
 
-    /// As [`UdpSocket::recv`], with the time since the Unix epoch at which the kernel received the
-    /// datagram, if it was told to stamp ([`UdpSocket::stamp_received`]).
+    /// As [`UdpSocket::recv`], with the time at which the kernel received the datagram, if it was
+    /// told to stamp ([`UdpSocket::stamp_received`]).
     ///
     /// # Errors
     /// As [`UdpSocket::recv`].
     pub fn recv_stamped(
         &mut self,
         batch: &mut RecvBatch,
-        mut handle: impl FnMut(SocketAddr, SocketAddr, Option<Duration>, &mut [u8]),
+        mut handle: impl FnMut(SocketAddr, SocketAddr, Option<Instant>, &mut [u8]),
     ) -> io::Result<usize> {
         let count = match fill_despite_icmp(batch, self.descriptor.as_fd()) {
             Ok(count) => count,
@@ -132,6 +135,7 @@ impl UdpSocket {
             Err(error) => return Err(error),
         };
         self.counters.receive_calls += 1;
+        let read = (Instant::now(), SystemTime::now());
         let messages = batch.bytes.chunks_exact_mut(MESSAGE_BYTES).zip(&batch.lens);
         let told = batch.names.iter().zip(&batch.controls);
         for ((bytes, &(len, flags)), (name, control)) in messages.zip(told).take(count) {
@@ -149,6 +153,7 @@ impl UdpSocket {
                 self.counters.receive_truncated += 1;
                 continue;
             };
+            let arrived = control.stamp.and_then(|stamp| arrival(read, stamp));
             let mut local = self.local;
             if let Some(ip) = control.local {
                 local.set_ip(ip);
@@ -156,11 +161,18 @@ impl UdpSocket {
             let segment_len = control.segment_len.filter(|len| *len > 0).unwrap_or(len.max(1));
             for datagram in bytes.chunks_mut(segment_len) {
                 count_datagram(&mut self.counters, datagram.len());
-                handle(local, remote, control.stamp, datagram);
+                handle(local, remote, arrived, datagram);
             }
         }
         Ok(count)
     }
+}
+
+/// When what the kernel stamped came, by the clock that does not jump. `read` is one moment by both
+/// clocks.
+fn arrival(read: (Instant, SystemTime), stamp: Duration) -> Option<Instant> {
+    let waited = read.1.duration_since(UNIX_EPOCH.checked_add(stamp)?).ok()?;
+    read.0.checked_sub(waited).filter(|_| waited < WAIT_MAX)
 }
 
 fn count_datagram(counters: &mut NetCounters, len: usize) {

@@ -233,3 +233,25 @@ fn counters_name_themselves() {
     assert_eq!(entries.map(|(name, _)| name).into_iter().collect::<BTreeSet<_>>().len(), 16);
     assert_eq!(parlor_net::NetCounters::from_values(entries.map(|(_, value)| value)), sum);
 }
+
+/// The kernel turns stamping on some time after it was asked, and says of what came before that it
+/// came when it was read.
+#[test]
+fn a_stamp_tells_when_a_datagram_came_not_when_it_was_read() {
+    let (mut from, mut to) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    to.stamp_received().unwrap();
+    let run = Run { local: None, remote: to.local_address(), bytes: b"abc", segment_bytes: 0 };
+    let (mut batch, waits) = (RecvBatch::new(), Duration::from_millis(300));
+    let is_stamped = (0..30).any(|_| {
+        let before = Instant::now();
+        from.send([run], NO_PATIENCE);
+        std::thread::sleep(waits);
+        let mut waited = false;
+        let see = |_, _, arrived: Option<Instant>, _: &mut [u8]| {
+            waited = arrived.is_some_and(|arrived| arrived < before + waits / 2);
+        };
+        to.recv_stamped(&mut batch, see).unwrap();
+        waited
+    });
+    assert!(is_stamped);
+}

@@ -107,7 +107,8 @@ impl WorkersConfig {
             let address = SocketAddr::new(*ip, port);
             let socket = UdpSocket::bind(address);
             let mut socket = socket.map_err(|source| StartError::Bind { address, source })?;
-            // Without stamps only a metric is missing.
+            // Without stamps a metric is missing, and what publishers are told of their uplink is as
+            // true as we are quick.
             let _ = socket.stamp_received();
             sockets.push(socket);
         }

@@ -18,7 +18,7 @@ use std::{
     iter,
     os::fd::AsFd,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 /// Commands carried out in one turn, so that a burst of them does not hold up media.
@@ -108,8 +108,8 @@ pub(crate) struct Worker {
     counters: WorkerCounters,
     /// The command ring has been half full and is not yet half empty.
     behind: bool,
-    /// When the kernel received the media packets of this turn, since the Unix epoch.
-    arrivals: Vec<Duration>,
+    /// When the kernel received the media packets of this turn.
+    arrivals: Vec<Instant>,
 }
 
 /// Why a turn is to be followed by the next.
@@ -239,14 +239,14 @@ impl Worker {
             if !poll.is_ready(first + index) {
                 continue;
             }
-            let read = socket.recv_stamped(received, |local, remote, stamp, datagram| {
-                if let Some(stamp) =
-                    stamp.filter(|_| arrivals.len() < ARRIVALS_MAX && is_rtp(datagram))
+            let read = socket.recv_stamped(received, |local, remote, arrived, datagram| {
+                if let Some(arrived) =
+                    arrived.filter(|_| arrivals.len() < ARRIVALS_MAX && is_rtp(datagram))
                 {
-                    arrivals.push(stamp);
+                    arrivals.push(arrived);
                 }
                 let path = Path::udp(addresses.incoming(index, local), remote);
-                shard.handle_datagram(now, path, datagram);
+                shard.handle_stamped(now, arrived.unwrap_or(now), path, datagram);
             });
             if let Err(error) = read {
                 failed = true;
@@ -324,9 +324,9 @@ impl Worker {
         if self.arrivals.is_empty() {
             return;
         }
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        for arrival in self.arrivals.drain(..) {
-            let us = unix.saturating_sub(arrival).as_micros();
+        let sent = Instant::now();
+        for arrived in self.arrivals.drain(..) {
+            let us = sent.saturating_duration_since(arrived).as_micros();
             let us = u64::try_from(us).unwrap_or(u64::MAX);
             self.counters.added_delay.record(&DELAY_BOUNDS_US, us);
         }

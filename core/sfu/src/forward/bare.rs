@@ -68,6 +68,7 @@ pub fn forward_bytes(mut now: Instant, data: &[u8]) -> usize {
         };
         let Some(Ok(packet)) = bytes.get(..header).map(RtpPacket::parse) else { continue };
         let incoming = Incoming {
+            arrived: now,
             packet: &packet,
             sequence: fields.sequence_number,
             payload,

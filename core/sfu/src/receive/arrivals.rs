@@ -36,9 +36,9 @@ impl Arrivals {
         }
     }
 
-    /// A packet of the stream `media` has come.
+    /// A packet of the stream `media` came at `arrived`.
     #[inline]
-    pub fn record(&mut self, now: Instant, number: u16, media: Ssrc) {
+    pub fn record(&mut self, arrived: Instant, number: u16, media: Ssrc) {
         let first = self.extender.highest().is_none();
         let Some((number, order)) = self.extender.extend(SequenceNumber(number)) else { return };
         if first || number.saturating_sub(self.base) >= MAX_HELD as u64 {
@@ -52,7 +52,7 @@ impl Arrivals {
             self.arrivals_us.resize(at + 1, None);
         }
         if let Some(arrival_us @ None) = self.arrivals_us.get_mut(at) {
-            *arrival_us = Some(now.duration_since(self.epoch).as_micros() as i64);
+            *arrival_us = Some(arrived.duration_since(self.epoch).as_micros() as i64);
         }
         self.media = media;
     }

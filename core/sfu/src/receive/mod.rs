@@ -105,6 +105,7 @@ pub enum Received {
 
 /// A packet taken out of its header, or out of its retransmission.
 pub struct Incoming<'a> {
+    pub arrived: Instant,
     pub packet: &'a RtpPacket<'a>,
     /// Its own number, or the original one of a retransmission.
     pub sequence: SequenceNumber,
@@ -196,7 +197,12 @@ impl Stream {
             Order::Late => drop(self.missing.remove(wire_number)),
         }
         if is_newest && !incoming.is_rtx {
-            self.reception.newest(now, wire_number, packet.timestamp(), self.clock_rate);
+            self.reception.newest(
+                incoming.arrived,
+                wire_number,
+                packet.timestamp(),
+                self.clock_rate,
+            );
         }
         if incoming.payload.is_empty() && is_newest {
             self.renumber.leave_out(wire_number);
@@ -398,18 +404,19 @@ impl Reception {
         self.first = Some(number);
     }
 
-    fn newest(&mut self, now: Instant, number: u64, timestamp: RtpTimestamp, clock_rate: u32) {
+    fn newest(&mut self, arrived: Instant, number: u64, timestamp: RtpTimestamp, clock_rate: u32) {
         self.first.get_or_insert(number);
         if let Some((at, last)) = self.transit {
             let ticks = timestamp.distance(last);
             if ticks == 0 {
                 return;
             }
-            let elapsed = now.saturating_duration_since(at).as_secs_f64() * f64::from(clock_rate);
+            let elapsed =
+                arrived.saturating_duration_since(at).as_secs_f64() * f64::from(clock_rate);
             let difference = (elapsed - f64::from(ticks)).abs();
             self.jitter += (difference - self.jitter) / 16.0;
         }
-        self.transit = Some((now, timestamp));
+        self.transit = Some((arrived, timestamp));
     }
 
     fn report(

@@ -20,7 +20,19 @@ impl Shard {
     /// An unknown path is only listened to for STUN, which names its peer; that costs one
     /// look-up and keeps no state until the check has proven authentic.
     pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
-        self.epoch.get_or_insert(now);
+        self.handle_stamped(now, now, path, datagram);
+    }
+
+    /// As [`Shard::handle_datagram`], of a datagram that waited to be read since `arrived`. What
+    /// publishers are told of their uplink, delay variation and jitter, is true to that time.
+    pub fn handle_stamped(
+        &mut self,
+        now: Instant,
+        arrived: Instant,
+        path: Path,
+        datagram: &mut [u8],
+    ) {
+        self.epoch.get_or_insert(arrived);
         self.counters.datagrams_received += 1;
         let class = classify(datagram);
         if class == PacketClass::Stun {
@@ -36,7 +48,7 @@ impl Shard {
             return;
         };
         match class {
-            PacketClass::Rtp => self.handle_rtp(now, key, datagram),
+            PacketClass::Rtp => self.handle_rtp(now, arrived, key, datagram),
             PacketClass::Rtcp => self.handle_rtcp(now, key, datagram),
             PacketClass::Dtls => {
                 if let Some(peer) = self.peers.get_mut(key) {

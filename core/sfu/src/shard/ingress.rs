@@ -24,7 +24,13 @@ pub(super) const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) const LAYER_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Shard {
-    pub(super) fn handle_rtp(&mut self, now: Instant, key: Key<Peer>, datagram: &mut [u8]) {
+    pub(super) fn handle_rtp(
+        &mut self,
+        now: Instant,
+        arrived: Instant,
+        key: Key<Peer>,
+        datagram: &mut [u8],
+    ) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(srtp) = peer.srtp.as_mut().filter(|_| !peer.failed) else {
             self.counters.dropped_before_keys += 1;
@@ -52,15 +58,21 @@ impl Shard {
             self.counters.dropped_malformed += 1;
             return;
         };
-        self.record_arrival(now, key, &packet);
+        self.record_arrival(now, arrived, key, &packet);
         let Some(source) = source else { return };
         if known.is_none() {
             self.bind_source(key, source, &packet);
         }
-        self.receive(now, key, source, &packet);
+        self.receive(now, arrived, key, source, &packet);
     }
 
-    fn record_arrival(&mut self, now: Instant, key: Key<Peer>, packet: &RtpPacket<'_>) {
+    fn record_arrival(
+        &mut self,
+        now: Instant,
+        arrived: Instant,
+        key: Key<Peer>,
+        packet: &RtpPacket<'_>,
+    ) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let number = peer
             .receive_extensions
@@ -68,7 +80,7 @@ impl Shard {
             .and_then(|id| packet.extension(id))
             .and_then(parse_transport_sequence_number);
         let Some(number) = number else { return };
-        peer.arrivals.record(now, number, packet.ssrc());
+        peer.arrivals.record(arrived, number, packet.ssrc());
         let due =
             if peer.arrivals.held() >= arrivals::ENOUGH { now } else { now + FEEDBACK_INTERVAL };
         if peer.deadlines.feedback.is_none_or(|at| due < at) {
@@ -95,7 +107,14 @@ impl Shard {
         peer.incoming.insert(ssrc, source);
     }
 
-    fn receive(&mut self, now: Instant, key: Key<Peer>, source: Source, packet: &RtpPacket<'_>) {
+    fn receive(
+        &mut self,
+        now: Instant,
+        arrived: Instant,
+        key: Key<Peer>,
+        source: Source,
+        packet: &RtpPacket<'_>,
+    ) {
         let Some(track) = self.tracks.get_mut(source.track) else { return };
         let Some((codec_index, codec, is_rtx_type)) = track.codec_of(packet.payload_type()) else {
             self.counters.dropped_unknown_payload_type += 1;
@@ -120,7 +139,7 @@ impl Shard {
         };
         let is_first = stream.last_packet.is_none();
         let was_alive_since = stream.alive_since;
-        let incoming = Incoming { packet, sequence, payload, is_rtx, codec, codec_index };
+        let incoming = Incoming { arrived, packet, sequence, payload, is_rtx, codec, codec_index };
         let received = stream.receive(now, &incoming, &track.extensions);
         let (number, keyframe) = match received {
             Received::Stored { number, keyframe, gap, lost_track } => {

@@ -167,7 +167,15 @@ impl Shard {
         let Some(stream) = track.streams.get_mut(usize::from(at)) else { return };
         let was_alive_since = stream.alive_since;
         let is_newest = !is_rtx && number > stream.history.highest();
-        let incoming = Incoming { packet: &packet, sequence, payload, is_rtx, codec, codec_index };
+        let incoming = Incoming {
+            arrived: now,
+            packet: &packet,
+            sequence,
+            payload,
+            is_rtx,
+            codec,
+            codec_index,
+        };
         let stored = stream.store(now, number, is_newest, &incoming, &track.extensions);
         let Ok(keyframe) = stored else { return };
         let revived = stream.alive_since != was_alive_since;
