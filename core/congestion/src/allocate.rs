@@ -19,6 +19,8 @@ const QUEUED_MS: f64 = 50.0;
 /// From this queue on, or this wait in the pacer, a layer that does not fit is left at once: audio
 /// would wait with it in the one, and a picture be late in the other.
 const QUEUE_MAX_MS: f64 = 120.0;
+/// As [`Hysteresis::keep`]: a link that was full is taken for 0.85 of what it carried.
+const KEEP: f64 = 1.2;
 /// As [`Hysteresis::keep`] for a track's least layer.
 const LEAST_KEEP: f64 = 1.05;
 const PACER_WAIT_MAX: Duration = Duration::from_millis(600);
@@ -97,13 +99,8 @@ impl Hysteresis {
     pub fn on(queue_delay_ms: f64, pacer_wait: Duration) -> Self {
         let is_queued = queue_delay_ms > QUEUED_MS;
         let rise = if is_queued { 0.9 } else { 0.98 };
-        let keep = if pacer_wait > PACER_WAIT_MAX || queue_delay_ms > QUEUE_MAX_MS {
-            1.0
-        } else if is_queued {
-            1.15
-        } else {
-            1.2
-        };
+        let keep =
+            if pacer_wait > PACER_WAIT_MAX || queue_delay_ms > QUEUE_MAX_MS { 1.0 } else { KEEP };
         Self { rise, keep }
     }
 }

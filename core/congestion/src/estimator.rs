@@ -24,6 +24,14 @@ const PACING_FACTOR: f64 = 1.04;
 /// As [`PACING_FACTOR`] while there is a queue at the bottleneck.
 const PACING_FACTOR_QUEUE: f64 = 0.9;
 const QUEUE_MS: f64 = 50.0;
+/// What waits leaves no faster than the link carried when it was full, and by this share more for
+/// each second since; that is forgotten after so many seconds, or when a probe finds so much more.
+const FULL_GROWTH_PER_SECOND: f64 = 0.04;
+const FULL_FORGOTTEN_S: f64 = 10.0;
+const FULL_REFUTED: f64 = 1.5;
+/// A drop with a queue this long is no mistake: no short probe refutes it for so many seconds.
+const FULL_SURE_MS: f64 = 100.0;
+const FULL_SURE_S: f64 = 5.0;
 /// Without feedback on media for so long, and two round trips, nothing is known of queues any more.
 const IDLE_US: i64 = 1_000_000;
 /// A gradient without at least this queue is noise.
@@ -104,6 +112,7 @@ pub struct Estimator {
     is_starving: bool,
     estimate_bps: f64,
     cause: Cause,
+    full: Option<Full>,
     last_probe: Option<ProbeResult>,
 }
 
@@ -136,6 +145,7 @@ impl Estimator {
             is_starving: false,
             estimate_bps: start_bps,
             cause: Cause::Start,
+            full: None,
             last_probe: None,
         }
     }
@@ -282,6 +292,8 @@ impl Estimator {
         }
         if self.rate.update(usage, acknowledged_bps, self.rtt_us, now_us) {
             self.cause = Cause::Delay;
+            let is_sure = is_full || is_flooded || queue_ms > FULL_SURE_MS;
+            self.full = acknowledged_bps.map(|bps| Full { bps, at_us: now_us, is_sure });
             // At the least estimate a probe is the only way up, and must not be cut short.
             if before_bps > ESTIMATE_MIN_BPS as f64 {
                 self.prober.on_drop(before_bps, self.rate.estimate_bps(), now_us);
@@ -305,11 +317,18 @@ impl Estimator {
     fn follow_probes(&mut self, now_us: i64) {
         while let Some(mut result) = self.prober.poll_result(self.rtt_us, now_us) {
             self.last_probe = Some(result);
-            if (result.is_saturated || result.is_long) && !self.application.is_limited() {
+            let took_share = result.is_saturated || result.is_long && result.is_queued;
+            if took_share && !self.application.is_limited() {
                 result.bps = result.bps.min(self.estimate_bps + FULL_RAISE_BPS);
             }
             if self.delay.usage() == Usage::Overusing && !self.is_idle(now_us) {
                 continue;
+            }
+            if let Some(full) = self.full.filter(|full| {
+                full.is_sure && full.age_s(now_us) < FULL_SURE_S && !self.is_starving
+            }) && !result.is_long
+            {
+                result.bps = result.bps.min(full.grown_bps(now_us));
             }
             if result.bps <= self.estimate_bps {
                 self.follow_full_probe(&result, now_us);
@@ -317,6 +336,7 @@ impl Estimator {
             }
             self.prober.on_raised(&result, self.estimate_bps, now_us);
             self.loss.on_probe(result.bps);
+            self.full.take_if(|full| result.bps > FULL_REFUTED * full.bps);
             if result.bps > self.rate.estimate_bps() {
                 self.rate.set_estimate(result.bps, now_us);
             }
@@ -552,6 +572,14 @@ impl Estimator {
         (factor * self.estimate_bps) as u64
     }
 
+    /// What the link carries at most by what it carried when it was last full, in bits a second;
+    /// `None` where it has not been lately.
+    pub fn full_bps(&self, now: Instant) -> Option<u64> {
+        let now_us = self.micros(now);
+        let full = self.full.filter(|full| full.age_s(now_us) < FULL_FORGOTTEN_S)?;
+        Some(full.grown_bps(now_us) as u64)
+    }
+
     /// Why the estimate is what it is.
     pub fn state(&self) -> EstimatorState {
         EstimatorState {
@@ -580,6 +608,24 @@ impl Estimator {
                 && self.rate.decreased_us().is_none()
                 && matches!(self.cause, Cause::Start | Cause::Steady),
         }
+    }
+}
+
+/// What arrived when the link was last full, and when that was.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    bps: f64,
+    at_us: i64,
+    is_sure: bool,
+}
+
+impl Full {
+    fn age_s(&self, now_us: i64) -> f64 {
+        (now_us - self.at_us) as f64 / 1e6
+    }
+
+    fn grown_bps(&self, now_us: i64) -> f64 {
+        self.bps * (1.0 + FULL_GROWTH_PER_SECOND * self.age_s(now_us))
     }
 }
 

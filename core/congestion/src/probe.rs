@@ -14,6 +14,8 @@ const LONG_MAX_US: f64 = 1_500_000.0;
 /// A long probe asks for no more than this times the estimate, and ends when there is a queue.
 const LONG_RATE_FACTOR: f64 = 1.6;
 const LONG_QUEUE_MS: f64 = 30.0;
+/// A shorter queue is none.
+const QUEUED_MS: f64 = 8.0;
 /// The queue that a probe may cause if the estimate is all that the link carries, in microseconds.
 const QUEUE_MAX_US: i64 = 80_000;
 const PACKETS_LEAST: u32 = 5;
@@ -52,6 +54,10 @@ const INTERVAL_US: i64 = 2_500_000;
 const INTERVAL_STARVING_US: i64 = 1_000_000;
 /// As [`INTERVAL_US`] while the link is used nearly as far as it is known to carry.
 const INTERVAL_BUSY_US: i64 = 5_000_000;
+/// So long after the first probe, and after one that found [`FAR`] more, there is one each
+/// [`INTERVAL_STARVING_US`], in microseconds: one alone may have met a peer that was busy.
+const EAGER_US: i64 = 4_000_000;
+const FAR: f64 = 1.5;
 /// After a drop the old rate is asked for again so much later, in microseconds.
 const AFTER_DROP_US: i64 = 1_500_000;
 const AFTER_DROP_SHARE: f64 = 0.85;
@@ -93,6 +99,8 @@ struct Probe {
     /// It outlasts the burst that the link lets through, so that any queue is its answer.
     is_long: bool,
     has_met_queue: bool,
+    /// The longest queue that a packet of it met.
+    queue_ms: f64,
     goal_bytes: f64,
     packet_bytes: usize,
     sent_bytes: u64,
@@ -147,6 +155,8 @@ pub struct ProbeResult {
     pub is_saturated: bool,
     /// Whether the probe lasted long enough for others on the link to give way to it.
     pub is_long: bool,
+    /// Whether it met a queue: without one nobody gave way.
+    pub is_queued: bool,
 }
 
 /// Decides when to probe and at which rate, and reads what comes of it.
@@ -158,6 +168,7 @@ pub struct Prober {
     /// When the last probe was sent, from its first packet to its last.
     last_sent_us: Option<(i64, i64)>,
     next_us: Option<i64>,
+    eager_until_us: Option<i64>,
     /// A rate to ask for next, out of turn.
     follow_up_bps: Option<f64>,
     /// What the link lets through at once, so that short probes deceive; 0 where they do not.
@@ -176,6 +187,7 @@ impl Default for Prober {
             last_cluster: 0,
             last_sent_us: None,
             next_us: None,
+            eager_until_us: None,
             follow_up_bps: None,
             burst_bytes: 0.0,
             raised: None,
@@ -256,7 +268,9 @@ impl Prober {
             asked_bps = asked_bps.min(LONG_RATE_FACTOR * inputs.estimate_bps);
         }
         self.start(asked_bps, inputs.estimate_bps, is_long, now_us);
-        let interval_us = if inputs.is_starving {
+        let eager_until_us = *self.eager_until_us.get_or_insert(now_us + EAGER_US);
+        let is_eager = now_us < eager_until_us && !inputs.is_used;
+        let interval_us = if inputs.is_starving || is_eager {
             INTERVAL_STARVING_US
         } else if inputs.is_application_limited {
             INTERVAL_US
@@ -285,6 +299,7 @@ impl Prober {
             duration_us,
             is_long,
             has_met_queue: false,
+            queue_ms: 0.0,
             goal_bytes,
             packet_bytes: packet_bytes.clamp(*PACKET_BYTES.start(), *PACKET_BYTES.end()) as usize,
             sent_bytes: 0,
@@ -347,6 +362,7 @@ impl Prober {
             probe.accounted_bytes += size_bytes;
         }
         let Some(arrival_us) = result.arrival_us else { return };
+        probe.queue_ms = probe.queue_ms.max(queue_ms);
         probe.received_bytes += size_bytes;
         let skipped_bytes = probe.skipped_bytes + size_bytes;
         let may_skip = probe.goal_bytes >= 2.0 * SKIPPED_BYTES;
@@ -386,6 +402,10 @@ impl Prober {
     /// there is more to find.
     pub fn on_raised(&mut self, result: &ProbeResult, before_bps: f64, now_us: i64) {
         self.raised = Some((now_us, before_bps));
+        if result.bps > FAR * before_bps {
+            self.eager_until_us = Some(now_us + EAGER_US);
+            self.next_us = self.next_us.map(|at_us| at_us.min(now_us + INTERVAL_STARVING_US));
+        }
         if !result.is_saturated && result.bps > SUCCESS * result.asked_bps {
             self.follow_up_bps = Some(NEXT_FACTOR * result.bps);
             self.next_us = Some(now_us);
@@ -457,7 +477,13 @@ impl Probe {
         } else {
             sent_bps.min(arrival_bps)
         };
-        Some(ProbeResult { bps, asked_bps: self.rate_bps, is_saturated, is_long: self.is_long })
+        Some(ProbeResult {
+            bps,
+            asked_bps: self.rate_bps,
+            is_saturated,
+            is_long: self.is_long,
+            is_queued: self.queue_ms > QUEUED_MS,
+        })
     }
 }
 
@@ -543,6 +569,22 @@ mod tests {
         let result = run(&mut prober, 0, 500_000).unwrap();
         assert!(result.is_saturated);
         assert!((450_000.0..510_000.0).contains(&result.bps), "{result:?}");
+    }
+
+    #[test]
+    fn at_the_beginning_one_probe_soon_follows_another() {
+        let inputs = ProbeInputs { is_application_limited: false, ..INPUTS };
+        let mut prober = Prober::default();
+        let mut begins_a_second_after = |begun_us: i64, inputs: &ProbeInputs| {
+            prober.begin(inputs, begun_us);
+            assert!(run(&mut prober, begun_us, 500_000).unwrap().is_saturated);
+            prober.begin(inputs, begun_us + 1_000_000);
+            prober.sending.take().is_some()
+        };
+        assert!(begins_a_second_after(0, &inputs), "the peer may have been busy");
+        let is_used = ProbeInputs { is_used: true, ..inputs };
+        assert!(!begins_a_second_after(2_000_000, &is_used), "media tests the link itself");
+        assert!(!begins_a_second_after(20_000_000, &inputs));
     }
 
     #[test]

@@ -97,7 +97,10 @@ fn falling_from_4_mbps_to_600_kbps_and_back() {
             let mut world = World::new(link(Some(4_000_000)), 1, seed);
             world.run(20);
             world.set_rate(600_000);
-            world.run(20);
+            world.run(3);
+            let full_bps = world.flows[0].estimator.full_bps(world.now).unwrap();
+            assert!((540_000..680_000).contains(&full_bps), "{full_bps}");
+            world.run(17);
             world.set_rate(4_000_000);
             world.run(20);
             print(&world, "4 Mbit/s, 600 kbit/s, 4 Mbit/s");

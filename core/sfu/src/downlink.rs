@@ -203,6 +203,9 @@ impl Downlink {
         let calm_bps = if is_calm { factor * state.estimate_bps as f64 } else { 0.0 };
         let guess_bps = if is_calm && state.is_guess { GUESS_BPS } else { 0 };
         let pacing_bps = self.estimator.pacing_bps().max(calm_bps as u64).max(guess_bps);
+        // A queue goes away again where there is room only.
+        let full_bps = self.estimator.full_bps(now).filter(|_| share < 1.0);
+        let pacing_bps = pacing_bps.min(full_bps.unwrap_or(u64::MAX));
         self.pacer.set_rate(pacing_bps, micros(self.epoch, now));
     }
 

@@ -26,6 +26,9 @@ const CEASED: Duration = Duration::from_secs(3);
 /// What a stream is taken for that has just begun.
 const AUDIO_GUESS_BPS: u32 = 50_000;
 const LAYER_GUESS_BPS: [u32; SPATIAL_MAX] = [160_000, 450_000, 1_700_000];
+/// A publisher that has just begun with a layer still raises its rate: what it takes now is not
+/// what it will.
+const RISING: Duration = Duration::from_secs(4);
 /// Streams of one track.
 pub const MAX_STREAMS: usize = 4;
 
@@ -262,7 +265,9 @@ impl Track {
             return out;
         }
         let newest = self.streams.iter().filter_map(|stream| stream.last_packet).max();
-        for stream in self.streams.iter().filter(|stream| is_alive(stream, newest)) {
+        let alive = || self.streams.iter().filter(|stream| is_alive(stream, newest));
+        let lowest = alive().map(|stream| stream.layer).min();
+        for stream in alive() {
             let measured = stream.layers.cumulative(now);
             if self.streams.len() == 1
                 && let Some(measured) = measured
@@ -276,6 +281,11 @@ impl Track {
             };
             let guessed = || [Some(guess), None, None, None];
             out[at] = measured.map_or_else(guessed, |measured| measured[0]);
+            let rises = stream.alive_since.is_some_and(|since| now < since + RISING);
+            if rises && Some(stream.layer) != lowest {
+                let least = |bps: &mut u32| *bps = guess.max(*bps);
+                out[at].iter_mut().flatten().for_each(least);
+            }
         }
         out
     }

@@ -154,14 +154,18 @@ async function oneRun(name, run) {
     async call() {
       const alice = await join_("alice", await browser("publisher", net.server, [`--use-file-for-fake-video-capture=${camera}`]));
       await alice.call("publishTone", { hz: 440 });
+      const published = performance.now();
       await alice.call("publishCamera", { capture: { resolution: { width: 1280, height: 720, frameRate: 30 } }, videoCodec: "vp8", simulcast: true, videoEncoding: { maxBitrate: 1_700_000, maxFramerate: 30 } });
       // A publisher begins small; what is measured is the way to the subscriber.
-      await until("the publisher sends 720p", 30_000, async () => {
+      const sends = (name, least) => until(`the publisher sends 720p, ${name}`, 30_000, async () => {
         const layers = (await alice.call("statistics")).filter((entry) => entry.type === "outbound-rtp" && entry.kind === "video");
-        return layers.some((layer) => layer.frameHeight === 720 && layer.framesPerSecond >= 20) || { waiting: layers.map((layer) => layer.frameHeight) };
+        return layers.some((layer) => layer.frameHeight === 720 && layer[name] >= least) || { waiting: layers.map((layer) => layer.frameHeight) };
       });
+      await sends("framesSent", 1);
+      const ramp720S = Number(((performance.now() - published) / 1000).toFixed(1));
+      await sends("framesPerSecond", 20);
       const bob = await join_("bob", await browser("subscriber", net.client, []));
-      return { alice, bob };
+      return { alice, bob, ramp720S };
     },
   };
   try {
@@ -179,7 +183,7 @@ function describe(row) {
     `${row.kbps}+${row.audioKbps} kbit/s`, `lost ${row.lossPercent} %`, `${row.freezes} freezes ${row.frozenS} s`,
     `concealed ${row.concealedPercent} %`, `rtt ${row.roundTripMs} ms`, row.stream, `${row.switches} switches`,
   ];
-  for (const field of ["until720S", "untilVideoS"]) if (field in row) parts.push(`${field} ${row[field]}`);
+  for (const field of ["ramp720S", "until720S", "untilVideoS"]) if (field in row) parts.push(`${field} ${row[field]}`);
   parts.push(`publisher ${row.sent.height}p ${row.sent.fps} fps (${row.sent.limit})`);
   return parts.filter(Boolean).join(", ");
 }

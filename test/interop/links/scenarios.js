@@ -25,6 +25,14 @@ async function lossy(t, percent) {
 }
 
 export const scenarios = {
+  ramp: {
+    need: { "a publisher on an open link": [atMost("ramp720S", 3)] },
+    async run(t) {
+      t.net.rate(null);
+      const { alice, bob, ramp720S } = await t.call();
+      return [["a publisher on an open link", { ...(await watch(alice, bob, 4, t.trace)), ramp720S }]];
+    },
+  },
   asis: {
     need: {},
     async run(t) {

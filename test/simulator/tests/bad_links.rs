@@ -6,6 +6,7 @@ mod call;
 use call::{Call, MS, link, rate};
 use parlor_client::Model;
 use parlor_netem::{LinkConfig, Loss};
+use parlor_simulator::SourceKind;
 
 #[test]
 fn an_open_link_has_all_layers_soon_and_keeps_them() {
@@ -146,4 +147,21 @@ fn a_slow_link_is_not_flooded_at_the_start() {
             call.assert_clean();
         }
     }
+}
+
+/// A publisher raises its rate for seconds after it has begun: 720p that passes now does not then.
+#[test]
+fn a_layer_that_has_just_begun_is_not_taken_for_what_it_is_at_first() {
+    // The least that 720p takes when it begins, by livekit-client's start bitrate.
+    let camera = SourceKind::Video { bitrates_bps: vec![160_000, 300_000, 550_000] };
+    let mut call = Call::with_camera(1, Model::Single, rate(1_200_000), camera);
+    let heights = |call: &mut Call, time| {
+        call.world.run(time);
+        let link = call.world.shard().explain(call.world.now().instant).pop().unwrap();
+        let camera = link.subscriptions.last().unwrap().1.clone();
+        camera.split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(heights(&mut call, 1500 * MS), "360p");
+    assert_eq!(heights(&mut call, 2000 * MS), "360p");
+    assert_eq!(heights(&mut call, 3000 * MS), "720p");
 }
