@@ -27,7 +27,7 @@ const QUEUE_MS: f64 = 50.0;
 /// What waits leaves no faster than the link carried when it was full, and by this share more for
 /// each second since; that is forgotten after so many seconds, or when a probe finds so much more.
 const FULL_GROWTH_PER_SECOND: f64 = 0.04;
-const FULL_FORGOTTEN_S: f64 = 10.0;
+const FULL_FORGOTTEN_S: f64 = 5.0;
 const FULL_REFUTED: f64 = 1.5;
 /// A drop with a queue this long is no mistake: no short probe refutes it for so many seconds.
 const FULL_SURE_MS: f64 = 100.0;

@@ -402,7 +402,7 @@ impl Prober {
     /// there is more to find.
     pub fn on_raised(&mut self, result: &ProbeResult, before_bps: f64, now_us: i64) {
         self.raised = Some((now_us, before_bps));
-        if result.bps > FAR * before_bps {
+        if result.bps > FAR * before_bps && !result.is_queued {
             self.eager_until_us = Some(now_us + EAGER_US);
             self.next_us = self.next_us.map(|at_us| at_us.min(now_us + INTERVAL_STARVING_US));
         }
