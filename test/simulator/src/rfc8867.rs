@@ -64,9 +64,8 @@ flows leave some of the link unused (5.4, most equal flows), each rightly sees m
 
 What is weak, then: flows that share a link have their parts on average, but at any moment their \
 estimates swing about them by more than 15 %, so that layers change; where ten flows or TCP leave \
-little, probes for what is paused take more than a tenth of the bytes; a flow that comes back (5.8) \
-finds that another has taken the large layer meanwhile and keeps it; and TCP that keeps a drop-tail \
-queue full pushes video out (audio survives).
+little, probes for what is paused take more than a tenth of the bytes; and TCP that keeps a drop-tail queue full pushes video out \
+(audio survives).
 
 ## Cases
 ";
