@@ -42,6 +42,8 @@ struct Segment {
     first_out: u64,
     /// No number from here on belongs to it.
     end_out: u64,
+    /// The source's timestamp of the picture that the next segment began with.
+    goes_on_in: Option<u32>,
     timestamp_offset: u32,
     offset: Indices,
 }
@@ -203,6 +205,7 @@ impl Munger {
             first_source: facts.number,
             first_out: self.next,
             end_out: u64::MAX,
+            goes_on_in: None,
             timestamp_offset: timestamp.wrapping_sub(facts.timestamp),
             offset: indices.minus(source),
         });
@@ -386,6 +389,10 @@ impl Munger {
         let Some(current) = self.segment.map(|segment| segment.selection) else { return };
         let chosen = self.selector.at_frame(current, facts, scalability, wanted, follows);
         if chosen != current {
+            if let Some(open) = self.segment.as_mut() {
+                let goes_on = chosen.takes(&facts.frame) == Some(true);
+                open.goes_on_in = goes_on.then_some(facts.timestamp);
+            }
             self.split(facts.number, facts.number, chosen, false);
         }
     }
@@ -417,7 +424,10 @@ impl Munger {
         // Where the higher layers of its picture were given up before it came, the picture ends
         // with it.
         let has_layers = matches!(facts.frame.layering, Layering::Vp9 | Layering::Targets(_));
-        munged.marker |= has_layers && facts.frame.ends && munged.number + 1 == segment.end_out;
+        munged.marker |= has_layers
+            && facts.frame.ends
+            && munged.number + 1 == segment.end_out
+            && segment.goes_on_in != Some(facts.timestamp);
         if self.stream() == Some(stream) {
             self.selector.note(&facts.frame);
         }
@@ -438,6 +448,7 @@ impl Munger {
             first_source: first,
             first_out: out,
             end_out: u64::MAX,
+            goes_on_in: None,
             offset,
             ..open
         });
