@@ -118,7 +118,12 @@ async fn serve(
     set_level: &SetLevel,
 ) -> Result<(), Failure> {
     let signals = Signals::catch()?;
-    let listeners = listen(config)?;
+    // All of them before anybody is answered: who finds one port open may count on the other.
+    let listeners = listen_on(config, config.port)?;
+    let metrics_listeners = match config.prometheus_port() {
+        Some(port) => listen_on(config, port)?,
+        None => Vec::new(),
+    };
     let media = Arc::new(Notify::new());
     let (workers, mut node) = start_media(config, media.clone())?;
     let candidates: Vec<String> =
@@ -143,13 +148,13 @@ async fn serve(
     })?;
 
     let edges = Edges { gateway, webhooks, orders: order, inputs: sender };
+    serve_metrics(config, &edges, metrics_listeners);
     let mut servers = tokio::task::JoinSet::new();
     let mut addresses = Vec::new();
     for listener in listeners {
         addresses.push(listener.local_addr()?);
         servers.spawn(edges.gateway.clone().serve(listener));
     }
-    serve_metrics(config, &edges)?;
     tracing::info!(?addresses, ?candidates, version = env!("CARGO_PKG_VERSION"), "serving");
     if let (true, Some(address)) = (arguments.dev, addresses.first()) {
         print_next_steps(config, *address);
@@ -296,11 +301,10 @@ fn start_webhooks(
 }
 
 /// The metrics port, and the answers to the debug view.
-fn serve_metrics(config: &Config, edges: &Edges) -> Result<(), Failure> {
+fn serve_metrics(config: &Config, edges: &Edges, listeners: Vec<TcpListener>) {
     let (questions, asked) = mpsc::channel(ORDERS_MAX);
     edges.gateway.set_rooms(questions);
     tokio::spawn(metrics::show_rooms(asked, edges.orders.clone()));
-    let Some(port) = config.prometheus_port() else { return Ok(()) };
     let metrics = Metrics {
         orders: edges.orders.clone(),
         gateway: edges.gateway.clone(),
@@ -311,19 +315,14 @@ fn serve_metrics(config: &Config, edges: &Edges) -> Result<(), Failure> {
         username: prometheus.username.clone(),
         password: prometheus.password.clone(),
     });
-    for listener in listen_on(config, port)? {
+    for listener in listeners {
         let metrics = metrics.clone();
         let page = move || metrics.clone().page();
         tokio::spawn(parlor_metrics::serve(listener, auth.clone(), page));
     }
-    Ok(())
 }
 
 /// Opens the TCP listeners. Without a bind address both families, of which one may be missing.
-fn listen(config: &Config) -> Result<Vec<TcpListener>, Failure> {
-    listen_on(config, config.port)
-}
-
 fn listen_on(config: &Config, port: u16) -> Result<Vec<TcpListener>, Failure> {
     let chosen = !config.bind_addresses.is_empty();
     let dev_default = config.bind_addresses.iter().all(IpAddr::is_loopback);

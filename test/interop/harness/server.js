@@ -25,10 +25,11 @@ async function freeTcpPort() {
   return port;
 }
 
-// Below the ports that the system draws: the server takes it on every address.
+// Below the ports that the system draws: the server takes it on every address. Above 10080, which
+// fetch refuses (https://fetch.spec.whatwg.org/#port-blocking).
 async function freeMediaTcpPort() {
   for (let attempt = 0; attempt < 100; attempt += 1) {
-    const port = 10_000 + Math.floor(Math.random() * 10_000);
+    const port = 11_000 + Math.floor(Math.random() * 9_000);
     const probe = createServer();
     const free = await new Promise((resolve) => {
       probe.once("error", () => resolve(false));
