@@ -92,17 +92,33 @@ pub struct Control {
 pub struct Traffic {
     counted: Instant,
     bytes: u64,
+    /// Of each media thread, by what it said last.
+    by_thread: Vec<u64>,
     /// Where what media threads had counted then will come.
     asked: Vec<oneshot::Receiver<WorkerCounters>>,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self { counted: Instant::now(), bytes: 0, asked: Vec::new() }
+        Self { counted: Instant::now(), bytes: 0, by_thread: Vec::new(), asked: Vec::new() }
     }
 }
 
 impl Traffic {
+    /// Hears the media threads that were asked before, and will hear those that are asked now. A
+    /// thread that is late counts with what it said last. Returns the bytes of all.
+    fn hear(&mut self, asked: Vec<oneshot::Receiver<WorkerCounters>>) -> u64 {
+        self.by_thread.resize(asked.len(), 0);
+        let before = std::mem::replace(&mut self.asked, asked);
+        for (bytes, mut told) in self.by_thread.iter_mut().zip(before) {
+            if let Ok(counters) = told.try_recv() {
+                let (udp, tcp) = (counters.net, counters.tcp.net);
+                *bytes = udp.received_bytes + udp.sent_bytes + tcp.received_bytes + tcp.sent_bytes;
+            }
+        }
+        self.by_thread.iter().sum()
+    }
+
     /// Counts anew. Returns bytes a second since it did so last.
     fn measure(&mut self, now: Instant, bytes: u64) -> u64 {
         let ms = now.saturating_duration_since(self.counted).as_millis().max(1);
@@ -158,14 +174,8 @@ impl Control {
 
     /// By what the media threads said when they were asked last.
     fn measure_traffic(&mut self) {
-        let of = |worker: &WorkerCounters| {
-            let (udp, tcp) = (worker.net, worker.tcp.net);
-            udp.received_bytes + udp.sent_bytes + tcp.received_bytes + tcp.sent_bytes
-        };
-        let now_asked = self.count();
-        let asked = std::mem::replace(&mut self.traffic.asked, now_asked);
-        let bytes = asked.into_iter().filter_map(|mut told| told.try_recv().ok());
-        let bytes = bytes.map(|counters| of(&counters)).sum();
+        let asked = self.count();
+        let bytes = self.traffic.hear(asked);
         self.node.set_traffic(self.traffic.measure(Instant::now(), bytes));
     }
 
@@ -250,8 +260,23 @@ mod tests {
     #[test]
     fn traffic_is_what_came_since_it_was_counted() {
         let now = Instant::now();
-        let mut traffic = Traffic { counted: now, bytes: 1_000, asked: Vec::new() };
+        let mut traffic = Traffic { counted: now, bytes: 1_000, ..Traffic::default() };
         assert_eq!(traffic.measure(now + TRAFFIC_INTERVAL, 5_000), 2_000);
         assert_eq!(traffic.measure(now + 2 * TRAFFIC_INTERVAL, 5_000), 0);
+    }
+
+    /// Else all that it has ever carried would be taken for the traffic of a moment.
+    #[test]
+    fn a_media_thread_that_is_late_has_not_carried_nothing() {
+        let mut traffic = Traffic::default();
+        let (tell, told) = oneshot::channel();
+        assert_eq!(traffic.hear(vec![told]), 0);
+        let mut counters = WorkerCounters::default();
+        counters.net.sent_bytes = 5_000;
+        tell.send(counters).unwrap();
+        let (_late, told) = oneshot::channel();
+        assert_eq!(traffic.hear(vec![told]), 5_000);
+        let (_later, told) = oneshot::channel();
+        assert_eq!(traffic.hear(vec![told]), 5_000);
     }
 }
