@@ -179,6 +179,9 @@ pub struct Scalability {
     layers: [(u8, u8); MAX_DECODE_TARGETS],
     /// The number of the packet that brought it: older packets can not be read by it.
     since: u64,
+    /// The number of a packet that was of another structure, which has not come: ids of templates
+    /// wrap, so that those after it may seem to be of this one.
+    until: u64,
     /// The decode targets that are produced, a bit for each.
     active: u32,
     /// The number of the packet that told.
@@ -271,8 +274,13 @@ fn read_descriptor(
     data: &[u8],
     number: u64,
 ) -> Option<(Descriptor, u8)> {
-    let readable = held.as_ref().filter(|held| number >= held.since);
-    let descriptor = Descriptor::parse(data, readable.map(|held| &*held.structure))?;
+    let readable = held.as_ref().filter(|held| (held.since..held.until).contains(&number));
+    let Some(descriptor) = Descriptor::parse(data, readable.map(|held| &*held.structure)) else {
+        if let Some(held) = held.as_mut().filter(|held| number >= held.since) {
+            held.until = held.until.min(number);
+        }
+        return None;
+    };
     let is_newer = held.as_ref().is_none_or(|held| number > held.since);
     let mut count = readable.map_or(0, Scalability::target_count);
     if descriptor.structure_attached {
@@ -290,7 +298,7 @@ fn read_descriptor(
             Some(held) => {
                 *held.structure = structure;
                 (held.layers, held.since, held.active) = (layers, number, active);
-                held.active_since = number;
+                (held.until, held.active_since) = (u64::MAX, number);
             }
             None => {
                 let structure = Box::new(structure);
@@ -300,6 +308,7 @@ fn read_descriptor(
                     structure,
                     layers,
                     since: number,
+                    until: u64::MAX,
                     active,
                     active_since,
                     chains,
@@ -383,7 +392,52 @@ impl FrameRates {
 
 #[cfg(test)]
 mod tests {
+    use parlor_rtp::dependency_descriptor::Template;
+
     use super::*;
+
+    /// The first packet of a frame of this template, with the structure that counts from an id.
+    fn descriptor(template_id: u8, structure_from: Option<u8>) -> Vec<u8> {
+        let upper = Template { temporal_layer: 1, ..Template::default() };
+        let from = structure_from.unwrap_or(template_id);
+        let structure = Structure::new(from, &[Template::default(), upper], 1, 0, &[]).unwrap();
+        let template = structure.template(template_id).unwrap();
+        let descriptor = Descriptor {
+            start_of_frame: true,
+            end_of_frame: true,
+            template_id,
+            frame_number: 1,
+            structure_attached: structure_from.is_some(),
+            active_decode_targets: None,
+            spatial_layer: 0,
+            temporal_layer: template.temporal_layer,
+            decode_targets: template.decode_targets,
+            frame_diffs: template.frame_diffs,
+            chain_diffs: template.chain_diffs,
+        };
+        let mut out = vec![0; 64];
+        let len = descriptor.write(&mut out, &structure).unwrap();
+        out.truncate(len);
+        out
+    }
+
+    /// Ids of templates wrap after 64: where several structures were lost, what comes after them
+    /// may seem to be of the old one.
+    #[test]
+    fn nothing_is_read_by_a_structure_after_a_packet_of_another() {
+        let mut held = None;
+        let mut read = |number: u64, template_id: u8, structure_from: Option<u8>| {
+            let data = descriptor(template_id, structure_from);
+            let frame = read_frame(Instant::now(), &mut held, Codec::Av1, &[], &data, number);
+            (frame.layering != Layering::Unknown).then_some(frame.temporal)
+        };
+        assert_eq!(read(100, 5, Some(5)), Some(0));
+        assert_eq!(read(110, 7, None), None, "of a structure that has not come");
+        assert_eq!(read(111, 6, None), None, "so this one is not of the old one");
+        assert_eq!(read(109, 6, None), Some(1), "which this one may be of");
+        assert_eq!(read(105, 62, Some(61)), Some(1), "another, but not the missing one");
+        assert_eq!(read(111, 61, None), Some(0));
+    }
 
     #[test]
     fn a_frame_rate_is_met_by_the_lowest_layer_that_is_enough() {
