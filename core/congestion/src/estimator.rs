@@ -29,9 +29,8 @@ const QUEUE_MS: f64 = 50.0;
 const FULL_GROWTH_PER_SECOND: f64 = 0.04;
 const FULL_FORGOTTEN_S: f64 = 5.0;
 const FULL_REFUTED: f64 = 1.5;
-/// A drop with a queue this long is no mistake: no short probe refutes it for so many seconds.
+/// A drop with a queue this long is no mistake: no short probe refutes it.
 const FULL_SURE_MS: f64 = 100.0;
-const FULL_SURE_S: f64 = 5.0;
 /// Without feedback on media for so long, and two round trips, nothing is known of queues any more.
 const IDLE_US: i64 = 1_000_000;
 /// A gradient without at least this queue is noise.
@@ -324,9 +323,10 @@ impl Estimator {
             if self.delay.usage() == Usage::Overusing && !self.is_idle(now_us) {
                 continue;
             }
-            if let Some(full) = self.full.filter(|full| {
-                full.is_sure && full.age_s(now_us) < FULL_SURE_S && !self.is_starving
-            }) && !result.is_long
+            let may_deceive = !result.is_long && !self.is_starving;
+            if let Some(full) = self.recently_full(now_us)
+                && may_deceive
+                && full.is_sure
             {
                 result.bps = result.bps.min(full.grown_bps(now_us));
             }
@@ -404,9 +404,13 @@ impl Estimator {
     }
 
     /// The first probe tells whether feedback comes at all; without it there are no others, unless
-    /// nothing at all is heard: then the first may have met a path that was cut.
+    /// nothing at all is heard, for then the first may have met a path that was cut, or something
+    /// is paused: where all is, nothing but a probe may ever be told of.
     fn may_probe(&self) -> bool {
-        self.feedback_us.is_some() || !self.prober.has_probed() || self.cause == Cause::Silence
+        self.feedback_us.is_some()
+            || !self.prober.has_probed()
+            || self.cause == Cause::Silence
+            || self.is_starving
     }
 
     /// Takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03). It counts only while no
@@ -501,6 +505,10 @@ impl Estimator {
             self.estimate_bps = bps;
             self.cause = Cause::Silence;
         }
+        if self.retry_due_us().is_some_and(|due_us| due_us <= now_us) {
+            self.reports.retry(self.estimate_bps, now_us);
+            self.follow_reports(now_us);
+        }
         self.follow_probes(now_us);
         self.combine_unless_reported(now_us);
         self.begin_probe(now_us);
@@ -522,6 +530,13 @@ impl Estimator {
         }
         let sent_us = self.history.oldest_in_flight_us()?;
         Some(sent_us.max(self.silence_us) + SILENCE_US + 2 * self.rtt_us)
+    }
+
+    /// When what is paused is tried again for a peer that has never given feedback.
+    fn retry_due_us(&self) -> Option<i64> {
+        let is_reported = matches!(self.cause, Cause::Reports | Cause::Silence);
+        let is_due = self.is_starving && is_reported && self.feedback_us.is_none();
+        is_due.then(|| self.reports.retry_us())
     }
 
     /// Whether a probe is under way.
@@ -554,7 +569,8 @@ impl Estimator {
     /// When to call [`Self::handle_timeout`], then [`Self::poll_probe`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         let next_us = self.prober.next_us(self.rtt_us).filter(|_| self.may_probe());
-        let dues_us = [self.prober.packet_due_us(), next_us, self.silence_due_us()];
+        let packet_us = self.prober.packet_due_us();
+        let dues_us = [packet_us, next_us, self.silence_due_us(), self.retry_due_us()];
         let due_us = dues_us.into_iter().flatten().min()?;
         Some(self.epoch + Duration::from_micros(u64::try_from(due_us).unwrap_or(0)))
     }
@@ -576,8 +592,11 @@ impl Estimator {
     /// `None` where it has not been lately.
     pub fn full_bps(&self, now: Instant) -> Option<u64> {
         let now_us = self.micros(now);
-        let full = self.full.filter(|full| full.age_s(now_us) < FULL_FORGOTTEN_S)?;
-        Some(full.grown_bps(now_us) as u64)
+        self.recently_full(now_us).map(|full| full.grown_bps(now_us) as u64)
+    }
+
+    fn recently_full(&self, now_us: i64) -> Option<Full> {
+        self.full.filter(|full| full.age_s(now_us) < FULL_FORGOTTEN_S)
     }
 
     /// Why the estimate is what it is.

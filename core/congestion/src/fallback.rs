@@ -18,6 +18,9 @@ const UNPROVEN: f64 = 4.0;
 /// at again, in microseconds.
 const PATIENCE_US: i64 = 15_000_000;
 const PATIENCE_MAX_US: i64 = 240_000_000;
+/// Without packets to report on for so long, what is paused is tried again, in microseconds.
+const QUIET_US: i64 = 10_000_000;
+const QUIET_GROWTH: f64 = 1.5;
 /// Falls so close together are one.
 const EPISODE_US: i64 = 5_000_000;
 const CEILING: f64 = 0.9;
@@ -113,6 +116,19 @@ impl ReportEstimate {
             let grown_bps = GROWTH * self.estimate_bps + 1_000.0;
             self.estimate_bps = grown_bps.min(limit_bps).max(self.estimate_bps);
         }
+    }
+
+    /// When to call [`Self::retry`], in microseconds.
+    pub fn retry_us(&self) -> i64 {
+        let patient_us = self.fell_us.map_or(0, |at_us| at_us + self.patience_us);
+        patient_us.max(self.updated_us + QUIET_US)
+    }
+
+    /// Reports tell of nothing and something is paused: nothing but sending it will show whether it
+    /// fits. Raises `estimate_bps`.
+    pub fn retry(&mut self, estimate_bps: f64, now_us: i64) {
+        self.updated_us = now_us;
+        self.estimate_bps = QUIET_GROWTH * estimate_bps;
     }
 
     fn fall(&mut self, from_bps: f64, now_us: i64) {

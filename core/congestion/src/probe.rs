@@ -98,7 +98,6 @@ struct Probe {
     duration_us: f64,
     /// It outlasts the burst that the link lets through, so that any queue is its answer.
     is_long: bool,
-    has_met_queue: bool,
     /// The longest queue that a packet of it met.
     queue_ms: f64,
     goal_bytes: f64,
@@ -168,6 +167,7 @@ pub struct Prober {
     /// When the last probe was sent, from its first packet to its last.
     last_sent_us: Option<(i64, i64)>,
     next_us: Option<i64>,
+    /// See [`EAGER_US`].
     eager_until_us: Option<i64>,
     /// A rate to ask for next, out of turn.
     follow_up_bps: Option<f64>,
@@ -298,7 +298,6 @@ impl Prober {
             began_us: now_us,
             duration_us,
             is_long,
-            has_met_queue: false,
             queue_ms: 0.0,
             goal_bytes,
             packet_bytes: packet_bytes.clamp(*PACKET_BYTES.start(), *PACKET_BYTES.end()) as usize,
@@ -373,11 +372,10 @@ impl Prober {
             probe.sent_us.add(result.sent_us, size_bytes);
             probe.arrival_us.add(arrival_us, size_bytes);
         }
-        if probe.is_long && queue_ms > LONG_QUEUE_MS {
-            probe.has_met_queue = true;
-            if let Some(stopped) = self.sending.take_if(|probe| probe.cluster == cluster) {
-                self.last_sent_us = Some((stopped.first_sent_us, stopped.last_sent_us));
-            }
+        if probe.is_cut_short()
+            && let Some(stopped) = self.sending.take_if(|probe| probe.cluster == cluster)
+        {
+            self.last_sent_us = Some((stopped.first_sent_us, stopped.last_sent_us));
         }
     }
 
@@ -391,7 +389,7 @@ impl Prober {
                 continue;
             }
             *place = None;
-            if let Some(result) = probe.result().filter(|_| !probe.has_met_queue) {
+            if let Some(result) = probe.result().filter(|_| !probe.is_cut_short()) {
                 return Some(result);
             }
         }
@@ -446,6 +444,10 @@ fn patience_us(rtt_us: i64) -> i64 {
 }
 
 impl Probe {
+    fn is_cut_short(&self) -> bool {
+        self.is_long && self.queue_ms > LONG_QUEUE_MS
+    }
+
     fn deadline_us(&self) -> i64 {
         self.began_us + self.duration_us as i64 + SEND_TIMEOUT_US
     }

@@ -21,16 +21,21 @@ fn send(
     }
     for n in 0..seconds * 100 {
         let now = start + 10 * MS * n as u32;
-        while estimator.poll_timeout().is_some_and(|due| due <= now) {
-            estimator.handle_timeout(now);
-            if estimator.poll_timeout().is_some_and(|due| due <= now) {
-                break;
-            }
-        }
+        handle_due(&mut estimator, now);
         estimator.on_sent(Some(n as u16), now, 1000, PacketKind::Video);
         report(&mut estimator, n, now);
     }
     estimator
+}
+
+fn handle_due(estimator: &mut Estimator, now: Instant) {
+    while estimator.poll_timeout().is_some_and(|due| due <= now) {
+        estimator.handle_timeout(now);
+        if estimator.poll_timeout().is_some_and(|due| due <= now) {
+            // A probe waits for its next packet.
+            break;
+        }
+    }
 }
 
 fn block(n: u64, lost: i32) -> ReportBlock {
@@ -88,6 +93,58 @@ fn reports_that_end_are_silence_too_and_those_that_come_raise_again() {
     });
     assert_eq!(at_worst, ESTIMATE_MIN_BPS);
     assert!(estimator.estimate_bps() >= 2_000_000, "{}", estimator.estimate_bps());
+}
+
+/// A camera of 400 kbit/s alone: while it is paused there is nothing to report on.
+#[test]
+fn what_is_paused_is_tried_again_without_reports() {
+    let start = Instant::now();
+    let mut estimator = Estimator::new(start, 2_000_000);
+    estimator.expect_feedback(start);
+    let (mut sent, mut lost, mut sent_after) = (0, 0, 0);
+    for n in 0..12_000 {
+        let now = start + 10 * MS * n;
+        handle_due(&mut estimator, now);
+        let is_sent = estimator.estimate_bps() > 400_000;
+        estimator.set_wanted(400_000, !is_sent, now);
+        if !is_sent {
+            continue;
+        }
+        estimator.on_sent(None, now, 500, PacketKind::Video);
+        sent += 1;
+        if n < 1_000 {
+            lost += i32::from(sent % 2 == 0);
+        } else {
+            sent_after += 1;
+        }
+        if sent % 100 == 0 {
+            estimator.on_receiver_report(&block(sent, lost), None, now);
+        }
+    }
+    assert!(sent < 12_000 && lost > 0, "it was paused");
+    assert!(sent_after > 6_000, "{sent_after}");
+}
+
+/// All feedback was lost at first, and then all was paused: what could be told of is gone.
+#[test]
+fn what_is_paused_is_probed_for() {
+    let start = Instant::now();
+    let mut estimator = Estimator::new(start, 2_000_000);
+    estimator.on_receiver_report(&block(0, 0), None, start);
+    let mut probed_after = 0;
+    for n in 0..3_000 {
+        let now = start + 10 * MS * n;
+        handle_due(&mut estimator, now);
+        if n % 100 == 0 {
+            estimator.on_receiver_report(&block(n.into(), n as i32 / 2), None, now);
+        }
+        estimator.set_wanted(4_000_000, true, now);
+        if let Some(probe) = estimator.poll_probe(now) {
+            estimator.on_sent(Some(n as u16), now, probe.size_bytes, PacketKind::Padding);
+            probed_after += u32::from(n > 2_000);
+        }
+    }
+    assert!(probed_after > 0);
 }
 
 #[test]
