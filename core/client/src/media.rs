@@ -229,8 +229,10 @@ impl Media {
                 codec,
                 extensions: section.extensions,
             };
-            let (first, first_rtx) = (media.rng.next_u32() as u16, media.rng.next_u32() as u16);
-            let stream = SendStream::new(config, SequenceNumber(first), SequenceNumber(first_rtx));
+            // Half of the numbers: who hears nothing before they wrap could not decrypt what comes
+            // after (RFC 3711 section 3.3.1).
+            let mut number = || SequenceNumber(media.rng.next_u32() as u16 >> 1);
+            let stream = SendStream::new(config, number(), number());
             media.senders.push(stream);
         };
         if track.rids.is_empty() {
