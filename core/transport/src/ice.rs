@@ -17,6 +17,19 @@ use parlor_model::{IceCredentials, Path, TransportAddress, TransportProtocol};
 /// and `is` holds answers to checks back for as long.
 const TIMING_ADVANCE: Duration = Duration::from_millis(5);
 
+/// The first and the longest time between two checks of ours while a path is looked for; between
+/// answered ones, too, it doubles from the first to the longest.
+const SEARCH_INTERVALS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(3));
+
+/// The same for the controlled agent of a path that works: it keeps consent (RFC 7675 section
+/// 5.1), and looks for other paths when the peer does. Most that an idle peer costs is checks.
+const CONSENT_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// Once a path has been in use for so long, the controlling agent checks no others (RFC 8445
+/// section 8.3), and the controlled one where the peer does: what is in reserve must not cost as
+/// much as what is used.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+
 /// Without a valid check for so long a peer counts as disconnected (as LiveKit has it).
 pub const CONSENT_DISCONNECT: Duration = Duration::from_secs(10);
 
@@ -25,6 +38,9 @@ pub const CONSENT_FAILURE: Duration = Duration::from_secs(5);
 
 /// Without a first path for so long a peer has failed.
 pub const CHECKING_FAILURE: Duration = Duration::from_secs(30);
+
+/// How a STUN binding request begins (RFC 8489 section 5).
+const BINDING_REQUEST: [u8; 2] = [0, 1];
 
 /// Most candidates that a peer may name until ICE restarts.
 pub const MAX_REMOTE_CANDIDATES: usize = 64;
@@ -82,6 +98,9 @@ pub(crate) struct Ice {
     path: Option<Path>,
     path_priority: Option<u32>,
     path_heard: Option<Instant>,
+    path_since: Option<Instant>,
+    /// Where the peer has checked another path than the one in use.
+    asked: Option<Path>,
     /// Where the peer seems to have moved, until the agent has found it viable.
     moving_to: Option<Check>,
     last_check: Option<Check>,
@@ -116,6 +135,8 @@ impl Ice {
             path: None,
             path_priority: None,
             path_heard: None,
+            path_since: None,
+            asked: None,
             moving_to: None,
             last_check: None,
             consent: None,
@@ -137,6 +158,12 @@ impl Ice {
             || self.is_viable(path)
     }
 
+    /// Whether an authentic check or answer of the peer came over `path`: it may be there, or have
+    /// forged where it is.
+    pub fn was_named(&self, path: Path) -> bool {
+        self.remote_addresses.contains(&path.remote_address())
+    }
+
     /// Whether a check of ours has found the other end of `path`, or (where we are lite) one came.
     fn is_viable(&self, path: Path) -> bool {
         // The agent looks at addresses only, not at what carries datagrams to them.
@@ -148,11 +175,26 @@ impl Ice {
         self.outputs.pop_front()
     }
 
-    pub fn poll_transmit(&mut self) -> Option<(Path, Vec<u8>)> {
-        let transmit = self.agent.poll_transmit()?;
-        let protocol = our_protocol(transmit.proto);
-        let path = Path { protocol, local: transmit.source, remote: transmit.destination };
-        Some((path, transmit.contents.to_vec()))
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<(Path, Vec<u8>)> {
+        loop {
+            let transmit = self.agent.poll_transmit()?;
+            let protocol = our_protocol(transmit.proto);
+            let path = Path { protocol, local: transmit.source, remote: transmit.destination };
+            let is_check = transmit.contents.starts_with(&BINDING_REQUEST);
+            if !is_check || self.may_check(now, path) {
+                return Some((path, transmit.contents.to_vec()));
+            }
+        }
+    }
+
+    fn may_check(&mut self, now: Instant, path: Path) -> bool {
+        let is_settled = self.path_since.is_some_and(|since| now >= since + SETTLED_AFTER);
+        let is_used = self.path == Some(path) || self.moving_to.is_some_and(|it| it.path == path);
+        if is_used || self.state != IceState::Connected || !is_settled {
+            return true;
+        }
+        // Were both to follow the other, they would never stop.
+        !self.agent.controlling() && self.asked.take_if(|asked| *asked == path).is_some()
     }
 
     pub fn set_remote(&mut self, now: Instant, remote: &IceCredentials) {
@@ -201,6 +243,7 @@ impl Ice {
         self.mapped_addresses.clear();
         self.moving_to = None;
         self.last_check = None;
+        self.path_since = None;
     }
 
     /// Adds a candidate; false when it is of no use or one too many.
@@ -289,7 +332,10 @@ impl Ice {
                 self.path_priority = Some(check.priority);
                 self.moving_to = None;
             }
-        } else if check.nominates && !self.agent.controlling() {
+            return;
+        }
+        self.asked = Some(check.path);
+        if check.nominates && !self.agent.controlling() {
             let same_socket = check.path.local_address() == current.local_address()
                 && self.path_priority == Some(check.priority);
             let is_silent = self.path_heard.is_none_or(|heard| now - heard >= PATH_SILENCE);
@@ -320,6 +366,9 @@ impl Ice {
         self.path_heard = Some(now);
         self.path_priority =
             self.last_check.filter(|check| check.path == path).map(|check| check.priority);
+        if self.path != Some(path) || self.path_since.is_none() {
+            self.path_since = Some(now);
+        }
         if self.path != Some(path) {
             self.path = Some(path);
             self.outputs.push_back(IceOutput::Path(path));
@@ -365,6 +414,10 @@ impl Ice {
     fn set_state(&mut self, state: IceState) {
         if self.state != state {
             self.state = state;
+            let keeps = state == IceState::Connected && !self.agent.controlling();
+            let (first, longest) = if keeps { CONSENT_INTERVALS } else { SEARCH_INTERVALS };
+            self.agent.set_initial_stun_rto(first);
+            self.agent.set_max_stun_rto(longest);
             self.outputs.push_back(IceOutput::State(state));
         }
     }

@@ -16,6 +16,9 @@ use crate::sctp::{Sctp, SctpOutput};
 use crate::stun::DatagramKind;
 use crate::{FailureReason, SendDataError, Transmit, TransportError, TransportEvent};
 
+/// Datagrams of a handshake that are held until their path has proven good.
+const EARLY_MAX: usize = 4;
+
 /// What a transport is made from.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
@@ -61,6 +64,9 @@ pub struct Transport {
     srtp_profile: Option<SrtpProfile>,
     /// Where DTLS last came from: answered there until a path has been selected.
     dtls_from: Option<Path>,
+    /// DTLS that came before the answer to our check: a client begins as soon as its own check is
+    /// answered.
+    early: Vec<(Path, Vec<u8>)>,
     over: bool,
     counters: Counters,
     transmits: VecDeque<(Path, Vec<u8>)>,
@@ -88,6 +94,7 @@ impl Transport {
             sctp_parameters: None,
             srtp_profile: None,
             dtls_from: None,
+            early: Vec::new(),
             over: false,
             counters: Counters::default(),
             transmits: VecDeque::new(),
@@ -162,6 +169,7 @@ impl Transport {
         let counter = match DatagramKind::of(datagram) {
             DatagramKind::Stun => {
                 if self.ice.handle_datagram(now, path, datagram) {
+                    self.handle_early(now);
                     return self.drive(now);
                 }
                 &mut self.counters.stun_refused
@@ -172,11 +180,23 @@ impl Transport {
                     dtls.handle_datagram(now, datagram);
                     return self.drive(now);
                 }
+                Some(_) if self.ice.was_named(path) && self.early.len() < EARLY_MAX => {
+                    return self.early.push((path, datagram.to_vec()));
+                }
                 _ => &mut self.counters.dtls_refused,
             },
             DatagramKind::Other => &mut self.counters.unknown,
         };
         *counter += 1;
+    }
+
+    fn handle_early(&mut self, now: Instant) {
+        let Some(dtls) = &mut self.dtls else { return };
+        for (path, datagram) in self.early.extract_if(.., |(path, _)| self.ice.is_validated(*path))
+        {
+            self.dtls_from = Some(path);
+            dtls.handle_datagram(now, &datagram);
+        }
     }
 
     /// Lets time pass. Call it when [`Transport::poll_timeout`] is due; sooner does no harm.
@@ -265,6 +285,11 @@ impl Transport {
         !self.over && self.ice.is_validated(path)
     }
 
+    /// Whether an authenticated check came over `path`, from its other end or with a forged source.
+    pub fn was_named(&self, path: Path) -> bool {
+        !self.over && self.ice.was_named(path)
+    }
+
     /// Whether there is a path.
     pub fn ice_state(&self) -> IceState {
         self.ice.state()
@@ -322,7 +347,7 @@ impl Transport {
     }
 
     fn drive_ice(&mut self, now: Instant) {
-        while let Some(transmit) = self.ice.poll_transmit() {
+        while let Some(transmit) = self.ice.poll_transmit(now) {
             self.transmits.push_back(transmit);
         }
         while let Some(output) = self.ice.poll_output() {

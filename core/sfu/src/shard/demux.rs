@@ -78,16 +78,20 @@ impl Shard {
         peer.transport.handle_datagram(now, path, datagram);
         if peer.transport.is_validated(path) {
             self.learn_address(key, path);
+        } else if peer.transport.was_named(path) && !self.addresses.contains_key(&path) {
+            // Its handshake may come before the answer to our check. What another peer has proven
+            // to be its own stays that peer's.
+            self.learn_address(key, path);
         }
         self.after_transport(now, key);
     }
 
-    /// Whether a peer has proven to be at the other end of this path.
+    /// Whether a peer has named itself over this path.
     pub fn knows(&self, path: Path) -> bool {
         self.addresses.contains_key(&path)
     }
 
-    /// Media and DTLS from this address are the peer's from now on: a check has proven it.
+    /// Media and DTLS from this address are the peer's from now on.
     pub(super) fn learn_address(&mut self, key: Key<Peer>, address: Path) {
         if self.addresses.get(&address) == Some(&key) {
             return;

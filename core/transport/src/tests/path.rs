@@ -227,7 +227,7 @@ fn where_the_peer_sees_us_is_bounded() {
     let mut port = 0;
     let begin = now;
     while answers.len() < MAX_REMOTE_ADDRESSES + 3 && now < begin + Duration::from_secs(3600) {
-        while let Some((_, check)) = ice.poll_transmit() {
+        while let Some((_, check)) = ice.poll_transmit(now) {
             port += 1;
             let mapped = std::net::SocketAddr::from(([10, 8, 8, 8], port));
             let check = StunMessage::parse(&check).unwrap();
@@ -245,4 +245,15 @@ fn where_the_peer_sees_us_is_bounded() {
     let accepted = answers.iter().take_while(|accepted| **accepted).count();
     assert_eq!(accepted, MAX_REMOTE_ADDRESSES);
     assert!(!answers[accepted..].contains(&true));
+}
+
+/// A client begins with DTLS as soon as its own check is answered, which is before ours is.
+#[test]
+fn a_handshake_that_comes_before_the_answer_to_our_check_is_not_lost() {
+    let mut pair = full_pair();
+    let connected = pair.run_until(Duration::from_secs(5), |p| p.has_keys());
+    assert!(connected);
+    assert_eq!(pair.server.transport.counters().dtls_refused, 0);
+    let took = pair.now - pair.start;
+    assert!(took < Duration::from_millis(200), "{took:?}");
 }

@@ -51,6 +51,18 @@ fn where_both_ways_lead_to_the_server_udp_is_taken() {
     }
 }
 
+#[test]
+fn the_way_that_is_not_taken_is_left_alone() {
+    let mut pair = pair(false);
+    pair.client.transport.add_remote_candidate(pair.now, PASSIVE);
+    pair.connect();
+    pair.run_for(Duration::from_secs(10));
+    let before = pair.tcp_trace.len();
+    pair.run_for(Duration::from_secs(100));
+    assert!(before > 0);
+    assert_eq!(pair.tcp_trace.len(), before);
+}
+
 /// `switch_candidate_protocol`: an ICE restart that names TCP alone.
 #[test]
 fn a_restart_moves_to_tcp_and_the_old_path_carries_until_then() {
