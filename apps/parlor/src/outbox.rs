@@ -109,8 +109,11 @@ impl Keepers {
 
 /// Nobody may be told that something is done that the disk did not take.
 fn without_promise(output: Output) -> Output {
-    let Output::Reply { call, result: Ok(_) } = output else { return output };
+    let Output::Reply { call, result } = &output else { return output };
+    if result.is_err() {
+        return output;
+    }
     let message = "the storage does not take it".to_owned();
     let error = ApiError { code: ApiErrorCode::Internal, message, argument: None };
-    Output::Reply { call, result: Err(error) }
+    Output::Reply { call: *call, result: Err(error).into() }
 }

@@ -4,7 +4,8 @@
 use crate::{
     connection::Negotiated,
     io::SessionId,
-    member::{Member, Publication},
+    member::Publication,
+    members::Members,
     outside::{Address, Outside},
     reliable::SentData,
     rpc::PendingRpc,
@@ -41,8 +42,7 @@ pub(crate) struct Host {
     pub(crate) room: Room,
     /// The media thread that its participants come to until it has its share of them.
     pub(crate) shard: ShardId,
-    /// Boxed: a node of the map has room for eleven.
-    pub(crate) members: BTreeMap<ParticipantSid, Box<Member>>,
+    pub(crate) members: Members,
     pub(crate) turn_password: String,
     /// Whether it outlives the process.
     pub(crate) is_kept: bool,
@@ -96,7 +96,7 @@ impl Host {
         Self {
             room,
             shard,
-            members: BTreeMap::new(),
+            members: Members::default(),
             turn_password,
             is_kept: false,
             returns: false,

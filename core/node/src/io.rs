@@ -78,7 +78,7 @@ pub enum Input {
         /// The caller's token; `None` when the request had none.
         claims: Option<Box<parlor_signal::token::Claims>>,
         /// What is asked.
-        request: crate::api::ApiRequest,
+        request: Box<crate::api::ApiRequest>,
     },
     /// News from a media thread.
     Media {
@@ -96,7 +96,6 @@ pub enum Input {
 
 /// Something that must happen outside.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // an API answer is moved once, never stored
 pub enum Output {
     /// Complete the upgrade; frames follow.
     Accept {
@@ -148,6 +147,6 @@ pub enum Output {
         /// The request.
         call: CallId,
         /// The answer.
-        result: Result<crate::api::ApiResponse, crate::api::ApiError>,
+        result: Box<Result<crate::api::ApiResponse, crate::api::ApiError>>,
     },
 }

@@ -104,8 +104,8 @@ impl Host {
     }
 
     /// When something has to happen in this room.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let members = self.members.values().filter_map(|member| member.deadline());
+    pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
+        let members = self.members.deadline().into_iter();
         let rpcs = self.rpcs.values().map(|rpc| rpc.due);
         members.chain(self.room.poll_timeout()).chain(rpcs).chain(self.demand_deadline()).min()
     }
@@ -115,10 +115,7 @@ impl Host {
         self.room.handle_timeout(now);
         self.expire_rpcs(cx, now.instant);
         self.expire_demand(now.instant);
-        let is_due = |member: &Member| member.deadline().is_some_and(|due| due <= now.instant);
-        let members = self.members.values().filter(|member| is_due(member));
-        let due: Vec<_> = members.map(|member| member.sid.clone()).collect();
-        for sid in due {
+        for sid in self.members.due(now.instant) {
             self.handle_member_timeout(cx, now, &sid);
         }
         self.settle(cx, now);

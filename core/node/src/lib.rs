@@ -32,15 +32,16 @@
 //! node.handle(now, Input::Api {
 //!     call: CallId(1),
 //!     claims: Some(Box::new(claims)),
-//!     request: ApiRequest::CreateRoom(create),
+//!     request: Box::new(ApiRequest::CreateRoom(create)),
 //! });
 //! let Some(Output::Webhook(event)) = node.poll_output() else { panic!("a room has begun") };
 //! assert_eq!(event.event, "room_started");
 //! let reply = std::iter::from_fn(|| node.poll_output()).find_map(|output| match output {
-//!     Output::Reply { result: Ok(ApiResponse::Room(room)), .. } => Some(room),
+//!     Output::Reply { result, .. } => Some(result),
 //!     _ => None,
 //! });
-//! assert_eq!(reply.expect("the call is answered at once").name, "demo");
+//! let Ok(ApiResponse::Room(room)) = *reply.expect("the call is answered at once") else { panic!() };
+//! assert_eq!(room.name, "demo");
 //! ```
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -60,6 +61,7 @@ mod join;
 mod keep;
 mod media;
 mod member;
+mod members;
 mod missing;
 mod moving;
 mod node;

@@ -49,9 +49,12 @@ impl Host {
 
     /// A track is there now: who has waited for it subscribes.
     pub(crate) fn found(&mut self, now: Now, track: &TrackSid) {
-        let waiting = self.members.values_mut();
-        let waiting = waiting.filter_map(|m| m.missing.0.remove(track).map(|_| m.sid.clone()));
+        let waiting = self.members.values().filter(|member| member.missing.0.contains_key(track));
+        let waiting = waiting.map(|member| member.sid.clone());
         for participant in waiting.collect::<Vec<_>>() {
+            if let Some(member) = self.members.get_mut(&participant) {
+                member.missing.0.remove(track);
+            }
             let tracks = vec![track.clone()];
             self.apply(now, Command::Subscribe { participant, tracks, subscribe: true });
         }

@@ -134,9 +134,9 @@ impl Node {
                 });
             }
             Input::Api { call, claims, request } => {
-                if let Some(result) = self.handle_call(now, call, claims.as_deref(), request) {
+                if let Some(result) = self.handle_call(now, call, claims.as_deref(), *request) {
                     self.settle_agents(now);
-                    self.outside.outputs.push_back(Output::Reply { call, result });
+                    self.outside.outputs.push_back(Output::Reply { call, result: result.into() });
                 }
             }
             Input::Media { shard: _, event } => self.handle_media(now, event),

@@ -41,7 +41,7 @@ impl Host {
     ) {
         if self.rpcs.len() >= RPCS_MAX {
             let refusal = error(ApiErrorCode::ResourceExhausted, "too many calls");
-            return cx.outputs.push_back(Output::Reply { call, result: Err(refusal) });
+            return cx.outputs.push_back(Output::Reply { call, result: Err(refusal).into() });
         }
         let timeout = match request.response_timeout_ms {
             0 => RPC_TIMEOUT,
@@ -97,7 +97,7 @@ impl Host {
         result: Result<ApiResponse, crate::api::ApiError>,
     ) {
         if let Some(pending) = self.rpcs.remove(id) {
-            cx.outputs.push_back(Output::Reply { call: pending.call, result });
+            cx.outputs.push_back(Output::Reply { call: pending.call, result: result.into() });
         }
     }
 

@@ -122,11 +122,13 @@ impl Host {
             return;
         };
         let mut carried = Vec::new();
-        for (sid, member) in &mut self.members {
-            if let Some(subscription) = member.subscriptions.get(track) {
-                let now = member.connection.set_sources(cx, *subscription, &sources);
-                carried.push((sid.clone(), now));
-            }
+        let members = self.members.values();
+        let takers = members.filter(|member| member.subscriptions.contains_key(track));
+        for sid in takers.map(|member| member.sid.clone()).collect::<Vec<_>>() {
+            let Some(member) = self.members.get_mut(&sid) else { continue };
+            let Some(subscription) = member.subscriptions.get(track) else { continue };
+            let now = member.connection.set_sources(cx, *subscription, &sources);
+            carried.push((sid, now));
         }
         for (sid, now) in carried {
             self.take_carried(cx, &sid, &now);

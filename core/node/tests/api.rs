@@ -350,7 +350,7 @@ fn call_method(world: &mut World) {
     world.handle(parlor_node::io::Input::Api {
         call: parlor_node::io::CallId(9),
         claims: Some(Box::new(claims)),
-        request: ApiRequest::PerformRpc(request),
+        request: Box::new(ApiRequest::PerformRpc(request)),
     });
 }
 

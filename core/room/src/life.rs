@@ -262,7 +262,7 @@ impl Room {
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
-        if self.num_participants() > 0 {
+        if self.participants.values().any(|participant| !participant.is_dependent()) {
             return None;
         }
         Some(match self.vacant_since {

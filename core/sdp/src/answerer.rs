@@ -92,9 +92,10 @@ impl Answerer {
     /// Whether this offer has other ICE credentials than the one before it: then the answer needs
     /// new ones of ours.
     pub fn is_ice_restart(&self, offer: &str) -> Result<bool, SdpError> {
+        let Some(before) = &self.remote_ufrag else { return Ok(false) };
         let offer = SessionDescription::parse(offer)?;
         let (remote, _) = transport::remote(&offer, Setup::ActPass)?;
-        Ok(self.remote_ufrag.as_ref().is_some_and(|before| *before != remote.ice.ufrag))
+        Ok(*before != remote.ice.ufrag)
     }
 
     /// Answers a client's offer. `publications` are the tracks that the client has announced and

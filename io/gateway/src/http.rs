@@ -382,7 +382,7 @@ impl Gateway {
         let _forget = ForgetCall(self, call);
         let claims = claims.map(Box::new);
         let exchange = async {
-            self.tell(Input::Api { call, claims, request }).await;
+            self.tell(Input::Api { call, claims, request: Box::new(request) }).await;
             answered.await
         };
         tokio::time::timeout(CALL_TIMEOUT, exchange).await.ok()?.ok()

@@ -181,7 +181,7 @@ impl Gateway {
             Output::Close { session } => self.tables().with_socket(session, SocketHandle::close),
             Output::Reply { call, result } => {
                 if let Some(waiting) = self.tables().calls.remove(&call) {
-                    let _ = waiting.send(result);
+                    let _ = waiting.send(*result);
                 }
             }
             Output::Media { .. } | Output::Webhook(_) | Output::Keep(_) | Output::Forget { .. } => {

@@ -51,7 +51,7 @@ async fn gateway() -> (SocketAddr, Arc<AtomicUsize>) {
                     let message = "permissions denied".to_owned();
                     let code = ApiErrorCode::Unauthenticated;
                     let result = Err(ApiError { code, message, argument: None });
-                    gateway.deliver(Output::Reply { call, result });
+                    gateway.deliver(Output::Reply { call, result: result.into() });
                 }
                 _ => {}
             }

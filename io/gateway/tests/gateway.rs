@@ -50,8 +50,8 @@ async fn with_echo() -> (Gateway, SocketAddr) {
                     deliver.deliver(Output::Frame { session, frame })
                 }
                 Input::Api { call, claims, request } => {
-                    let result = if claims.is_none() { Err(denied()) } else { api(request) };
-                    deliver.deliver(Output::Reply { call, result });
+                    let result = if claims.is_none() { Err(denied()) } else { api(*request) };
+                    deliver.deliver(Output::Reply { call, result: result.into() });
                 }
                 _ => {}
             }

@@ -191,7 +191,7 @@ impl World {
                     shard.handle_command(instant, command);
                 }
             }
-            Output::Reply { call, result } => self.replies.push_back((call, result)),
+            Output::Reply { call, result } => self.replies.push_back((call, *result)),
         }
     }
 

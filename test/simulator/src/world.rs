@@ -409,7 +409,10 @@ impl World {
             ..VideoGrant::default()
         };
         let claims = Claims { video: Some(grant), ..Claims::default() };
-        self.node.handle(self.now, Input::Api { call, claims: Some(Box::new(claims)), request });
+        self.node.handle(
+            self.now,
+            Input::Api { call, claims: Some(Box::new(claims)), request: Box::new(request) },
+        );
         self.settle();
         let index = self.replies.iter().position(|(answered, _)| *answered == call);
         self.replies.remove(index.expect("an API call is answered at once")).expect("found").1

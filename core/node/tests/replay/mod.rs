@@ -216,7 +216,8 @@ impl World {
         };
         let grant = VideoGrant { room_admin: true, room, ..Default::default() };
         let claims = Some(Box::new(Claims { video: Some(grant), ..Default::default() }));
-        self.node.handle(self.now, Input::Api { call: CallId(1), claims, request });
+        self.node
+            .handle(self.now, Input::Api { call: CallId(1), claims, request: Box::new(request) });
         self.drain();
     }
 

@@ -264,7 +264,7 @@ impl World {
     ) -> Result<ApiResponse, ApiError> {
         let claims =
             grant.map(|grant| Box::new(Claims { video: Some(grant), ..Default::default() }));
-        self.handle(Input::Api { call: CallId(1), claims, request });
+        self.handle(Input::Api { call: CallId(1), claims, request: Box::new(request) });
         self.replies.pop().unwrap()
     }
 
@@ -350,7 +350,7 @@ impl World {
                     }
                     self.commands.push(command);
                 }
-                Output::Reply { result, .. } => self.replies.push(result),
+                Output::Reply { result, .. } => self.replies.push(*result),
             }
         }
     }
