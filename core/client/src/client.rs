@@ -96,6 +96,8 @@ pub struct Client {
     pub(crate) has_resumed: bool,
     /// Tracks of others that we have switched off, which a resume says again.
     pub(crate) disabled: BTreeSet<String>,
+    /// Tracks that we have asked for, or asked not to get, which a resume says again.
+    pub(crate) chosen: BTreeMap<String, bool>,
     signals: VecDeque<Vec<u8>>,
     events: VecDeque<ClientEvent>,
     sequence: u32,
@@ -129,6 +131,7 @@ impl Client {
             unanswered: BTreeMap::new(),
             has_resumed: false,
             disabled: BTreeSet::new(),
+            chosen: BTreeMap::new(),
             signals: VecDeque::new(),
             events: VecDeque::new(),
             sequence: 0,
@@ -224,6 +227,10 @@ impl Client {
                     false => drop(self.disabled.remove(sid)),
                 }
             }
+        }
+        if let Request::Subscription(update) = &message {
+            let chosen = update.track_sids.iter().map(|sid| (sid.clone(), update.subscribe));
+            self.chosen.extend(chosen);
         }
         let request = proto::SignalRequest { message: Some(message) };
         self.signals.push_back(request.encode_to_vec());

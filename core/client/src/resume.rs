@@ -24,13 +24,22 @@ impl Client {
         let published = |(cid, track): (&String, &proto::TrackInfo)| {
             proto::TrackPublishedResponse { cid: cid.clone(), track: Some(track.clone()) }
         };
+        let [refused, wanted] = [false, true].map(|subscribe| {
+            let chosen = self.chosen.iter().filter(|(_, chosen)| **chosen == subscribe);
+            let track_sids = chosen.map(|(sid, _)| sid.clone()).collect();
+            proto::UpdateSubscription { track_sids, subscribe, ..Default::default() }
+        });
         let state = proto::SyncState {
+            subscription: Some(refused),
             publish_tracks: self.published.iter().map(published).collect(),
             datachannel_receive_states,
             track_sids_disabled: self.disabled.iter().cloned().collect(),
             ..Default::default()
         };
         self.request(Request::SyncState(state));
+        if !wanted.track_sids.is_empty() {
+            self.request(Request::Subscription(wanted));
+        }
         // What the server has taken without our knowing comes before the answer to this.
         self.ping(now);
         self.has_resumed = true;
