@@ -7,6 +7,8 @@ use parlor_client::Model;
 use parlor_model::PeerId;
 use parlor_netem::LinkConfig;
 use proto::signal_request::Message as Request;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use std::time::Duration;
 
 /// The camera's layers, lowest first.
@@ -15,10 +17,11 @@ const LAYERS_BPS: [u64; 3] = [200_000, 700_000, 2_500_000];
 const LAYER_OVERHEAD: f64 = 1.08;
 const AUDIO_BPS: f64 = 54_000.0;
 const QUEUE: Duration = Duration::from_millis(300);
+/// Flows that come together come within so many milliseconds.
+const TOGETHER_MS: u64 = 50;
 const STEP: Duration = Duration::from_millis(20);
 /// Seconds after a change that are left out of what is asked of a settled flow.
 const SETTLING_S: u32 = 8;
-const SEED: u64 = 8867;
 
 /// One second of a flow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +66,7 @@ struct Flow {
 
 struct Stage {
     case: Case,
+    rng: ChaCha8Rng,
     world: World,
     flows: Vec<Option<Flow>>,
     seconds: Vec<Vec<Second>>,
@@ -70,8 +74,8 @@ struct Stage {
 }
 
 /// Runs a case.
-pub fn measure(case: &Case) -> Measured {
-    let mut world = World::new(SEED, &identity());
+pub fn measure(case: &Case, seed: u64) -> Measured {
+    let mut world = World::new(seed, &identity());
     world.keep_hash_only();
     let alice = world.invite(Invitation::new("alice", Model::Single));
     world.run_until(Duration::from_secs(5), |world| world.guest(alice).is_connected());
@@ -88,6 +92,7 @@ pub fn measure(case: &Case) -> Measured {
     let count = case.flows.len();
     let mut stage = Stage {
         case: case.clone(),
+        rng: ChaCha8Rng::seed_from_u64(seed),
         world,
         flows: (0..count).map(|_| None).collect(),
         seconds: vec![Vec::new(); count],
@@ -132,6 +137,7 @@ impl Stage {
     }
 
     fn join(&mut self, nth: usize, delay_ms: u64) {
+        self.world.run(Duration::from_millis(self.rng.random_range(0..TOGETHER_MS)));
         let before = self.world.shard().peers().collect::<Vec<_>>();
         let place = self.world.invite(Invitation {
             up: self.up(self.case.flows[nth].joins_s, delay_ms),
