@@ -31,6 +31,8 @@ const FULL_FORGOTTEN_S: f64 = 5.0;
 const FULL_REFUTED: f64 = 1.5;
 /// A drop with a queue this long is no mistake: no short probe refutes it.
 const FULL_SURE_MS: f64 = 100.0;
+/// And after one to this share of the estimate short probes are not believed.
+const FAR_FALL: f64 = 0.4;
 /// Without feedback on media for so long, and two round trips, nothing is known of queues any more.
 const IDLE_US: i64 = 1_000_000;
 /// A gradient without at least this queue is noise.
@@ -202,6 +204,7 @@ impl Estimator {
     #[inline(never)]
     fn account(&mut self, now_us: i64) {
         let size_bytes = std::mem::take(&mut self.unaccounted_bytes);
+        self.prober.on_traffic(size_bytes, self.estimate_bps, now_us);
         if size_bytes > 0 {
             self.accounted_us = now_us;
             self.application.on_sent(size_bytes, self.estimate_bps, now_us);
@@ -269,6 +272,7 @@ impl Estimator {
 
     fn follow_delay(&mut self, lost: u32, now_us: i64) {
         let queue_ms = self.delay.queue_delay_ms();
+        self.prober.on_queue(self.delay.last_queue_delay_ms());
         let is_full = queue_ms > QUEUE_FULL_MS
             && lost >= FULL_LOST_LEAST
             && f64::from(lost) / self.results.len() as f64
@@ -286,13 +290,22 @@ impl Estimator {
         };
         let before_bps = self.estimate_bps;
         let mut acknowledged_bps = self.acknowledged.bps();
-        if usage == Usage::Overusing {
-            acknowledged_bps = self.acknowledged.busy_bps().or(acknowledged_bps);
+        match usage {
+            Usage::Overusing => {
+                acknowledged_bps = self.acknowledged.busy_bps().or(acknowledged_bps)
+            }
+            Usage::Normal if self.is_starving && self.prober.may_deceive(now_us) => {
+                acknowledged_bps = None;
+            }
+            _ => {}
         }
         if self.rate.update(usage, acknowledged_bps, self.rtt_us, now_us) {
             self.cause = Cause::Delay;
             let is_sure = is_full || is_flooded || queue_ms > FULL_SURE_MS;
             self.full = acknowledged_bps.map(|bps| Full { bps, at_us: now_us, is_sure });
+            if is_sure && self.rate.estimate_bps() < FAR_FALL * before_bps {
+                self.prober.on_fall(now_us);
+            }
             // At the least estimate a probe is the only way up, and must not be cut short.
             if before_bps > ESTIMATE_MIN_BPS as f64 {
                 self.prober.on_drop(before_bps, self.rate.estimate_bps(), now_us);

@@ -42,6 +42,7 @@
 pub mod acknowledged;
 pub mod allocate;
 pub mod alr;
+pub mod bucket;
 pub mod delay;
 mod estimator;
 pub mod fallback;

@@ -1,15 +1,15 @@
 //! Probing: sending more than media for a moment to see whether it passes.
 
-use crate::sent::{PacketResult, ProbeCluster};
+use crate::{
+    bucket::TokenBucket,
+    sent::{PacketResult, ProbeCluster},
+};
 
 /// How long a probe lasts, in microseconds.
 const DURATION_US: i64 = 25_000;
-/// The burst that a link is taken to let through at once when a short probe has first deceived.
-const BURST_LEAST_BYTES: f64 = 16_000.0;
-const BURST_MAX_BYTES: f64 = 64_000.0;
-/// A long probe sends more than the burst by this factor, but for no longer than so many
-/// microseconds.
-const LONG_FACTOR: f64 = 1.2;
+/// Where there is a token bucket, a probe lasts until that would be empty. It has at least so many
+/// bytes, and lasts for at most so many microseconds.
+const LONG_LEAST_BYTES: f64 = 6_000.0;
 const LONG_MAX_US: f64 = 1_500_000.0;
 /// A long probe asks for no more than this times the estimate, and ends when there is a queue.
 const LONG_RATE_FACTOR: f64 = 1.6;
@@ -28,6 +28,8 @@ const PACKET_BYTES: std::ops::RangeInclusive<f64> = 100.0..=1200.0;
 const SEND_TIMEOUT_US: i64 = 500_000;
 /// So long after a probe its queue may be felt, in microseconds.
 const AFTERMATH_US: i64 = 150_000;
+/// For so long after a probe its packets may be a part of the rate that arrives, in microseconds.
+const RATE_WINDOW_US: i64 = 1_000_000;
 /// A packet that was asked for and not sent is asked for again, in microseconds.
 const ASK_AGAIN_US: i64 = 10_000;
 /// Probes whose results are awaited at once.
@@ -61,16 +63,6 @@ const FAR: f64 = 1.5;
 /// After a drop the old rate is asked for again so much later, in microseconds.
 const AFTER_DROP_US: i64 = 1_500_000;
 const AFTER_DROP_SHARE: f64 = 0.85;
-/// A drop so soon after a probe raised the estimate means that the probe deceived.
-const DECEPTION_US: i64 = 3_000_000;
-/// What a deceiving probe raises the estimate by; less may be others on the link.
-const FAR_RAISE: f64 = 1.4;
-/// In this time since the start one deception is not enough to make probes long, unless another
-/// one was shortly before.
-const START_US: i64 = 10_000_000;
-const DECEIVED_AGAIN_US: i64 = 30_000_000;
-/// Short probes are tried again after this time without deception, in microseconds.
-const TRUST_AGAIN_US: i64 = 300_000_000;
 
 /// What is known when a probe may begin.
 #[derive(Clone, Copy, Debug)]
@@ -159,7 +151,7 @@ pub struct ProbeResult {
 }
 
 /// Decides when to probe and at which rate, and reads what comes of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Prober {
     sending: Option<Probe>,
     awaited: [Option<Probe>; AWAITED],
@@ -171,30 +163,7 @@ pub struct Prober {
     eager_until_us: Option<i64>,
     /// A rate to ask for next, out of turn.
     follow_up_bps: Option<f64>,
-    /// What the link lets through at once, so that short probes deceive; 0 where they do not.
-    burst_bytes: f64,
-    raised: Option<(i64, f64)>,
-    /// Until then probes are long.
-    cautious_until_us: i64,
-    deceived_us: Option<i64>,
-}
-
-impl Default for Prober {
-    fn default() -> Self {
-        Self {
-            sending: None,
-            awaited: [None; AWAITED],
-            last_cluster: 0,
-            last_sent_us: None,
-            next_us: None,
-            eager_until_us: None,
-            follow_up_bps: None,
-            burst_bytes: 0.0,
-            raised: None,
-            cautious_until_us: 0,
-            deceived_us: None,
-        }
-    }
+    bucket: TokenBucket,
 }
 
 impl Prober {
@@ -226,6 +195,18 @@ impl Prober {
         sending || self.last_sent_us.is_some_and(is_near)
     }
 
+    /// Whether what arrives may be what a probe sent.
+    fn was_sent_since(&self, at_us: i64) -> bool {
+        self.last_sent_us.is_some_and(|(_, to_us)| to_us > at_us)
+    }
+
+    /// Whether what arrives is what a probe sent to a link that lets much through at once: only its
+    /// result says what passes.
+    pub fn may_deceive(&self, now_us: i64) -> bool {
+        let is_sent = self.sending.is_some() || self.was_sent_since(now_us - RATE_WINDOW_US);
+        self.bucket.is_suspected() && is_sent
+    }
+
     /// Whether there has been a probe.
     pub fn has_probed(&self) -> bool {
         self.last_cluster != 0
@@ -233,6 +214,21 @@ impl Prober {
 
     fn is_awaiting(&self) -> bool {
         self.sending.is_some() || self.awaited.iter().any(Option::is_some)
+    }
+
+    /// Takes notice of all that was sent since this was called last.
+    pub fn on_traffic(&mut self, size_bytes: usize, estimate_bps: f64, now_us: i64) {
+        self.bucket.on_traffic(size_bytes, estimate_bps, now_us);
+    }
+
+    /// Takes notice of how long a packet waited.
+    pub fn on_queue(&mut self, queue_ms: f64) {
+        self.bucket.on_queue(queue_ms);
+    }
+
+    /// Takes notice that the link surely carries far less than before.
+    pub fn on_fall(&mut self, now_us: i64) {
+        self.bucket.suspect(now_us);
     }
 
     /// Begins none before `at_us`.
@@ -257,16 +253,16 @@ impl Prober {
             self.next_us = Some(now_us + 200_000);
             return;
         }
-        if now_us > self.cautious_until_us {
-            self.burst_bytes = 0.0;
-        }
-        let asked_bps = self.follow_up_bps.take().unwrap_or(FIRST_FACTOR * inputs.estimate_bps);
-        let mut asked_bps = asked_bps.clamp(inputs.estimate_bps, WANTED_FACTOR * inputs.wanted_bps);
+        self.bucket.handle_timeout(now_us);
         // Where media itself tests the link a short probe raises the estimate by little.
-        let is_long = self.burst_bytes > 0.0 && !inputs.is_used;
-        if is_long {
-            asked_bps = asked_bps.min(LONG_RATE_FACTOR * inputs.estimate_bps);
-        }
+        let is_used = inputs.is_used && !self.was_sent_since(now_us - RATE_WINDOW_US);
+        let is_long = self.bucket.is_suspected() && !is_used;
+        let follow_up_bps = self.follow_up_bps.take();
+        let asked_bps = match is_long {
+            true => LONG_RATE_FACTOR * inputs.estimate_bps,
+            false => follow_up_bps.unwrap_or(FIRST_FACTOR * inputs.estimate_bps),
+        };
+        let asked_bps = asked_bps.clamp(inputs.estimate_bps, WANTED_FACTOR * inputs.wanted_bps);
         self.start(asked_bps, inputs.estimate_bps, is_long, now_us);
         let eager_until_us = *self.eager_until_us.get_or_insert(now_us + EAGER_US);
         let is_eager = now_us < eager_until_us && !inputs.is_used;
@@ -283,12 +279,13 @@ impl Prober {
     fn start(&mut self, rate_bps: f64, estimate_bps: f64, is_long: bool, now_us: i64) {
         self.last_cluster = self.last_cluster.checked_add(1).unwrap_or(1);
         let excess_bps = (rate_bps - estimate_bps).max(1.0);
+        let time_us = |bytes: f64| bytes * 8e6 / rate_bps;
         let duration_us = if is_long {
-            let exhausted_us = LONG_FACTOR * self.burst_bytes * 8e6 / excess_bps;
-            exhausted_us.clamp(DURATION_US as f64, LONG_MAX_US)
+            let lasts_us = self.bucket.lasts_us(rate_bps, estimate_bps);
+            lasts_us.max(time_us(LONG_LEAST_BYTES)).min(LONG_MAX_US)
         } else {
-            let least_us = GOAL_LEAST_BYTES * 8e6 / rate_bps;
-            (DURATION_US as f64).max(least_us).min(QUEUE_MAX_US as f64 * estimate_bps / excess_bps)
+            let least_us = time_us(GOAL_LEAST_BYTES).max(DURATION_US as f64);
+            least_us.min(QUEUE_MAX_US as f64 * estimate_bps / excess_bps)
         };
         let goal_bytes = rate_bps / 8.0 * duration_us / 1e6;
         let packet_bytes = goal_bytes / f64::from(PACKETS_LEAST);
@@ -399,7 +396,7 @@ impl Prober {
     /// Takes notice that a result raised the estimate from `before_bps`, and asks for more while
     /// there is more to find.
     pub fn on_raised(&mut self, result: &ProbeResult, before_bps: f64, now_us: i64) {
-        self.raised = Some((now_us, before_bps));
+        self.bucket.on_raised(before_bps, result.bps, now_us);
         if result.bps > FAR * before_bps && !result.is_queued {
             self.eager_until_us = Some(now_us + EAGER_US);
             self.next_us = self.next_us.map(|at_us| at_us.min(now_us + INTERVAL_STARVING_US));
@@ -413,23 +410,11 @@ impl Prober {
     /// Takes notice that congestion lowered the estimate.
     pub fn on_drop(&mut self, before_bps: f64, after_bps: f64, now_us: i64) {
         self.sending = None;
-        let raised = self.raised.filter(|(at_us, _)| now_us - at_us < DECEPTION_US);
-        if let Some((_, bps)) = raised
-            && after_bps < 1.3 * bps
-            && after_bps < 0.75 * before_bps
-        {
-            self.raised = None;
-            let was_far = before_bps > FAR_RAISE * bps;
-            let last_us = self.deceived_us.replace(now_us);
-            // The first, at the start, may be others that came to the link at the same time.
-            let is_sure = now_us > START_US
-                || last_us.is_some_and(|at_us| now_us - at_us < DECEIVED_AGAIN_US);
-            if was_far && is_sure {
-                self.cautious_until_us = now_us + TRUST_AGAIN_US;
-                self.burst_bytes =
-                    (2.0 * self.burst_bytes).clamp(BURST_LEAST_BYTES, BURST_MAX_BYTES);
-            }
-            self.next_us = Some(now_us + INTERVAL_BUSY_US);
+        if self.bucket.on_drop(after_bps, now_us) {
+            // An empty bucket tells the truth.
+            let is_empty = self.bucket.is_suspected();
+            let wait_us = if is_empty { AFTER_DROP_US } else { INTERVAL_BUSY_US };
+            self.next_us = Some(now_us + wait_us);
             self.follow_up_bps = None;
         } else if after_bps < 0.8 * before_bps {
             self.follow_up_bps = Some(AFTER_DROP_SHARE * before_bps);
@@ -476,6 +461,8 @@ impl Probe {
         let is_saturated = was_stretched && arrival_bps < UNSATURATED * sent_bps;
         let bps = if is_saturated {
             SATURATED_SHARE * received_share * arrival_bps
+        } else if self.is_long && !was_stretched {
+            sent_bps
         } else {
             sent_bps.min(arrival_bps)
         };
@@ -605,13 +592,21 @@ mod tests {
         let result = run(&mut prober, 0, 10_000_000).unwrap();
         prober.on_raised(&result, 300_000.0, 100_000);
         prober.on_drop(900_000.0, 320_000.0, 500_000);
-        assert_eq!(prober.burst_bytes, 0.0, "once may be chance");
-        prober.raised = Some((600_000, 300_000.0));
+        prober.on_raised(&result, 300_000.0, 600_000);
         prober.on_drop(900_000.0, 320_000.0, 1_000_000);
-        let at_us = 1_000_000 + INTERVAL_BUSY_US;
+        let at_us = 1_000_000 + AFTER_DROP_US;
         prober.begin(&INPUTS, at_us);
         let probe = prober.sending.unwrap();
-        assert!(probe.is_long && probe.goal_bytes > BURST_LEAST_BYTES, "{probe:?}");
+        assert!(probe.is_long && probe.goal_bytes == LONG_LEAST_BYTES, "{probe:?}");
+        let result = run(&mut prober, at_us, 310_000);
+        assert_eq!(result, None, "a queue is the answer");
+
+        // After a pause the link lets much through at once again.
+        let at_us = at_us + 10_000_000;
+        prober.on_traffic(0, INPUTS.estimate_bps, at_us);
+        prober.begin(&INPUTS, at_us);
+        let probe = prober.sending.unwrap();
+        assert!(probe.is_long && probe.goal_bytes > 16_000.0, "{probe:?}");
         assert_eq!(probe.rate_bps, LONG_RATE_FACTOR * INPUTS.estimate_bps);
         let result = run(&mut prober, at_us, 310_000);
         assert_eq!(result, None, "a queue is the answer");

@@ -147,7 +147,11 @@ impl World {
     }
 
     pub fn run(&mut self, seconds: u32) {
-        let end = self.now + Duration::from_secs(u64::from(seconds));
+        self.run_for(Duration::from_secs(u64::from(seconds)));
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
         while self.now < end {
             self.now += MS;
             self.step();
@@ -440,6 +444,11 @@ impl Flow {
 
     pub fn forget_delays(&mut self) {
         self.delays_ms.clear();
+    }
+
+    /// The layer that is sent.
+    pub fn layer(&self) -> Option<u8> {
+        self.sending
     }
 
     pub fn state(&self) -> EstimatorState {
