@@ -74,6 +74,9 @@ pub enum Announced {
 /// The SSRC that the subscriber of the first track of a world hears.
 pub const OUT_SSRC: Ssrc = Ssrc(1_000_000_000);
 
+/// A stream whose first number is higher may wrap in a course of events.
+const FIRST_MAY_BE_LOST: u16 = 60_000;
+
 /// What tells one track of a world from another.
 #[derive(Clone, Copy, Debug)]
 struct Numbers {
@@ -112,6 +115,8 @@ pub struct Plan {
     /// Sealed packets on their way, each with how many others overtake it.
     delayed: Vec<(u8, Vec<u8>)>,
     seen_rtcp: usize,
+    /// SSRCs that have sent.
+    heard: BTreeSet<Ssrc>,
     /// The link is good.
     pub calm: bool,
 }
@@ -182,6 +187,7 @@ impl Plan {
             rtx_type: coding.payload_type() + 1,
             delayed: Vec::new(),
             seen_rtcp: 0,
+            heard: BTreeSet::new(),
             calm: false,
         }
     }
@@ -264,7 +270,11 @@ impl Plan {
     fn send(&mut self, packet: &[u8], seed: &mut u64) {
         let sealed = self.world.clients[0].seal(packet);
         let fate = if self.calm { Fate::Arrives } else { fate(seed) };
+        let packet = RtpPacket::parse(packet).unwrap();
+        let is_first = self.heard.insert(packet.ssrc());
         match fate {
+            // Were it lost, nobody could know that numbers have wrapped (RFC 3711 section 3.3.1).
+            _ if is_first && packet.sequence_number().0 > FIRST_MAY_BE_LOST => self.arrive(sealed),
             Fate::Arrives => self.arrive(sealed),
             Fate::Lost => {}
             Fate::Twice => {
