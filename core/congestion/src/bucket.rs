@@ -6,8 +6,8 @@ const SIZE_LEAST_BYTES: f64 = 16_000.0;
 const SIZE_MAX_BYTES: f64 = 64_000.0;
 /// A bucket fills as if the link carried this times the estimate, which is below what it carries.
 const CARRIED: f64 = 1.1;
-/// A longer queue says that the bucket is empty.
-const QUEUE_MS: f64 = 30.0;
+/// A longer queue says that the bucket is empty, and ends a long probe, in milliseconds.
+pub const EMPTY_QUEUE_MS: f64 = 30.0;
 /// A drop so soon after a probe raised the estimate means that the probe deceived.
 const DECEPTION_US: i64 = 3_000_000;
 /// What a deceiving probe raises the estimate by; less may be others on the link.
@@ -73,7 +73,7 @@ impl TokenBucket {
 
     /// Takes notice of how long a packet waited.
     pub fn on_queue(&mut self, queue_ms: f64) {
-        if queue_ms > QUEUE_MS {
+        if queue_ms > EMPTY_QUEUE_MS {
             self.level_bytes = 0.0;
         }
     }

@@ -204,7 +204,7 @@ impl Estimator {
     #[inline(never)]
     fn account(&mut self, now_us: i64) {
         let size_bytes = std::mem::take(&mut self.unaccounted_bytes);
-        self.prober.on_traffic(size_bytes, self.estimate_bps, now_us);
+        self.prober.bucket.on_traffic(size_bytes, self.estimate_bps, now_us);
         if size_bytes > 0 {
             self.accounted_us = now_us;
             self.application.on_sent(size_bytes, self.estimate_bps, now_us);
@@ -272,7 +272,7 @@ impl Estimator {
 
     fn follow_delay(&mut self, lost: u32, now_us: i64) {
         let queue_ms = self.delay.queue_delay_ms();
-        self.prober.on_queue(self.delay.last_queue_delay_ms());
+        self.prober.bucket.on_queue(self.delay.last_queue_delay_ms());
         let is_full = queue_ms > QUEUE_FULL_MS
             && lost >= FULL_LOST_LEAST
             && f64::from(lost) / self.results.len() as f64
@@ -304,7 +304,7 @@ impl Estimator {
             let is_sure = is_full || is_flooded || queue_ms > FULL_SURE_MS;
             self.full = acknowledged_bps.map(|bps| Full { bps, at_us: now_us, is_sure });
             if is_sure && self.rate.estimate_bps() < FAR_FALL * before_bps {
-                self.prober.on_fall(now_us);
+                self.prober.bucket.suspect(now_us);
             }
             // At the least estimate a probe is the only way up, and must not be cut short.
             if before_bps > ESTIMATE_MIN_BPS as f64 {

@@ -1,7 +1,7 @@
 //! Probing: sending more than media for a moment to see whether it passes.
 
 use crate::{
-    bucket::TokenBucket,
+    bucket::{EMPTY_QUEUE_MS, TokenBucket},
     sent::{PacketResult, ProbeCluster},
 };
 
@@ -13,7 +13,6 @@ const LONG_LEAST_BYTES: f64 = 6_000.0;
 const LONG_MAX_US: f64 = 1_500_000.0;
 /// A long probe asks for no more than this times the estimate, and ends when there is a queue.
 const LONG_RATE_FACTOR: f64 = 1.6;
-const LONG_QUEUE_MS: f64 = 30.0;
 /// A shorter queue is none.
 const QUEUED_MS: f64 = 8.0;
 /// The queue that a probe may cause if the estimate is all that the link carries, in microseconds.
@@ -163,7 +162,8 @@ pub struct Prober {
     eager_until_us: Option<i64>,
     /// A rate to ask for next, out of turn.
     follow_up_bps: Option<f64>,
-    bucket: TokenBucket,
+    /// What may be behind the results of short probes.
+    pub bucket: TokenBucket,
 }
 
 impl Prober {
@@ -214,21 +214,6 @@ impl Prober {
 
     fn is_awaiting(&self) -> bool {
         self.sending.is_some() || self.awaited.iter().any(Option::is_some)
-    }
-
-    /// Takes notice of all that was sent since this was called last.
-    pub fn on_traffic(&mut self, size_bytes: usize, estimate_bps: f64, now_us: i64) {
-        self.bucket.on_traffic(size_bytes, estimate_bps, now_us);
-    }
-
-    /// Takes notice of how long a packet waited.
-    pub fn on_queue(&mut self, queue_ms: f64) {
-        self.bucket.on_queue(queue_ms);
-    }
-
-    /// Takes notice that the link surely carries far less than before.
-    pub fn on_fall(&mut self, now_us: i64) {
-        self.bucket.suspect(now_us);
     }
 
     /// Begins none before `at_us`.
@@ -430,7 +415,7 @@ fn patience_us(rtt_us: i64) -> i64 {
 
 impl Probe {
     fn is_cut_short(&self) -> bool {
-        self.is_long && self.queue_ms > LONG_QUEUE_MS
+        self.is_long && self.queue_ms > EMPTY_QUEUE_MS
     }
 
     fn deadline_us(&self) -> i64 {
@@ -603,7 +588,7 @@ mod tests {
 
         // After a pause the link lets much through at once again.
         let at_us = at_us + 10_000_000;
-        prober.on_traffic(0, INPUTS.estimate_bps, at_us);
+        prober.bucket.on_traffic(0, INPUTS.estimate_bps, at_us);
         prober.begin(&INPUTS, at_us);
         let probe = prober.sending.unwrap();
         assert!(probe.is_long && probe.goal_bytes > 16_000.0, "{probe:?}");
