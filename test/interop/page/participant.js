@@ -7,7 +7,7 @@ const { Room, RoomEvent, RpcError, Track } = livekit;
 
 let room;
 const events = [];
-const received = { data: [], texts: [], files: [], raw: [] };
+const received = { data: [], texts: [], files: [], raw: [], frames: [] };
 // What is measured, by "identity/track name".
 const meters = new Map();
 const published = new Map();
@@ -66,6 +66,12 @@ function watch(plain) {
   room.on(RoomEvent.Disconnected, (reason) => log("disconnected", { reason: livekit.DisconnectReason[reason] }));
   room.on(RoomEvent.Moved, (name) => log("moved", { name }));
   room.on(RoomEvent.EncryptionError, (error) => log("encryptionError", { message: error.message }));
+  room.on(RoomEvent.DataTrackPublished, async (track) => {
+    for await (const { payload } of track.subscribe({ bufferSize: 1000 })) {
+      const [value] = payload;
+      received.frames.push({ name: track.info.name, size: payload.length, value, isWhole: payload.every((byte) => byte === value) });
+    }
+  });
   room.on(RoomEvent.DataReceived, (payload, participant, kind, topic) => {
     received.data.push({
       text: new TextDecoder().decode(payload),
@@ -115,6 +121,14 @@ globalThis.participant = {
   },
 
   disconnect: () => room.disconnect(),
+
+  async publishDataTrack({ name }) {
+    published.set(name, await room.localParticipant.publishDataTrack({ name }));
+  },
+
+  // A frame of so many bytes, each with the same value.
+  pushFrame: ({ name, size, value }) => published.get(name).tryPush({ payload: new Uint8Array(size).fill(value) }),
+
   simulate: ({ scenario, value }) => room.simulateScenario(scenario, value),
   events: () => events,
   received: () => received,

@@ -190,3 +190,27 @@ for (const singlePeerConnection of [true, false]) {
     await stayedConnected(alice, bob);
   });
 }
+
+// Frames that fit into a packet and frames that take many.
+const FRAME_BYTES = [64, 20_000];
+const FRAMES_OF_EACH = 10;
+
+for (const singlePeerConnection of [true, false]) {
+  test(`frames of a data track arrive whole and in order, singlePeerConnection ${singlePeerConnection}`, async (t) => {
+    const server = await t.server();
+    const [alice, bob] = [await t.joinPage(server, "alice", { singlePeerConnection }), await t.joinPage(server, "bob", { singlePeerConnection })];
+    await alice.call("publishDataTrack", { name: "points" });
+    let value = 0;
+    // Nothing repeats what is lost, nor what is sent before anybody subscribes.
+    const heard = await until("bob gets frames of all sizes", DEADLINE_MS, async () => {
+      for (const size of FRAME_BYTES) await alice.call("pushFrame", { name: "points", size, value: (value += 1) });
+      const { frames } = await bob.call("received");
+      const counts = FRAME_BYTES.map((size) => frames.filter((frame) => frame.size === size).length);
+      return value > 250 || counts.every((count) => count >= FRAMES_OF_EACH) ? frames : { waiting: counts };
+    });
+    for (const size of FRAME_BYTES) assert.ok(heard.filter((frame) => frame.size === size).length >= FRAMES_OF_EACH, `${size} bytes: ${JSON.stringify(heard)}`);
+    assert.ok(heard.every(({ name, isWhole }) => name === "points" && isWhole), JSON.stringify(heard));
+    assert.deepEqual(heard.map((frame) => frame.value), heard.map((frame) => frame.value).toSorted((a, b) => a - b));
+    await stayedConnected(alice, bob);
+  });
+}
