@@ -308,7 +308,8 @@ impl Estimator {
             }
             // At the least estimate a probe is the only way up, and must not be cut short.
             if before_bps > ESTIMATE_MIN_BPS as f64 {
-                self.prober.on_drop(before_bps, self.rate.estimate_bps(), now_us);
+                let after_bps = self.rate.estimate_bps();
+                self.prober.on_drop(before_bps, after_bps, self.is_starving, now_us);
             }
         } else if matches!(self.cause, Cause::Start | Cause::Silence | Cause::Reports) {
             self.cause = Cause::Steady;
@@ -322,12 +323,19 @@ impl Estimator {
             && let Some(bound_bps) = self.loss.bound_bps().filter(|bps| *bps < before_bps)
         {
             self.cause = Cause::Loss;
-            self.prober.on_drop(before_bps, bound_bps, now_us);
+            self.prober.on_drop(before_bps, bound_bps, self.is_starving, now_us);
         }
     }
 
     fn follow_probes(&mut self, now_us: i64) {
         while let Some(mut result) = self.prober.poll_result(self.rtt_us, now_us) {
+            if result.was_cut_short {
+                // Of a link that others use too, what it carried of ours is no measure.
+                if !self.is_starving {
+                    continue;
+                }
+                self.prober.bucket.suspect(now_us);
+            }
             self.last_probe = Some(result);
             let took_share = result.is_saturated || result.is_long && result.is_queued;
             if took_share && !self.application.is_limited() {

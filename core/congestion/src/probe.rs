@@ -8,8 +8,9 @@ use crate::{
 /// How long a probe lasts, in microseconds.
 const DURATION_US: i64 = 25_000;
 /// Where there is a token bucket, a probe lasts until that would be empty. It has at least so many
-/// bytes, and lasts for at most so many microseconds.
+/// bytes or lasts for at least so many microseconds, and at most for so many.
 const LONG_LEAST_BYTES: f64 = 6_000.0;
+const LONG_LEAST_US: f64 = 200_000.0;
 const LONG_MAX_US: f64 = 1_500_000.0;
 /// A long probe asks for no more than this times the estimate, and ends when there is a queue.
 const LONG_RATE_FACTOR: f64 = 1.6;
@@ -22,6 +23,8 @@ const PACKETS_LEAST: u32 = 5;
 /// thousand bytes through at once, which are left out of what is measured.
 const GOAL_LEAST_BYTES: f64 = 9_000.0;
 const SKIPPED_BYTES: f64 = 4_000.0;
+/// A packet of a probe holds up what comes behind it for no longer, at the rate of the probe.
+const PACKET_MAX_US: f64 = 20_000.0;
 const PACKET_BYTES: std::ops::RangeInclusive<f64> = 100.0..=1200.0;
 /// A probe that could not be sent in this time is given up, in microseconds.
 const SEND_TIMEOUT_US: i64 = 500_000;
@@ -52,11 +55,13 @@ const STRETCHED: f64 = 1.05;
 const SATURATED_SHARE: f64 = 0.95;
 const INTERVAL_US: i64 = 2_500_000;
 /// As [`INTERVAL_US`] while something is paused that a probe may bring back.
-const INTERVAL_STARVING_US: i64 = 1_000_000;
+const INTERVAL_STARVING_US: i64 = 700_000;
+/// As [`INTERVAL_US`] in the time of [`EAGER_US`].
+const INTERVAL_EAGER_US: i64 = 1_000_000;
 /// As [`INTERVAL_US`] while the link is used nearly as far as it is known to carry.
 const INTERVAL_BUSY_US: i64 = 5_000_000;
 /// So long after the first probe, and after one that found [`FAR`] more, there is one each
-/// [`INTERVAL_STARVING_US`], in microseconds: one alone may have met a peer that was busy.
+/// [`INTERVAL_EAGER_US`], in microseconds: one alone may have met a peer that was busy.
 const EAGER_US: i64 = 4_000_000;
 const FAR: f64 = 1.5;
 /// After a drop the old rate is asked for again so much later, in microseconds.
@@ -108,6 +113,32 @@ struct Probe {
     /// Bytes at the start that [`Span`]s leave out: what a bucket of tokens lets through at once.
     skipped_bytes: u64,
     measured_packets: u32,
+    carried: Carried,
+}
+
+/// What a full link carried: packets that waited, and the time from the packet before each.
+#[derive(Clone, Copy, Default, Debug)]
+struct Carried {
+    last_arrival_us: Option<i64>,
+    bytes: u64,
+    time_us: i64,
+    packets: u32,
+}
+
+impl Carried {
+    fn on_packet(&mut self, arrival_us: i64, size_bytes: u64, queue_ms: f64) {
+        let since_us = self.last_arrival_us.replace(arrival_us).map(|last_us| arrival_us - last_us);
+        if let Some(since_us) = since_us.filter(|since_us| *since_us >= 0 && queue_ms > QUEUED_MS) {
+            self.bytes += size_bytes;
+            self.time_us += since_us;
+            self.packets += 1;
+        }
+    }
+
+    fn bps(&self) -> Option<f64> {
+        let is_enough = self.packets >= PACKETS_LEAST && self.time_us > 0;
+        is_enough.then(|| self.bytes as f64 * 8e6 / self.time_us as f64)
+    }
 }
 
 /// First and last time of something, with the bytes of each.
@@ -147,6 +178,8 @@ pub struct ProbeResult {
     pub is_long: bool,
     /// Whether it met a queue: without one nobody gave way.
     pub is_queued: bool,
+    /// Whether a queue ended it.
+    pub was_cut_short: bool,
 }
 
 /// Decides when to probe and at which rate, and reads what comes of it.
@@ -241,7 +274,7 @@ impl Prober {
         self.bucket.handle_timeout(now_us);
         // Where media itself tests the link a short probe raises the estimate by little.
         let is_used = inputs.is_used && !self.was_sent_since(now_us - RATE_WINDOW_US);
-        let is_long = self.bucket.is_suspected() && !is_used;
+        let is_long = self.bucket.is_suspected() && (!is_used || inputs.is_starving);
         let follow_up_bps = self.follow_up_bps.take();
         let asked_bps = match is_long {
             true => LONG_RATE_FACTOR * inputs.estimate_bps,
@@ -251,8 +284,10 @@ impl Prober {
         self.start(asked_bps, inputs.estimate_bps, is_long, now_us);
         let eager_until_us = *self.eager_until_us.get_or_insert(now_us + EAGER_US);
         let is_eager = now_us < eager_until_us && !inputs.is_used;
-        let interval_us = if inputs.is_starving || is_eager {
+        let interval_us = if inputs.is_starving {
             INTERVAL_STARVING_US
+        } else if is_eager {
+            INTERVAL_EAGER_US
         } else if inputs.is_application_limited {
             INTERVAL_US
         } else {
@@ -267,13 +302,14 @@ impl Prober {
         let time_us = |bytes: f64| bytes * 8e6 / rate_bps;
         let duration_us = if is_long {
             let lasts_us = self.bucket.lasts_us(rate_bps, estimate_bps);
-            lasts_us.max(time_us(LONG_LEAST_BYTES)).min(LONG_MAX_US)
+            lasts_us.max(time_us(LONG_LEAST_BYTES).min(LONG_LEAST_US)).min(LONG_MAX_US)
         } else {
             let least_us = time_us(GOAL_LEAST_BYTES).max(DURATION_US as f64);
             least_us.min(QUEUE_MAX_US as f64 * estimate_bps / excess_bps)
         };
         let goal_bytes = rate_bps / 8.0 * duration_us / 1e6;
         let packet_bytes = goal_bytes / f64::from(PACKETS_LEAST);
+        let packet_bytes = packet_bytes.min(rate_bps / 8e6 * PACKET_MAX_US);
         self.sending = Some(Probe {
             cluster: ProbeCluster(self.last_cluster),
             rate_bps,
@@ -295,6 +331,7 @@ impl Prober {
             arrival_us: Span::EMPTY,
             skipped_bytes: 0,
             measured_packets: 0,
+            carried: Carried::default(),
         });
     }
 
@@ -326,10 +363,16 @@ impl Prober {
         probe.asked_us = None;
         let is_enough = probe.sent_bytes as f64 >= probe.goal_bytes;
         if is_enough && probe.sent_packets > PACKETS_LEAST {
-            self.last_sent_us = Some((probe.first_sent_us, now_us));
-            let place = self.awaited.iter().position(Option::is_none).unwrap_or(0);
-            self.awaited[place] = self.sending.take();
+            self.stop();
         }
+    }
+
+    /// Sends no more of the probe.
+    fn stop(&mut self) {
+        let Some(probe) = self.sending.take() else { return };
+        self.last_sent_us = Some((probe.first_sent_us, probe.last_sent_us));
+        let place = self.awaited.iter().position(Option::is_none).unwrap_or(0);
+        self.awaited[place] = Some(probe);
     }
 
     /// Takes what feedback said of a packet of a probe, which waited in queues for `queue_ms`.
@@ -344,6 +387,7 @@ impl Prober {
         }
         let Some(arrival_us) = result.arrival_us else { return };
         probe.queue_ms = probe.queue_ms.max(queue_ms);
+        probe.carried.on_packet(arrival_us, size_bytes, queue_ms);
         probe.received_bytes += size_bytes;
         let skipped_bytes = probe.skipped_bytes + size_bytes;
         let may_skip = probe.goal_bytes >= 2.0 * SKIPPED_BYTES;
@@ -354,10 +398,8 @@ impl Prober {
             probe.sent_us.add(result.sent_us, size_bytes);
             probe.arrival_us.add(arrival_us, size_bytes);
         }
-        if probe.is_cut_short()
-            && let Some(stopped) = self.sending.take_if(|probe| probe.cluster == cluster)
-        {
-            self.last_sent_us = Some((stopped.first_sent_us, stopped.last_sent_us));
+        if probe.is_cut_short() && self.cluster() == Some(cluster) {
+            self.stop();
         }
     }
 
@@ -371,8 +413,12 @@ impl Prober {
                 continue;
             }
             *place = None;
-            if let Some(result) = probe.result().filter(|_| !probe.is_cut_short()) {
-                return Some(result);
+            let result = match probe.is_cut_short() {
+                true => probe.result_of_a_queue(),
+                false => probe.result(),
+            };
+            if result.is_some() {
+                return result;
             }
         }
         None
@@ -384,7 +430,7 @@ impl Prober {
         self.bucket.on_raised(before_bps, result.bps, now_us);
         if result.bps > FAR * before_bps && !result.is_queued {
             self.eager_until_us = Some(now_us + EAGER_US);
-            self.next_us = self.next_us.map(|at_us| at_us.min(now_us + INTERVAL_STARVING_US));
+            self.next_us = self.next_us.map(|at_us| at_us.min(now_us + INTERVAL_EAGER_US));
         }
         if !result.is_saturated && result.bps > SUCCESS * result.asked_bps {
             self.follow_up_bps = Some(NEXT_FACTOR * result.bps);
@@ -393,15 +439,17 @@ impl Prober {
     }
 
     /// Takes notice that congestion lowered the estimate.
-    pub fn on_drop(&mut self, before_bps: f64, after_bps: f64, now_us: i64) {
+    pub fn on_drop(&mut self, before_bps: f64, after_bps: f64, is_starving: bool, now_us: i64) {
         self.sending = None;
+        // Long probes are gentle enough to go on in their time.
+        let is_gentle = is_starving && self.bucket.is_suspected();
         if self.bucket.on_drop(after_bps, now_us) {
             // An empty bucket tells the truth.
             let is_empty = self.bucket.is_suspected();
             let wait_us = if is_empty { AFTER_DROP_US } else { INTERVAL_BUSY_US };
             self.next_us = Some(now_us + wait_us);
             self.follow_up_bps = None;
-        } else if after_bps < 0.8 * before_bps {
+        } else if after_bps < 0.8 * before_bps && !is_gentle {
             self.follow_up_bps = Some(AFTER_DROP_SHARE * before_bps);
             self.next_us = Some(now_us + AFTER_DROP_US);
         }
@@ -420,6 +468,18 @@ impl Probe {
 
     fn deadline_us(&self) -> i64 {
         self.began_us + self.duration_us as i64 + SEND_TIMEOUT_US
+    }
+
+    /// A queue ended it: the link carries what it carried meanwhile.
+    fn result_of_a_queue(&self) -> Option<ProbeResult> {
+        Some(ProbeResult {
+            bps: SATURATED_SHARE * self.carried.bps()?,
+            asked_bps: self.rate_bps,
+            is_saturated: true,
+            is_long: true,
+            is_queued: true,
+            was_cut_short: true,
+        })
     }
 
     fn result(&self) -> Option<ProbeResult> {
@@ -457,6 +517,7 @@ impl Probe {
             is_saturated,
             is_long: self.is_long,
             is_queued: self.queue_ms > QUEUED_MS,
+            was_cut_short: false,
         })
     }
 }
@@ -576,9 +637,9 @@ mod tests {
         prober.begin(&INPUTS, 0);
         let result = run(&mut prober, 0, 10_000_000).unwrap();
         prober.on_raised(&result, 300_000.0, 100_000);
-        prober.on_drop(900_000.0, 320_000.0, 500_000);
+        prober.on_drop(900_000.0, 320_000.0, false, 500_000);
         prober.on_raised(&result, 300_000.0, 600_000);
-        prober.on_drop(900_000.0, 320_000.0, 1_000_000);
+        prober.on_drop(900_000.0, 320_000.0, false, 1_000_000);
         let at_us = 1_000_000 + AFTER_DROP_US;
         prober.begin(&INPUTS, at_us);
         let probe = prober.sending.unwrap();

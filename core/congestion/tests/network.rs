@@ -161,44 +161,48 @@ fn at_90_kbps_video_is_paused_and_comes_back() {
     assert!(back < 2.0, "{back}");
 }
 
-/// Whatever a probe was doing when the link recovered.
+/// Whatever a probe was doing when the link recovered, and although audio alone fills nine tenths of
+/// the slower one.
 #[test]
-fn behind_a_token_bucket_video_comes_back_after_90_kbps() {
-    let mut back = Duration::ZERO;
-    let mut worlds = Vec::new();
-    for seed in SEEDS {
-        for phase in 0..10 {
-            let burst_bytes = if seed % 2 == 0 { 16_000 } else { 32_000 };
-            let config = LinkConfig { burst_bytes, ..link(Some(4_000_000)) };
-            let mut world = World::new(config, 1, 100 * seed + u64::from(phase));
-            world.run(8);
-            world.set_rate(90_000);
-            world.run(28);
-            world.run_for(100 * MS * phase);
-            world.set_rate(4_000_000);
-            let recovered = world.now;
-            while world.flows[0].layer().is_none() && world.now - recovered < 30_000 * MS {
-                world.run_for(MS);
+fn behind_a_token_bucket_video_comes_back() {
+    for (rate_bps, back_most) in [(90_000, 2_000 * MS), (54_000, 2_500 * MS)] {
+        let mut back = Duration::ZERO;
+        let mut worlds = Vec::new();
+        for seed in SEEDS {
+            for phase in 0..10 {
+                let burst_bytes = [16_000, 32_000, 3_000][seed as usize % 3];
+                let config = LinkConfig { burst_bytes, ..link(Some(4_000_000)) };
+                let mut world = World::new(config, 1, 100 * seed + u64::from(phase));
+                world.run(8);
+                world.set_rate(rate_bps);
+                world.run(28);
+                world.run_for(100 * MS * phase);
+                world.set_rate(4_000_000);
+                let recovered = world.now;
+                while world.flows[0].layer().is_none() && world.now - recovered < 30_000 * MS {
+                    world.run_for(MS);
+                }
+                back = back.max(world.now - recovered);
+                print(&world, "token bucket");
+                worlds.push(world);
             }
-            back = back.max(world.now - recovered);
-            print(&world, "token bucket, 90 kbit/s");
-            worlds.push(world);
         }
+        let unpaused = over(&worlds, |flow| 1.0 - flow.share(16..36, None));
+        let loss = over(&worlds, |flow| flow.loss(16..36));
+        let queue = over(&worlds, |flow| flow.audio_queue_ms(16..36));
+        println!(
+            "| token bucket, {} kbit/s and back to 4 Mbit/s | not paused {:.1} % | loss {:.1} % | queue \
+             {queue:.0} ms | video back after {:.1} s |",
+            rate_bps / 1000,
+            100.0 * unpaused,
+            100.0 * loss,
+            back.as_secs_f64()
+        );
+        assert_eq!(unpaused, 0.0);
+        assert!(loss < 0.01, "{loss}");
+        assert!(queue < 60.0, "{queue}");
+        assert!(back < back_most, "{back:?}");
     }
-    let unpaused = over(&worlds, |flow| 1.0 - flow.share(16..36, None));
-    let loss = over(&worlds, |flow| flow.loss(16..36));
-    let queue = over(&worlds, |flow| flow.audio_queue_ms(16..36));
-    println!(
-        "| token bucket, 90 kbit/s and back to 4 Mbit/s | not paused {:.1} % | loss {:.1} % | queue {queue:.0} ms | \
-         video back after {:.1} s |",
-        100.0 * unpaused,
-        100.0 * loss,
-        back.as_secs_f64()
-    );
-    assert_eq!(unpaused, 0.0);
-    assert!(loss < 0.03, "{loss}");
-    assert!(queue < 30.0, "{queue}");
-    assert!(back < 3_200 * MS, "{back:?}");
 }
 
 #[test]
