@@ -83,6 +83,9 @@ pub struct Arguments {
     /// Use a connection for each way (/rtc).
     #[arg(long)]
     pair: bool,
+    /// Give no transport-wide feedback: what estimating links costs a server is then missing
+    #[arg(long)]
+    no_transport_feedback: bool,
     /// Threads that drive the participants.
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
@@ -183,6 +186,7 @@ impl Arguments {
             } else {
                 parlor_client::Model::Single
             },
+            transport_feedback: !self.no_transport_feedback,
             threads: self.threads,
             server_pid: self.server_pid,
         })
@@ -234,13 +238,14 @@ mod tests {
         let config = config(
             "--api-key k --api-secret s --room r --duration 1m --publishers 2 --audio-publishers 3 \
              --subscribers 5 --video-codec h264 --num-per-second 10 --layout 3x3 --no-simulcast \
-             --video-resolution medium --simulate-speakers --identity-prefix x --loss 5",
+             --video-resolution medium --simulate-speakers --identity-prefix x --loss 5 \
+             --no-transport-feedback",
         )
         .unwrap();
         assert_eq!((config.video_publishers, config.audio_publishers), (2, 3));
         assert_eq!((config.codec, config.layout), (Codec::H264, Layout::Grid3x3));
         assert_eq!((config.duration, config.loss), (Some(Duration::from_secs(60)), 0.05));
-        assert!(!config.simulcast && config.simulate_speakers);
+        assert!(!config.simulcast && config.simulate_speakers && !config.transport_feedback);
     }
 
     #[test]

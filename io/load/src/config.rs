@@ -51,6 +51,8 @@ pub struct LoadConfig {
     pub loss: f64,
     /// Connection model.
     pub model: Model,
+    /// Whether participants give transport-wide feedback, by which a server estimates their links.
+    pub transport_feedback: bool,
     /// Threads that drive the participants.
     pub threads: usize,
     /// A server on this machine whose CPU time and memory to read.

@@ -25,6 +25,7 @@ const TURN: Duration = Duration::from_secs(3);
 pub(crate) struct Plan {
     pub token: String,
     pub model: Model,
+    pub transport_feedback: bool,
     pub seed: [u8; 32],
     /// Where to bind.
     pub local_ip: IpAddr,
@@ -99,7 +100,7 @@ impl Participant {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
         let places = plan.layout.and_then(Layout::places);
-        let client = Client::new(
+        let mut client = Client::new(
             now,
             ClientConfig {
                 identity,
@@ -110,6 +111,9 @@ impl Participant {
                 subscriber_address,
             },
         );
+        if !plan.transport_feedback {
+            client.refuse_transport_feedback();
+        }
         let view =
             places.map(|places| View { places, shown: Vec::new(), subscribed: BTreeSet::new() });
         Ok(Self {

@@ -312,6 +312,7 @@ impl<F: FnMut(&Progress)> Course<'_, F> {
         Plan {
             token: self.token(&config.room_name(room), identity),
             model: config.model,
+            transport_feedback: config.transport_feedback,
             seed,
             local_ip: self.local_ip,
             audio,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use livekit_protocol::{SignalRequest, UpdateParticipantMetadata, signal_request};
 use parlor_client::{Client, ClientConfig, Model};
 use parlor_model::{Now, ShardId, TransportAddress};
 use parlor_node::{
@@ -10,6 +11,7 @@ use parlor_node::{
 };
 use parlor_signal::{Claims, connect, token::VideoGrant};
 use parlor_transport::DtlsIdentity;
+use prost::Message;
 
 const UNIX: Duration = Duration::from_secs(1_800_000_000);
 
@@ -46,7 +48,7 @@ impl ControlRoom {
     /// Lets somebody into a room, up to the answer to its offer and the news to the others.
     /// Returns the time that the node took; the client is forgotten.
     pub fn join(&mut self, room: usize) -> Duration {
-        self.now.instant += Duration::from_millis(100);
+        self.now.instant += Duration::from_millis(10);
         self.now.unix = UNIX + (self.now.instant - self.start);
         self.sessions += 1;
         let session = SessionId(self.sessions);
@@ -75,6 +77,25 @@ impl ControlRoom {
                 .map(|signal| Input::Frame { session, frame: Frame::Binary(signal.into()) });
         }
         spent
+    }
+
+    /// Whoever joined last changes its metadata. Returns the time that the node took, and how many
+    /// were told.
+    pub fn update(&mut self) -> (Duration, usize) {
+        self.pass(Duration::from_millis(1));
+        let update = UpdateParticipantMetadata {
+            metadata: format!("at {:?}", self.now.instant - self.start),
+            ..Default::default()
+        };
+        let message = Some(signal_request::Message::UpdateMetadata(update));
+        let frame = Frame::Binary(SignalRequest { message }.encode_to_vec().into());
+        let start = Instant::now();
+        self.node.handle(self.now, Input::Frame { session: SessionId(self.sessions), frame });
+        let mut told = 0;
+        while let Some(output) = self.node.poll_output() {
+            told += usize::from(matches!(output, Output::Frame { .. }));
+        }
+        (start.elapsed(), told)
     }
 
     /// The connection of whoever joined last is gone, and so is all that waits to be resumed.
@@ -120,7 +141,12 @@ impl ControlRoom {
 
 fn request(client: &mut Client, room: usize, identity: u64) -> connect::ConnectRequest {
     let (path, query) = client.connect_url();
-    let grant = VideoGrant { room_join: true, room: format!("room{room}"), ..Default::default() };
+    let grant = VideoGrant {
+        room_join: true,
+        room: format!("room{room}"),
+        can_update_own_metadata: Some(true),
+        ..Default::default()
+    };
     let claims = Claims {
         iss: "devkey".into(),
         sub: format!("participant{identity}"),

@@ -148,7 +148,8 @@ fn measure(root: &Path, plan: &Plan) -> Result<(), String> {
         found.insert(load.name.into(), value);
     }
     type Row = (&'static str, fn(&Bench, &Plan) -> Result<Value, String>);
-    let rows: [Row; 4] = [
+    let rows: [Row; 5] = [
+        ("congestion", |bench, _| bench.congestion()),
         ("memory", |bench, _| bench.memory()),
         ("joins", |bench, _| bench.joins()),
         ("delay", |bench, _| bench.delay()),
@@ -259,6 +260,41 @@ impl Bench {
             "client_user_us_per_packet": at(&report, "/own_cpu/user_us_per_packet"),
             "load_average": conditions()["load_average"],
         }))
+    }
+
+    /// What a packet costs with congestion control and without, one after the other. Without
+    /// transport-wide feedback nothing is numbered, reported or estimated.
+    fn congestion(&self) -> Result<Value, String> {
+        const TURNS: usize = 3;
+        let mut rows = serde_json::Map::new();
+        for load in LOADS.iter().filter(|load| !load.flags.contains("vp8")) {
+            let mut us = [Vec::new(), Vec::new()];
+            for turn in 0..2 * TURNS {
+                // With, without, without, with: what drifts adds the same to both.
+                let is_without = matches!(turn % 4, 1 | 2);
+                let without = if is_without { "--no-transport-feedback" } else { "" };
+                let server = self.server()?;
+                let flags = format!(
+                    "{} {without} --join-rate 20 --warm-up {WARM_UP} --duration {}s",
+                    load.flags, self.seconds
+                );
+                let report = self.load_test(&server, &flags)?;
+                let user_us = at(&report, "/server/cpu/user_us_per_packet");
+                let all_us = user_us + at(&report, "/server/cpu/system_us_per_packet");
+                us[usize::from(is_without)].push(all_us);
+            }
+            let mean = |us: &[f64]| us.iter().sum::<f64>() / us.len() as f64;
+            let (with_us, without_us) = (mean(&us[0]), mean(&us[1]));
+            rows.insert(
+                load.name.into(),
+                json!({
+                    "us_per_packet": with_us,
+                    "us_per_packet_without": without_us,
+                    "all": us,
+                }),
+            );
+        }
+        Ok(Value::Object(rows))
     }
 
     /// 1000 rooms of two who both publish audio and hear each other.

@@ -31,6 +31,7 @@ const JOINS: usize = 500;
 fn main() {
     packets();
     joins();
+    signals();
     memory();
 }
 
@@ -116,6 +117,24 @@ fn joins() {
             last.as_secs_f64() * 1e6 / 50.0
         );
     }
+}
+
+/// What one has to say to all others.
+fn signals() {
+    const UPDATES: usize = 100;
+    let mut control = ControlRoom::new();
+    (0..JOINS).for_each(|_| _ = control.join(0));
+    let mut told = 0;
+    let ns = best_ns(UPDATES * JOINS, || {
+        let updates = (0..UPDATES).map(|_| {
+            let (spent, frames) = control.update();
+            told = frames;
+            spent
+        });
+        updates.sum()
+    });
+    assert!(told >= JOINS, "{told} of {JOINS} were told");
+    println!("node, metadata of one told to {told}: {ns:.0} ns for each of them");
 }
 
 fn held_bytes() -> isize {
