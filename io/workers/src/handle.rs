@@ -24,6 +24,9 @@ pub(crate) const COMMAND_RING: usize = 1024;
 /// Events that the ring from a worker holds.
 const EVENT_RING: usize = 1024;
 
+/// Media threads go before what else the process does on their processors: signalling, joins.
+const MEDIA_NICE: i32 = -10;
+
 /// What a peer is owed within this time leaves together.
 const GATHERING: Duration = Duration::from_millis(5);
 
@@ -134,6 +137,8 @@ impl Workers {
                 // Tells the control thread when this one ends, whichever way; declared first, so
                 // dropped after the worker and its end of the rings.
                 let _farewell = Farewell(notify.clone());
+                // Without the right to it, media waits its turn as everything else.
+                let _ = rustix::process::setpriority_process(None, MEDIA_NICE);
                 let mut shard = Shard::new(shard_config);
                 shard.set_gathering(GATHERING);
                 shard.set_active_red_encoding(active_red_encoding);
