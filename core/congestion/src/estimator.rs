@@ -3,6 +3,7 @@
 use crate::{
     acknowledged::AcknowledgedRate,
     alr::ApplicationLimit,
+    brake::Brake,
     delay::{DelayDetector, Usage},
     fallback::ReportEstimate,
     loss::LossBound,
@@ -29,6 +30,8 @@ const QUEUE_MS: f64 = 50.0;
 const FULL_GROWTH_PER_SECOND: f64 = 0.04;
 const FULL_FORGOTTEN_S: f64 = 5.0;
 const FULL_REFUTED: f64 = 1.5;
+/// Drops within this time are of one queue.
+const SAME_QUEUE_S: f64 = 0.5;
 /// A drop with a queue this long is no mistake: no short probe refutes it.
 const FULL_SURE_MS: f64 = 100.0;
 /// And after one to this share of the estimate short probes are not believed.
@@ -115,6 +118,8 @@ pub struct Estimator {
     cause: Cause,
     full: Option<Full>,
     last_probe: Option<ProbeResult>,
+    brake: Brake,
+    is_braking: bool,
 }
 
 impl Estimator {
@@ -148,6 +153,8 @@ impl Estimator {
             cause: Cause::Start,
             full: None,
             last_probe: None,
+            brake: Brake::default(),
+            is_braking: false,
         }
     }
 
@@ -255,6 +262,7 @@ impl Estimator {
                 self.media_us = Some(now_us);
             }
             let queue_ms = self.delay.last_queue_delay_ms();
+            self.brake.on_packet(result.sent_us, arrival_us, result.size_bytes, queue_ms);
             self.prober.on_packet(result, queue_ms);
             self.acknowledged.on_packet(arrival_us, result.size_bytes, queue_ms);
             newest_us = newest_us.max(Some(result.sent_us));
@@ -262,6 +270,7 @@ impl Estimator {
         if let Some(newest_us) = newest_us {
             self.rtt_us += (now_us - newest_us - self.rtt_us) / 4;
         }
+        self.is_braking = self.brake.is_on(self.estimate_bps);
         self.follow_delay(lost, now_us);
         self.follow_loss(now_us);
         self.follow_probes(now_us);
@@ -301,7 +310,10 @@ impl Estimator {
         }
         if self.rate.update(usage, acknowledged_bps, self.rtt_us, now_us) {
             self.cause = Cause::Delay;
-            let is_sure = is_full || is_flooded || queue_ms > FULL_SURE_MS;
+            // What the same queue lowers once more is no less sure.
+            let was_sure =
+                self.full.is_some_and(|full| full.is_sure && full.age_s(now_us) < SAME_QUEUE_S);
+            let is_sure = was_sure || is_full || is_flooded || queue_ms > FULL_SURE_MS;
             self.full = acknowledged_bps.map(|bps| Full { bps, at_us: now_us, is_sure });
             if is_sure && self.rate.estimate_bps() < FAR_FALL * before_bps {
                 self.prober.bucket.suspect(now_us);
@@ -525,6 +537,7 @@ impl Estimator {
             self.rate.set_estimate(bps, now_us);
             self.estimate_bps = bps;
             self.cause = Cause::Silence;
+            self.is_braking = false;
         }
         if self.retry_due_us().is_some_and(|due_us| due_us <= now_us) {
             self.reports.retry(self.estimate_bps, now_us);
@@ -603,10 +616,19 @@ impl Estimator {
 
     /// How fast the pacer may send, in bits a second.
     pub fn pacing_bps(&self) -> u64 {
+        if self.is_braking {
+            return ESTIMATE_MIN_BPS;
+        }
         let is_queued = self.delay.queue_delay_ms() > QUEUE_MS;
         // A probe does not hurry what waits: that would go on at its rate when the probe is over.
         let factor = if is_queued { PACING_FACTOR_QUEUE } else { PACING_FACTOR };
         (factor * self.estimate_bps) as u64
+    }
+
+    /// Whether what can wait is to wait for the next feedback: a queue grows so fast that the
+    /// estimate must be far too high.
+    pub fn is_braking(&self) -> bool {
+        self.is_braking
     }
 
     /// What the link carries at most by what it carried when it was last full, in bits a second;

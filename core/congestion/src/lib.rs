@@ -42,7 +42,8 @@
 pub mod acknowledged;
 pub mod allocate;
 pub mod alr;
-pub mod bucket;
+pub mod brake;
+mod bucket;
 pub mod delay;
 mod estimator;
 pub mod fallback;

@@ -191,7 +191,8 @@ impl Downlink {
             return;
         }
         let state = self.estimator.state();
-        let is_calm = state.usage != Usage::Overusing
+        let is_calm = !self.estimator.is_braking()
+            && state.usage != Usage::Overusing
             && state.queue_delay_ms < CALM_QUEUE_MS
             && state.loss < state.inherent_loss + CALM_LOSS;
         let room = match self.may_pause(now) {

@@ -26,6 +26,9 @@ const STALL: Duration = Duration::from_millis(250);
 const KEYFRAME_FACTOR: usize = 6;
 /// From asking for a keyframe until it comes.
 const KEYFRAME_WAIT: Duration = Duration::from_millis(150);
+/// A jitter buffer holds audio for so long at least; it grows with what comes later, and shrinks by
+/// a millisecond with each packet.
+const PLAYOUT_MS: f64 = 40.0;
 const FEEDBACK_EVERY: Duration = Duration::from_millis(100);
 const ALLOCATE_EVERY: Duration = Duration::from_millis(50);
 const RISE_WAIT: Duration = Duration::from_secs(2);
@@ -49,6 +52,7 @@ pub struct Second {
     pub frames: u32,
     pub queue_ms_max: f64,
     pub audio_queue_ms: Mean,
+    pub concealed_ms: f64,
     pub estimate_bps: u64,
     pub layer: Option<u8>,
     pub dropped: u32,
@@ -90,6 +94,7 @@ pub struct Flow {
     active_from: Instant,
     seed: u64,
     pub one_way_us: i64,
+    playout_ms: f64,
 }
 
 pub struct World {
@@ -226,6 +231,7 @@ impl Flow {
         Self {
             seed,
             one_way_us: 20_000,
+            playout_ms: PLAYOUT_MS,
             estimator: Estimator::new(start, 300_000),
             pacer: Pacer::new(0, 300_000),
             next_sequence_number: 65_000,
@@ -406,6 +412,8 @@ impl Flow {
         if datagram[11] == PacketKind::Audio as u8 {
             second.audio_queue_ms.sum += queue_ms;
             second.audio_queue_ms.count += 1;
+            second.concealed_ms += (queue_ms - self.playout_ms).max(0.0);
+            self.playout_ms = queue_ms.max(self.playout_ms - 1.0).max(PLAYOUT_MS);
         }
         let ahead = number.wrapping_sub(self.feedback_base);
         if ahead < 1 << 15 {
@@ -477,6 +485,14 @@ impl Flow {
         let (sum, count) =
             means.fold((0.0, 0), |(sum, count), mean| (sum + mean.sum, count + mean.count));
         sum / f64::from(count.max(1))
+    }
+
+    /// Share of the time in which audio was concealed.
+    pub fn concealed(&self, seconds: std::ops::Range<usize>) -> f64 {
+        let seconds = &self.seconds[seconds];
+        seconds.iter().map(|second| second.concealed_ms).sum::<f64>()
+            / 1000.0
+            / seconds.len() as f64
     }
 
     /// Media that went out in these seconds, in bits a second.
