@@ -190,10 +190,19 @@ impl<T: Copy> Pacer<T> {
 
     /// Whether packets may pass by the queue now: nothing waits. Each but audio asks
     /// [`Self::may_send`] then.
-    #[inline]
+    #[inline(always)]
     pub fn may_pass(&mut self, now_us: i64) -> bool {
-        self.pay(now_us);
-        self.queued == 0
+        if self.queued > 0 {
+            self.pay(now_us);
+            return false;
+        }
+        // As in `pay`, of an empty queue.
+        if now_us > self.updated_us {
+            let paid = self.rate * (now_us - self.updated_us).min(PAID_US);
+            self.updated_us = now_us;
+            self.debt = (self.debt - paid).max(0);
+        }
+        true
     }
 
     /// Takes a packet into account that has passed by the queue.
@@ -266,7 +275,7 @@ impl<T: Copy> Pacer<T> {
         (queued / DRAIN_US).min(self.rate * 5 / 4)
     }
 
-    #[inline]
+    #[inline(never)]
     fn pay(&mut self, now_us: i64) {
         if now_us > self.updated_us {
             let rate = self.rate_now();
@@ -450,6 +459,21 @@ mod tests {
         assert!(due <= now + 801 * MS);
         assert_eq!(pacer.poll(due), Some(Paced::Drop(&2, Priority::Video)));
         assert_eq!((pacer.queued_bytes(), pacer.poll_timeout()), (0, None));
+    }
+
+    #[test]
+    fn what_passes_by_the_queue_counts_like_what_went_through_it() {
+        let mut passed_by = Pacer::<char>::new(0, 800_000);
+        let mut queued = Pacer::new(0, 800_000);
+        for now in [0, MS, 2 * MS, 2 * MS, 500 * MS, 30_000 * MS, 30_001 * MS] {
+            assert!(passed_by.may_pass(now));
+            passed_by.note_passed(1000);
+            queued.push(now, 'a', 1000, Priority::Audio).unwrap();
+            assert_eq!(drain(&mut queued, now), ['a']);
+            assert_eq!(passed_by.debt, queued.debt, "{now}");
+        }
+        queued.push(0, 'v', 1000, Priority::Video).unwrap();
+        assert!(!queued.may_pass(30_001 * MS));
     }
 
     #[test]

@@ -62,8 +62,14 @@ struct Sent {
     fate: Fate,
 }
 
-const NOT_SENT: Sent =
-    Sent { sent_us: 0, size_bytes: 0, cluster: 0, kind: PacketKind::Padding, fate: Fate::NotSent };
+/// Of a number that was passed over, or in a place where there has been none: never young.
+const NOT_SENT: Sent = Sent {
+    sent_us: i64::MIN / 2,
+    size_bytes: 0,
+    cluster: 0,
+    kind: PacketKind::Padding,
+    fate: Fate::NotSent,
+};
 
 /// A ring of what was sent, by transport-wide sequence number.
 ///
@@ -73,11 +79,11 @@ pub struct SentHistory {
     ring: Vec<Sent>,
     /// The number that the next packet is expected to have, unwrapped.
     next: u64,
-    /// The oldest number that the ring holds, unwrapped.
-    first: u64,
-    /// The number after the newest that feedback has spoken of, unwrapped.
+    /// The oldest number when the ring began, or grew, unwrapped. See [`Self::first`].
+    began: u64,
+    /// The number after the newest that feedback has spoken of, unwrapped. See
+    /// [`Self::acknowledged`].
     acknowledged: u64,
-    in_flight_bytes: u64,
     last_reference_ticks: Option<i64>,
 }
 
@@ -93,7 +99,7 @@ impl SentHistory {
         kind: PacketKind,
         cluster: Option<ProbeCluster>,
     ) {
-        let follows = sequence_number == self.next as u16 && self.first != self.next;
+        let follows = sequence_number == self.next as u16 && !self.ring.is_empty();
         if !follows && !self.skip_to(sequence_number, now_us) {
             return;
         }
@@ -101,7 +107,6 @@ impl SentHistory {
         let cluster = cluster.map_or(0, |cluster| cluster.0);
         let fate = Fate::Outstanding;
         self.append(Sent { sent_us: now_us, size_bytes, cluster, kind, fate }, now_us);
-        self.in_flight_bytes += u64::from(size_bytes);
     }
 
     /// Makes `sequence_number` the next one; `false` when it is behind.
@@ -109,11 +114,9 @@ impl SentHistory {
     fn skip_to(&mut self, sequence_number: u16, now_us: i64) -> bool {
         if self.ring.is_empty() {
             self.ring = vec![NOT_SENT; HISTORY_START];
-        }
-        if self.first == self.next {
             // 2^32 leaves room to count down from, and keeps the low 16 bits.
             self.next = (1 << 32) + u64::from(sequence_number);
-            self.first = self.next;
+            self.began = self.next;
             self.acknowledged = self.next;
         }
         let ahead = sequence_number.wrapping_sub(self.next as u16);
@@ -126,67 +129,75 @@ impl SentHistory {
         true
     }
 
-    /// Where the ring is full the oldest is forgotten, unless it is so young that the ring grows.
+    /// The oldest is forgotten, unless it is so young that the ring grows. Only what has left is
+    /// young, and it is in the way only where the ring is full.
     #[inline(always)]
     fn append(&mut self, sent: Sent, now_us: i64) {
-        let is_full = (self.next - self.first) as usize == self.ring.len();
         let index = self.index(self.next);
-        if is_full && let Some(oldest) = self.ring.get(index) {
-            let is_young =
-                oldest.fate != Fate::NotSent && now_us - oldest.sent_us < HISTORY_TIME_US;
-            if is_young && self.ring.len() < HISTORY_MAX {
-                return self.append_to_larger(sent);
-            }
-            if self.acknowledged == self.first {
-                self.in_flight_bytes -= u64::from(oldest.size_bytes);
-                self.acknowledged += 1;
-            }
-            self.first += 1;
+        let mut place = self.ring.get_mut(index);
+        if place.as_ref().is_some_and(|oldest| now_us - oldest.sent_us < HISTORY_TIME_US) {
+            place = self.grow_if_it_may();
         }
-        if let Some(place) = self.ring.get_mut(index) {
-            *place = sent;
+        if let Some(place) = place {
+            // Field by field: what is put together first is copied once more.
+            (place.sent_us, place.size_bytes) = (sent.sent_us, sent.size_bytes);
+            (place.cluster, place.kind, place.fate) = (sent.cluster, sent.kind, sent.fate);
         }
         self.next += 1;
     }
 
+    /// The place of the next number.
     #[cold]
-    fn append_to_larger(&mut self, sent: Sent) {
+    fn grow_if_it_may(&mut self) -> Option<&mut Sent> {
+        if self.ring.len() < HISTORY_MAX {
+            self.grow();
+        }
+        let index = self.index(self.next);
+        self.ring.get_mut(index)
+    }
+
+    fn grow(&mut self) {
+        let first = self.first();
         let mut larger = vec![NOT_SENT; self.ring.len() * 2];
-        for number in self.first..self.next {
+        for number in first..self.next {
             larger[number as usize & (self.ring.len() * 2 - 1)] = self.ring[self.index(number)];
         }
         self.ring = larger;
-        let index = self.index(self.next);
-        self.ring[index] = sent;
-        self.next += 1;
+        self.began = first;
     }
 
+    #[inline]
     fn index(&self, number: u64) -> usize {
-        number as usize & (self.ring.len() - 1)
+        number as usize & self.ring.len().wrapping_sub(1)
     }
 
-    /// Takes what is before `number` out of flight.
-    fn settle_until(&mut self, number: u64) {
-        while self.acknowledged < number {
-            let sent = self.ring[self.index(self.acknowledged)];
-            self.in_flight_bytes -= u64::from(sent.size_bytes);
-            self.acknowledged += 1;
-        }
+    /// The oldest number that the ring holds, unwrapped.
+    #[inline]
+    fn first(&self) -> u64 {
+        self.began.max(self.next.saturating_sub(self.ring.len() as u64))
+    }
+
+    /// The number after the newest that feedback has spoken of, or that the ring has forgotten.
+    #[inline]
+    fn acknowledged(&self) -> u64 {
+        self.acknowledged.max(self.first())
     }
 
     /// Bytes sent after the newest packet that feedback has spoken of.
     pub fn in_flight_bytes(&self) -> u64 {
-        self.in_flight_bytes
+        let in_flight = self.acknowledged()..self.next;
+        in_flight.map(|number| u64::from(self.ring[self.index(number)].size_bytes)).sum()
     }
 
     /// Packets sent after the newest that feedback has spoken of.
+    #[inline]
     pub fn in_flight_packets(&self) -> u64 {
-        self.next - self.acknowledged
+        self.next - self.acknowledged()
     }
 
     /// When the oldest packet in flight was sent, in microseconds.
     pub fn oldest_in_flight_us(&self) -> Option<i64> {
-        let mut numbers = self.acknowledged..self.next;
+        let mut numbers = self.acknowledged()..self.next;
         let sent = numbers.find_map(|number| {
             let sent = self.ring[self.index(number)];
             (sent.fate != Fate::NotSent).then_some(sent)
@@ -199,18 +210,18 @@ impl SentHistory {
     /// Packets that feedback has spoken of before are left out, unless they were called lost and
     /// now have arrived. Packets never sent, or too old, are left out too.
     pub fn on_feedback(&mut self, feedback: &TransportFeedback<'_>, out: &mut Vec<PacketResult>) {
-        if self.first == self.next {
+        if self.ring.is_empty() {
             return;
         }
         let offset_us = self.unwrap_reference(feedback.reference_time_ticks());
         for (sequence_number, arrival_us) in feedback.arrivals_us().take(HISTORY_MAX) {
             let newest = self.next - 1;
             let behind = u64::from((newest as u16).wrapping_sub(sequence_number));
-            if behind >= 1 << 15 || newest - behind < self.first {
+            if behind >= 1 << 15 || newest - behind < self.first() {
                 continue;
             }
             let number = newest - behind;
-            self.settle_until(number + 1);
+            self.acknowledged = self.acknowledged.max(number + 1);
             let index = self.index(number);
             let sent = &mut self.ring[index];
             let fate = if arrival_us.is_some() { Fate::Received } else { Fate::Lost };
