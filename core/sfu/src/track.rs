@@ -307,19 +307,23 @@ impl Track {
             return;
         }
         let newest = self.streams.iter().filter_map(|stream| stream.last_packet).max();
-        for at in 0..self.routes.len() {
-            let Some(route) = self.routes.get(at).copied().filter(|route| route.active) else {
-                continue;
+        // Many routes ask for the same, one after the other.
+        let mut last = None;
+        for route in self.routes.iter_mut().filter(|route| route.active) {
+            let asked = (route.max_layer, route.current, route.max_fps);
+            let (target, max_temporal) = match last {
+                Some((before, chosen)) if before == asked => chosen,
+                _ => {
+                    let target = choose(&self.streams, newest, now, route.max_layer, route.current);
+                    let forwarded =
+                        route.current.or(target).and_then(|at| self.streams.get(usize::from(at)));
+                    let temporal_for = |stream: &Stream| stream.rates.temporal_for(route.max_fps);
+                    (target, forwarded.map_or(u8::MAX, temporal_for))
+                }
             };
-            let target = choose(&self.streams, newest, now, route.max_layer, route.current);
-            let forwarded =
-                route.current.or(target).and_then(|at| self.streams.get(usize::from(at)));
-            let max_temporal =
-                forwarded.map_or(u8::MAX, |stream| stream.rates.temporal_for(route.max_fps));
-            if let Some(route) = self.routes.get_mut(at) {
-                route.target = target;
-                route.max_temporal = max_temporal.min(route.fitting_temporal);
-            }
+            last = Some((asked, (target, max_temporal)));
+            route.target = target;
+            route.max_temporal = max_temporal.min(route.fitting_temporal);
             if target != route.current
                 && let Some(stream) = target.and_then(|at| self.streams.get_mut(usize::from(at)))
             {
