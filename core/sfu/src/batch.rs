@@ -1,6 +1,8 @@
 //! Where a [`crate::Shard`] writes what it sends.
 
-use parlor_model::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use parlor_model::{Path, TransportProtocol};
 
 /// Most datagrams in one run, which is one `sendmsg` with UDP segmentation offload.
 pub const MAX_RUN_DATAGRAMS: usize = 8;
@@ -37,12 +39,22 @@ struct RunPlace {
     room: usize,
 }
 
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const EMPTY: RunPlace = RunPlace {
+    path: Path { protocol: TransportProtocol::Udp, local: NOWHERE, remote: NOWHERE },
+    start: 0,
+    end: 0,
+    segment_bytes: 0,
+    room: 0,
+};
+
 /// Send slots of the caller: filled by [`crate::Shard::flush`], sent, cleared, filled again.
 pub struct SendBatch {
     bytes: Box<[u8]>,
     used: usize,
-    runs: Vec<RunPlace>,
-    max_runs: usize,
+    /// As many as there may be, of which so many are.
+    runs: Box<[RunPlace]>,
+    len: usize,
 }
 
 impl SendBatch {
@@ -52,74 +64,80 @@ impl SendBatch {
         Self {
             bytes: vec![0; datagrams * SLOT_BYTES].into_boxed_slice(),
             used: 0,
-            runs: Vec::with_capacity(datagrams),
-            max_runs: datagrams,
+            runs: vec![EMPTY; datagrams].into_boxed_slice(),
+            len: 0,
         }
     }
 
     /// The next free slot; `None` when the batch is full and must be sent first.
     #[inline]
     pub fn slot(&mut self) -> Option<&mut [u8]> {
-        if self.runs.len() >= self.max_runs {
+        if self.len >= self.runs.len() {
             return None;
         }
         self.bytes.get_mut(self.used..self.used + SLOT_BYTES)
     }
 
-    /// Whether there are so many free slots.
-    #[inline]
-    pub fn has_room(&self, datagrams: usize) -> bool {
-        self.runs.len() + datagrams <= self.max_runs
-            && self.used + datagrams * SLOT_BYTES <= self.bytes.len()
+    /// How many free slots there are, whatever becomes of each.
+    pub fn room(&self) -> usize {
+        let free_bytes = self.bytes.len().saturating_sub(self.used);
+        self.runs.len().saturating_sub(self.len).min(free_bytes / SLOT_BYTES)
     }
 
     /// Makes the first `len_bytes` of the slot a datagram over `path`, joined to the run before it
     /// where destination and size allow.
-    #[inline]
     pub fn commit(&mut self, path: &Path, len_bytes: usize) {
         let is_along = self
-            .runs
             .last()
             .is_some_and(|run| run.room > 0 && run.path.remote == path.remote && run.path == *path);
         match is_along {
+            _ if len_bytes == 0 => {}
             true => self.commit_along(path, len_bytes),
             false => self.commit_apart(path, len_bytes),
         }
     }
 
-    /// As [`Self::commit`] where the run before goes to the same destination.
+    /// As [`Self::commit`] where the run before goes to the same destination and there is a
+    /// datagram.
     #[inline]
-    pub fn commit_along(&mut self, path: &Path, len_bytes: usize) {
-        if let Some(run) = self.runs.last_mut()
+    pub(crate) fn commit_along(&mut self, path: &Path, len_bytes: usize) {
+        let end = self.used + len_bytes;
+        if let Some(run) = self.last()
             && run.room > 0
             && len_bytes <= run.segment_bytes
-            && len_bytes > 0
         {
-            self.used += len_bytes;
-            run.end = self.used;
+            run.end = end;
             // A shorter one is the last of its run.
             run.room = if len_bytes == run.segment_bytes { run.room - 1 } else { 0 };
+            self.used = end;
             return;
         }
         self.commit_apart(path, len_bytes);
     }
 
     /// As [`Self::commit`] of a datagram that begins a run of its own.
-    #[inline]
-    pub fn commit_apart(&mut self, path: &Path, len_bytes: usize) {
+    #[inline(always)]
+    pub(crate) fn commit_apart(&mut self, path: &Path, len_bytes: usize) {
         let len_bytes = len_bytes.min(SLOT_BYTES);
-        if len_bytes == 0 {
-            return;
+        let (start, end) = (self.used, self.used + len_bytes);
+        if let Some(run) = self.runs.get_mut(self.len) {
+            // Field by field: what is put together first is copied twice.
+            run.path = *path;
+            (run.start, run.end) = (start, end);
+            (run.segment_bytes, run.room) = (len_bytes, MAX_RUN_DATAGRAMS - 1);
+            self.len += 1;
+            self.used = end;
         }
-        let start = self.used;
-        self.used += len_bytes;
-        let (end, room) = (self.used, MAX_RUN_DATAGRAMS - 1);
-        self.runs.push(RunPlace { path: *path, start, end, segment_bytes: len_bytes, room });
+    }
+
+    #[inline]
+    fn last(&mut self) -> Option<&mut RunPlace> {
+        self.runs.get_mut(self.len.checked_sub(1)?)
     }
 
     /// What has been committed, in order.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        self.runs.iter().map(|run| Run {
+        self.runs.iter().take(self.len).map(|run| Run {
             path: run.path,
             segment_bytes: run.segment_bytes,
             bytes: self.bytes.get(run.start..run.end).unwrap_or(&[]),
@@ -128,13 +146,13 @@ impl SendBatch {
 
     /// Whether nothing has been committed.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.len == 0
     }
 
     /// Forgets all that was committed; the memory stays.
     pub fn clear(&mut self) {
         self.used = 0;
-        self.runs.clear();
+        self.len = 0;
     }
 }
 
@@ -174,13 +192,16 @@ mod tests {
     #[test]
     fn a_run_ends_at_its_bound_and_a_batch_at_its_capacity() {
         let mut batch = SendBatch::new(12);
+        assert_eq!(batch.room(), 12);
         for _ in 0..9 {
             fill(&mut batch, 9, SLOT_BYTES);
         }
+        assert_eq!(batch.room(), 3);
         assert_eq!(shape(&batch), [(9, SLOT_BYTES, 8 * SLOT_BYTES), (9, SLOT_BYTES, SLOT_BYTES)]);
         for _ in 0..3 {
             fill(&mut batch, 9, SLOT_BYTES);
         }
+        assert_eq!(batch.room(), 0);
         assert!(batch.slot().is_none());
         batch.clear();
         assert!(batch.is_empty());

@@ -66,6 +66,13 @@ impl Share {
     pub const FIRST: Self = Self { paused: false, spatial: 0, temporal: u8::MAX };
 }
 
+/// Whether payloads of the codec at a position leave as they came, and what it is called then.
+pub struct Untouched {
+    index: u8,
+    is: bool,
+    pub payload_type: PayloadType,
+}
+
 /// So many packets of a video without any feedback: there will be none.
 const FIRST_PACKETS: u32 = 30;
 
@@ -89,6 +96,8 @@ pub struct Subscription {
     pub sent: SentPackets,
     /// By position in the published section's codecs.
     codecs: Box<[Option<OutgoingCodec>]>,
+    /// Of the codec that [`Self::leaves_untouched`] was last asked for.
+    pub untouched: Untouched,
     pub next_rtx: u64,
     pub started: bool,
     pub packets: u32,
@@ -141,6 +150,7 @@ impl Subscription {
             munger: Munger::new(first, clock_rate),
             sent: SentPackets::new(max_sent),
             codecs: Box::default(),
+            untouched: Untouched { index: 0, is: false, payload_type: PayloadType(0) },
             next_rtx: first_rtx,
             started: false,
             packets: 0,
@@ -179,6 +189,7 @@ impl Subscription {
             false => matching(own, binding, adds_redundancy),
         };
         self.codecs = source.iter().take(MAX_CODECS).map(outgoing).collect();
+        self.look_up_untouched(0);
     }
 
     /// What it may have had until now: its first share, before anything was shared out.
@@ -196,6 +207,23 @@ impl Subscription {
     #[inline]
     pub fn codec(&self, index: u8) -> Option<OutgoingCodec> {
         self.codecs.get(usize::from(index)).copied().flatten()
+    }
+
+    /// Whether payloads of the codec at a position of the source's list leave as they came.
+    /// Mostly it is the same that was asked for before.
+    #[inline(always)]
+    pub fn leaves_untouched(&mut self, index: u8) -> bool {
+        if self.untouched.index != index {
+            self.look_up_untouched(index);
+        }
+        self.untouched.is
+    }
+
+    #[cold]
+    fn look_up_untouched(&mut self, index: u8) {
+        let codec = self.codec(index).filter(|codec| codec.redundancy == Redundancy::Untouched);
+        let payload_type = codec.map_or(PayloadType(0), |codec| codec.payload_type);
+        self.untouched = Untouched { index, is: codec.is_some(), payload_type };
     }
 
     /// A sender report for now, from what the publisher said about the stream that is forwarded.

@@ -345,28 +345,30 @@ impl Munger {
     }
 
     /// As [`Self::munge`] for the packet that follows in a stream without layers, or with temporal
-    /// ones of which no other is chosen at it, as almost all of them do: its number, timestamp
-    /// and indices. `None`: ask there.
+    /// ones of which no other is chosen at it, as almost all of them do: its number, its timestamp,
+    /// and its indices where they are not the source's. `None`: ask there.
     #[inline(always)]
     pub fn follow(
         &mut self,
-        now: Instant,
+        now: &Instant,
         stream: u8,
-        facts: &PacketFacts,
+        (facts, has_layers): (&PacketFacts, bool),
         wanted_temporal: u8,
-    ) -> Option<(u64, u32, Indices)> {
+    ) -> Option<(u64, u32, Option<Indices>)> {
         let next = self.next_source.get_mut(usize::from(stream))?;
         let (Some(segment), Some(last)) = (&self.segment, &mut self.last) else { return None };
         if segment.stream != stream || facts.number < *next {
             return None;
         }
-        let mut indices = facts.frame.indices;
-        if facts.frame.layering != Layering::None {
+        let mut others = None;
+        if has_layers {
             if !segment.selection.goes_on(facts, wanted_temporal) {
                 return None;
             }
-            indices = indices.plus(segment.offset);
-            last.indices = indices;
+            last.indices = facts.frame.indices.plus(segment.offset);
+            if last.indices != facts.frame.indices {
+                others = Some(last.indices);
+            }
         }
         let number = segment.first_out + (facts.number - segment.first_source);
         *next = facts.number + 1;
@@ -374,8 +376,8 @@ impl Munger {
         last.timestamp = facts.timestamp.wrapping_add(segment.timestamp_offset);
         last.source_timestamp = facts.timestamp;
         last.marker = facts.marker;
-        last.at = now;
-        Some((number, last.timestamp, indices))
+        last.at = *now;
+        Some((number, last.timestamp, others))
     }
 
     /// Chooses layers at the first packet of a picture.

@@ -54,7 +54,7 @@ impl Selection {
     #[inline(always)]
     pub fn goes_on(&self, facts: &PacketFacts, wanted_temporal: u8) -> bool {
         let frame = &facts.frame;
-        frame.layering == Layering::Temporal
+        matches!(frame.layering, Layering::Temporal)
             && facts.codec == Codec::Vp8
             && !facts.keyframe
             && frame.temporal <= self.temporal

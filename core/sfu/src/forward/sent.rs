@@ -117,8 +117,9 @@ impl SentPacket {
 
     /// As it leaves.
     #[inline]
-    pub fn stamped(&self, transport_sequence: u16, time: AbsSendTime) -> Self {
-        Self { transport_sequence, abs_send_time: time.to_bytes(), ..*self }
+    pub fn stamped(&self, transport_sequence: u16, time: AbsSendTime, now_ms: u32) -> Self {
+        let (abs_send_time, sent_ms) = (time.to_bytes(), now_ms as u16);
+        Self { transport_sequence, abs_send_time, sent_ms, ..*self }
     }
 
     #[inline]
@@ -175,7 +176,7 @@ impl SentPackets {
         Self { entries: Vec::new(), max_entries, turned: (0, 0), highest: 0, floor: 0 }
     }
 
-    /// Remembers a packet that leaves under its number. `None` when that has left before, or is
+    /// Remembers a packet that leaves, stamped, under its number. `None` when that has left before, or is
     /// too old to tell.
     #[inline(always)]
     #[must_use]
@@ -197,7 +198,6 @@ impl SentPackets {
         let place = self.entries.get_mut(slot)?;
         *place = *packet;
         place.number = number as u32;
-        place.sent_ms = now_ms as u16;
         Some(place)
     }
 

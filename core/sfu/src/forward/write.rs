@@ -10,11 +10,12 @@ use parlor_rtp::{
 
 use super::{
     OutgoingCodec, Subscription,
+    header::HeaderTemplate,
     red::{Redundancy, write_payload},
     sent::SentPacket,
 };
 use crate::receive::{
-    frame::Layering,
+    frame::{Indices, Layering},
     history::{History, PacketFacts, PacketParts},
 };
 
@@ -88,7 +89,11 @@ pub fn write_packet<'a>(
     };
     let has_rare = facts.has_rare_extensions || subscription.settings.playout_delay.is_some();
     let header_bytes = match &subscription.header {
-        Some(header) if !has_rare => header.write(out, &fields, sent, facts)?,
+        Some(header) if !has_rare => {
+            let len = header.write(out, payload_type, index, sent, facts)?;
+            out.get_mut(8..12)?.copy_from_slice(&ssrc.0.to_be_bytes());
+            len
+        }
         _ => write_extended_header(out, subscription, sent, rtx.is_some(), facts, parts, &fields)?,
     };
     let mut bytes = header_bytes;
@@ -114,15 +119,26 @@ pub fn write_plain<'a>(
 ) -> Option<Written<'a>> {
     let header = subscription.header.as_ref()?;
     let ssrc = subscription.section.ssrc;
-    let fields = HeaderFields {
-        marker: sent.marker(),
-        payload_type: codec.payload_type,
-        sequence_number: SequenceNumber(number as u16),
-        timestamp: RtpTimestamp(sent.timestamp),
-        ssrc,
-    };
-    let header_bytes = header.write(out, &fields, sent, facts)?;
+    let header_bytes = header.write(out, codec.payload_type, number, sent, facts)?;
     let (bytes, rest) = write_body(out, header_bytes, codec, sent, history, facts, payload)?;
+    Some(Written { header_bytes, bytes, rest, ssrc, index: number })
+}
+
+/// As [`write_plain`] of a payload that leaves as it came, but for `indices` where they are not its
+/// own.
+#[inline(always)]
+pub fn write_untouched<'a>(
+    out: &mut [u8],
+    (header, ssrc): (&HeaderTemplate, Ssrc),
+    payload_type: PayloadType,
+    (number, sent, indices): (u64, &SentPacket, Option<Indices>),
+    (facts, payload): (&PacketFacts, &'a [u8]),
+) -> Option<Written<'a>> {
+    let header_bytes = header.write(out, payload_type, number, sent, facts)?;
+    let (bytes, rest) = match indices {
+        None => (header_bytes, payload),
+        Some(indices) => write_indices(out, header_bytes, facts.codec, indices, payload)?,
+    };
     Some(Written { header_bytes, bytes, rest, ssrc, index: number })
 }
 
@@ -144,19 +160,33 @@ fn write_body<'a>(
             write_payload(place, codec.redundancy, sent.added(), history, facts, payload)?;
         return Some((bytes + written, &[]));
     }
-    let has_indices = matches!(facts.codec, Codec::Vp8 | Codec::Vp9);
-    if !has_indices || sent.indices == facts.frame.indices {
+    if sent.indices == facts.frame.indices {
+        return Some((bytes, payload));
+    }
+    write_indices(out, bytes, facts.codec, sent.indices, payload)
+}
+
+/// Writes a payload behind `bytes` with other indices in its descriptor, where the codec has one;
+/// returns where that ends, and the rest.
+#[inline(never)]
+fn write_indices<'a>(
+    out: &mut [u8],
+    bytes: usize,
+    codec: Codec,
+    indices: Indices,
+    payload: &'a [u8],
+) -> Option<(usize, &'a [u8])> {
+    let Indices { picture_id, tl0_picture_index, key_index, .. } = indices;
+    if !matches!(codec, Codec::Vp8 | Codec::Vp9) {
         return Some((bytes, payload));
     }
     let end = bytes + payload.len();
     let place = out.get_mut(bytes..end)?;
     place.copy_from_slice(payload);
-    let ids = sent.indices;
-    if facts.codec == Codec::Vp8 {
-        vp8::rewrite(place, ids.picture_id, ids.tl0_picture_index, ids.key_index);
-    } else {
-        vp9::rewrite(place, ids.picture_id, ids.tl0_picture_index);
-    }
+    match codec {
+        Codec::Vp8 => vp8::rewrite(place, picture_id, tl0_picture_index, key_index),
+        _ => vp9::rewrite(place, picture_id, tl0_picture_index),
+    };
     Some((end, &[]))
 }
 

@@ -6,22 +6,19 @@
 
 use std::{ops::Range, time::Instant};
 
+use parlor_congestion::PacketKind;
 use parlor_model::TrackKind;
 
 use super::{
     Shard,
     flush::{Moment, Room},
     owe::{Arrived, Coming, Owing, Waits, is_simple, priority},
-    send::{Link, Unsent},
+    send::{Unsent, count_sent, packet_kind, seal_written},
 };
 use crate::{
-    batch::{MAX_RUN_DATAGRAMS, SendBatch},
-    forward::{
-        Subscription,
-        red::Redundancy,
-        sent::SentPacket,
-        write::{Written, write_plain},
-    },
+    batch::{MAX_RUN_DATAGRAMS, SLOT_BYTES, SendBatch},
+    counters::Counters,
+    forward::{Subscription, sent::SentPacket, write::write_untouched},
     peer::{Peer, Source},
     receive::Stream,
     track::{Route, Track},
@@ -121,11 +118,9 @@ impl Shard {
             *place = Departing::new(streams, coming, moment);
         }
         let mut fan = Fan {
-            kind: *kind,
             at: first.source.stream,
             is_whole: ends_frame(*kind, packets.iter().flatten()),
-            moment,
-            out,
+            way: Way { kind: packet_kind(*kind), moment, out },
             owing: Owing {
                 now: moment.now,
                 now_us: moment.since_epoch_us,
@@ -146,24 +141,7 @@ impl Shard {
             let gone = packets.iter().filter(|packet| packet.is_none()).count();
             fan.owing.counters.unsent_history += gone as u64;
         }
-        let mut room = Room::Left;
-        let routes = routes.get_mut(self.arrived.first_route..).unwrap_or_default();
-        for route in routes {
-            if !fan.out.has_room(count) && !fan.out.is_empty() {
-                room = Room::Full;
-                break;
-            }
-            self.arrived.first_route += 1;
-            if !route.active {
-                continue;
-            }
-            let sent = fan.send(route, packets);
-            if sent < count {
-                for packet in packets.iter().flatten().skip(sent) {
-                    fan.owing.owe_to(route, &packet.arrived);
-                }
-            }
-        }
+        let room = fan.send_all(routes, packets, &mut self.arrived.first_route);
         let waits = fan.owing.waits;
         let last = group.last().copied();
         if let Some(last) = last {
@@ -185,7 +163,7 @@ struct Departing<'a> {
 impl<'a> Departing<'a> {
     fn new(streams: &'a [Stream], coming: &Coming, moment: &Moment) -> Option<Self> {
         let arrived = Arrived::new(streams, coming)?;
-        let sent = arrived.sent.stamped(0, moment.send_time);
+        let sent = arrived.sent.stamped(0, moment.send_time, moment.since_epoch_ms);
         let plain = arrived.stream.history.get_plain(coming.number);
         let plain = plain.filter(|(facts, _)| !facts.has_rare_extensions);
         Some(Self { arrived, payload: plain.map(|(_, payload)| payload), sent })
@@ -199,72 +177,97 @@ fn ends_frame<'a>(kind: TrackKind, mut packets: impl Iterator<Item = &'a Departi
 
 /// Packets of one stream on their way to all who get them.
 struct Fan<'a> {
-    kind: TrackKind,
     at: u8,
     is_whole: bool,
-    moment: &'a Moment,
-    out: &'a mut SendBatch,
+    way: Way<'a>,
     owing: Owing<'a>,
 }
 
+/// How a packet leaves.
+struct Way<'a> {
+    kind: PacketKind,
+    moment: &'a Moment,
+    out: &'a mut SendBatch,
+}
+
 impl Fan<'_> {
+    /// Sends the packets to all routes from the first on, or owes them, while there is room.
+    #[inline(never)]
+    fn send_all(
+        &mut self,
+        routes: &mut [Route],
+        packets: &[Option<Departing<'_>>],
+        first_route: &mut usize,
+    ) -> Room {
+        while let Some(left) = routes.get_mut(*first_route..).filter(|left| !left.is_empty()) {
+            // So many routes find room, whatever each of them takes.
+            let room = self.way.out.room() / packets.len().max(1);
+            let room = room.max(usize::from(self.way.out.is_empty())).min(left.len());
+            if room == 0 {
+                return Room::Full;
+            }
+            for route in left.get_mut(..room).unwrap_or_default() {
+                if !route.active {
+                    continue;
+                }
+                let sent = self.send(route, packets);
+                if sent < packets.len() {
+                    self.owe(route, packets, sent);
+                }
+            }
+            *first_route += room;
+        }
+        Room::Left
+    }
+
+    /// Owes the packets to one route, but for the first so many.
+    #[inline(never)]
+    fn owe(&mut self, route: &mut Route, packets: &[Option<Departing<'_>>], first: usize) {
+        for packet in packets.iter().flatten().skip(first) {
+            self.owing.owe_to(route, &packet.arrived);
+        }
+    }
+
     /// Sends the packets to one route where nothing is in the way. Returns how many are dealt
     /// with; the others are to be owed.
-    #[inline(never)]
+    #[inline(always)]
     fn send(&mut self, route: &Route, packets: &[Option<Departing<'_>>]) -> usize {
-        let Owing { subscriptions, peers, counters, ready, .. } = &mut self.owing;
-        let moment = self.moment;
-        let Some(peer) = peers.get_mut(route.peer) else { return 0 };
-        if route.current != Some(self.at) || peer.is_ready || peer.failed {
+        let moment = self.way.moment;
+        let Some(peer) = self.owing.peers.get_mut(route.peer) else { return 0 };
+        if route.current != Some(self.at) || peer.is_ready || !peer.can_send() {
             return 0;
         }
-        let Peer { srtp: Some(srtp), path: Some(path), downlink, .. } = peer else { return 0 };
-        if !downlink.may_send_at_once(moment.since_epoch_us, moment.gathering_us, self.is_whole) {
+        let (now_us, gathering_us) = (moment.since_epoch_us, moment.gathering_us);
+        if !peer.downlink.may_send_at_once(now_us, gathering_us, self.is_whole) {
             return 0;
         }
-        let Some(subscription) = subscriptions.get_mut(route.subscription) else { return 0 };
-        if !is_plain(subscription) {
-            return 0;
-        }
-        let estimator_us = downlink.estimator_us(moment.since_epoch_us);
-        let mut link = Link {
-            counters,
-            srtp: &srtp.sender,
-            moment,
-            estimator_us,
-            next_transport_sequence: &mut peer.next_transport_sequence,
-            estimator: &mut downlink.estimator,
-        };
-        let (mut sent, mut has_run) = (0, false);
-        for packet in packets.iter().flatten() {
-            if self.kind == TrackKind::Video && !downlink.pacer.may_send() {
+        let subscription = self.owing.subscriptions.get_mut(route.subscription);
+        let Some(subscription) = subscription.filter(|it| is_plain(it)) else { return 0 };
+        let (mut dealt_with, mut unsent) = (0, 0);
+        for packet in packets {
+            let Some(packet) = packet else { continue };
+            if self.way.kind == PacketKind::Video && !peer.downlink.pacer.may_send() {
                 break;
             }
-            let Some(slot) = self.out.slot() else { break };
-            let number = link.number(subscription);
-            let written =
-                match write(slot, subscription, route.max_temporal, packet, number, moment) {
-                    Ok(written) => link.seal(slot, subscription, &written, 0, self.kind),
-                    Err(NotWritten::DoesNotFollow) => break,
-                    Err(NotWritten::Unsent(unsent)) => Err(unsent),
-                };
-            downlink.pacer.note_passed(packet.arrived.size_bytes);
-            let len = link.note(written);
-            match has_run {
-                false => self.out.commit_apart(path, len),
-                true => self.out.commit_along(path, len),
+            match self.way.write(peer, subscription, packet, route.max_temporal) {
+                Ok(len) => self.way.note_sent(peer, subscription, len, dealt_with > unsent),
+                Err(not_sent) if not_sent.is_final(self.owing.counters) => unsent += 1,
+                Err(_) => break,
             }
-            has_run |= len > 0;
-            sent += 1;
+            peer.downlink.pacer.note_passed(packet.arrived.size_bytes);
+            dealt_with += 1;
         }
-        if sent > 0 && moment.gathering_us > 0 {
-            downlink.has_burst(moment.since_epoch_us, moment.gathering_us);
+        self.owing.counters.rtp_sent += (dealt_with - unsent) as u64;
+        // What is read again here need not be kept meanwhile.
+        let moment = self.way.moment;
+        if dealt_with > 0 && moment.gathering_us > 0 {
+            peer.downlink.has_burst(moment.since_epoch_us, moment.gathering_us);
         }
-        if downlink.estimator.timeout_may_have_changed() {
+        if peer.downlink.estimator.timeout_may_have_changed() {
             peer.is_ready = true;
-            ready.push(route.peer);
+            self.owing.ready.push(route.peer);
         }
-        sent
+        dealt_with
     }
 }
 
@@ -278,43 +281,94 @@ fn is_plain(subscription: &Subscription) -> bool {
         && subscription.munger.next_number() >= subscription.useless_below
 }
 
-/// Why a packet was not written.
-enum NotWritten {
+/// Why a packet was not sent.
+enum NotSent {
     /// It is to be owed.
     DoesNotFollow,
     Unsent(Unsent),
 }
 
-/// Numbers, remembers and writes a packet that simply follows.
-#[inline(never)]
-fn write<'a>(
-    slot: &mut [u8],
-    subscription: &mut Subscription,
-    max_temporal: u8,
-    packet: &Departing<'a>,
-    transport_sequence: u16,
-    moment: &Moment,
-) -> Result<Written<'a>, NotWritten> {
-    let Departing { arrived, payload: Some(payload), sent } = packet else {
-        return Err(NotWritten::DoesNotFollow);
-    };
-    let Arrived { at, facts, stream, .. } = *arrived;
-    let codec = subscription.codec(facts.codec_index);
-    let Some(codec) = codec.filter(|codec| codec.redundancy == Redundancy::Untouched) else {
-        return Err(NotWritten::DoesNotFollow);
-    };
-    let follows = subscription.munger.follow(moment.now, at, facts, max_temporal);
-    let Some((number, timestamp, indices)) = follows else {
-        return Err(NotWritten::DoesNotFollow);
-    };
-    subscription.last_codec = facts.codec_index;
-    // The cipher must never see a number twice.
-    let place = subscription.sent.insert(number, sent, moment.since_epoch_ms);
-    let Some(place) = place else { return Err(NotWritten::Unsent(Unsent::Twice)) };
-    (place.timestamp, place.transport_sequence) = (timestamp, transport_sequence);
-    place.indices = indices;
-    let sent = *place;
-    let packet = (facts, *payload);
-    write_plain(slot, subscription, &codec, (number, &sent), &stream.history, packet)
-        .ok_or(NotWritten::Unsent(Unsent::Unsealed))
+impl NotSent {
+    /// Whether it never will be; counts it then.
+    #[cold]
+    fn is_final(&self, counters: &mut Counters) -> bool {
+        match self {
+            Self::DoesNotFollow => false,
+            Self::Unsent(unsent) => {
+                unsent.count(counters);
+                true
+            }
+        }
+    }
+}
+
+impl Way<'_> {
+    /// Numbers, remembers, writes and seals a packet that simply follows into the next slot.
+    /// Returns its length.
+    #[inline(never)]
+    fn write(
+        &mut self,
+        peer: &Peer,
+        subscription: &mut Subscription,
+        packet: &Departing<'_>,
+        max_temporal: u8,
+    ) -> Result<usize, NotSent> {
+        let Departing { arrived, payload: Some(payload), sent } = packet else {
+            return Err(NotSent::DoesNotFollow);
+        };
+        let Arrived { at, facts, has_layers, .. } = *arrived;
+        let Some(srtp) = &peer.srtp else { return Err(NotSent::DoesNotFollow) };
+        let Some(slot) = self.out.slot() else { return Err(NotSent::DoesNotFollow) };
+        if !subscription.leaves_untouched(facts.codec_index) {
+            return Err(NotSent::DoesNotFollow);
+        }
+        let moment = self.moment;
+        let munger = &mut subscription.munger;
+        let follows = munger.follow(&moment.now, at, (facts, has_layers), max_temporal);
+        let Some((number, timestamp, indices)) = follows else {
+            return Err(NotSent::DoesNotFollow);
+        };
+        subscription.last_codec = facts.codec_index;
+        // The cipher must never see a number twice.
+        let place = subscription.sent.insert(number, sent, moment.since_epoch_ms);
+        let place = place.ok_or(NotSent::Unsent(Unsent::Twice))?;
+        place.timestamp = timestamp;
+        let is_numbered = subscription.section.extensions.transport_cc.is_some();
+        place.transport_sequence = if is_numbered { peer.next_transport_sequence } else { 0 };
+        if let Some(indices) = indices {
+            place.indices = indices;
+        }
+        let header = subscription.header.as_ref().ok_or(NotSent::Unsent(Unsent::Unsealed))?;
+        let payload_type = subscription.untouched.payload_type;
+        let header = (header, subscription.section.ssrc);
+        let numbers = (number, &*place, indices);
+        let written = write_untouched(slot, header, payload_type, numbers, (facts, payload));
+        let written = written.ok_or(NotSent::Unsent(Unsent::Unsealed))?;
+        count_sent(subscription, &written, 0);
+        seal_written(&srtp.sender, &written, slot).map_err(NotSent::Unsent)
+    }
+
+    /// Takes a packet into account that was written.
+    #[inline(always)]
+    fn note_sent(
+        &mut self,
+        peer: &mut Peer,
+        subscription: &Subscription,
+        len: usize,
+        is_along: bool,
+    ) {
+        let len = len.min(SLOT_BYTES);
+        let Peer { path: Some(path), downlink, next_transport_sequence, .. } = peer else { return };
+        let now_us = downlink.estimator_us(self.moment.since_epoch_us);
+        let is_numbered = subscription.section.extensions.transport_cc.is_some();
+        let number = is_numbered.then_some(*next_transport_sequence);
+        if is_numbered {
+            *next_transport_sequence = next_transport_sequence.wrapping_add(1);
+        }
+        downlink.estimator.on_sent_at(number, now_us, len, self.kind);
+        match is_along {
+            false => self.out.commit_apart(path, len),
+            true => self.out.commit_along(path, len),
+        }
+    }
 }

@@ -100,8 +100,8 @@ impl Shard {
         let mut media = Media {
             tracks: &self.tracks,
             subscriptions: &mut self.subscriptions,
+            counters: &mut self.counters,
             link: Link {
-                counters: &mut self.counters,
                 srtp: &srtp.sender,
                 moment,
                 estimator_us,
@@ -124,7 +124,7 @@ impl Shard {
                     out.commit(path, len);
                 }
                 Some(Paced::Drop(queued, priority)) => {
-                    media.link.counters.unsent_late += 1;
+                    media.counters.unsent_late += 1;
                     let is_first = priority == Priority::Video;
                     late = late.or(is_first.then_some(queued.subscription));
                 }
@@ -137,7 +137,7 @@ impl Shard {
             out.commit(path, len);
         }
         // What the pacer keeps back leaves when it says so.
-        if gathers && media.link.counters.rtp_sent != sent_before && downlink.pacer.is_empty() {
+        if gathers && media.counters.rtp_sent != sent_before && downlink.pacer.is_empty() {
             downlink.has_burst(now_us, gathering_us);
         }
         peer.is_ready = false;

@@ -148,6 +148,7 @@ pub(super) struct Arrived<'a> {
     /// late brings along what has come of it since.
     pub may_start: bool,
     is_simple: bool,
+    pub has_layers: bool,
 }
 
 impl<'a> Arrived<'a> {
@@ -174,6 +175,7 @@ impl<'a> Arrived<'a> {
             coming: *coming,
             may_start: keyframe && newest - number <= MAX_REPLAY,
             is_simple: is_simple(facts) && number == newest,
+            has_layers: facts.frame.layering != Layering::None,
         })
     }
 
@@ -308,9 +310,11 @@ impl Owed<'_> {
             return false;
         }
         let munger = &mut subscription.munger;
-        let follows = munger.follow(self.now, packet.at, facts, route.max_temporal);
+        let follows =
+            munger.follow(&self.now, packet.at, (facts, packet.has_layers), route.max_temporal);
         let Some((number, timestamp, indices)) = follows else { return false };
         subscription.last_codec = facts.codec_index;
+        let indices = indices.unwrap_or(facts.frame.indices);
         let sent = packet.sent.renumbered(number, timestamp, indices);
         let queued =
             Queued { subscription: route.subscription, number, sending: Sending::First(sent) };

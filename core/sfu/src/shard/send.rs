@@ -2,7 +2,7 @@
 
 use parlor_congestion::{Estimator, PacketKind};
 use parlor_model::TrackKind;
-use parlor_srtp::{SrtpError, SrtpSender};
+use parlor_srtp::SrtpSender;
 
 use super::flush::Moment;
 use crate::{
@@ -24,7 +24,6 @@ const MAX_AUDIO_PADDING: usize = 32;
 
 /// What sending anything to one peer takes.
 pub(super) struct Link<'a> {
-    pub counters: &'a mut Counters,
     pub srtp: &'a SrtpSender,
     pub moment: &'a Moment,
     /// Now, by the clock of the estimator.
@@ -51,13 +50,8 @@ impl Link<'_> {
         padding: u8,
         kind: TrackKind,
     ) -> Result<usize, Unsent> {
-        subscription.packets = subscription.packets.wrapping_add(1);
-        let payload_bytes = written.payload_bytes() - usize::from(padding);
-        subscription.octets = subscription.octets.wrapping_add(payload_bytes as u32);
-        let kind = match kind {
-            TrackKind::Audio => PacketKind::Audio,
-            TrackKind::Video => PacketKind::Video,
-        };
+        count_sent(subscription, written, padding);
+        let kind = packet_kind(kind);
         let is_numbered = subscription.section.extensions.transport_cc.is_some();
         let number = is_numbered.then_some(*self.next_transport_sequence);
         self.finish(slot, written, number, kind)
@@ -72,38 +66,12 @@ impl Link<'_> {
         transport_sequence: Option<u16>,
         kind: PacketKind,
     ) -> Result<usize, Unsent> {
-        let len = seal_written(self.srtp, written, slot).map_err(|_| Unsent::Unsealed)?;
+        let len = seal_written(self.srtp, written, slot)?;
         if let Some(number) = transport_sequence {
             *self.next_transport_sequence = number.wrapping_add(1);
         }
         self.estimator.on_sent_at(transport_sequence, self.estimator_us, len, kind);
         Ok(len)
-    }
-
-    /// Counts what has left, or has not. Returns its length; 0 where it is not to leave.
-    #[inline(always)]
-    pub fn note(&mut self, sealed: Result<usize, Unsent>) -> usize {
-        match sealed {
-            Ok(len) => {
-                self.counters.rtp_sent += 1;
-                len
-            }
-            Err(unsent) => {
-                self.count(unsent);
-                0
-            }
-        }
-    }
-
-    #[cold]
-    fn count(&mut self, unsent: Unsent) {
-        *match unsent {
-            Unsent::Revoked => &mut self.counters.unsent_revoked,
-            Unsent::Late => &mut self.counters.unsent_late,
-            Unsent::Twice => &mut self.counters.unforwarded_late,
-            Unsent::History => &mut self.counters.unsent_history,
-            Unsent::Unsealed => &mut self.counters.unsent_unsealed,
-        } += 1;
     }
 }
 
@@ -112,6 +80,7 @@ pub(super) struct Media<'a> {
     pub tracks: &'a Arena<Track>,
     pub subscriptions: &'a mut Arena<Subscription>,
     pub link: Link<'a>,
+    pub counters: &'a mut Counters,
     /// Audio that leaves together is padded to payloads of this length, so that it can be one run.
     pub audio_bytes: usize,
 }
@@ -124,13 +93,28 @@ impl Media<'_> {
             Sending::First(sent) => return self.send_first(queued, sent, slot),
             again => self.seal_again(queued, *again, PacketKind::Retransmission, slot),
         };
-        self.link.note(sealed)
+        self.note(sealed)
     }
 
     #[inline(never)]
     fn send_first(&mut self, queued: &Queued, sent: &SentPacket, slot: &mut [u8]) -> usize {
         let sealed = self.seal_first(queued, sent, slot);
-        self.link.note(sealed)
+        self.note(sealed)
+    }
+
+    /// Counts what has left, or has not. Returns its length; 0 where it is not to leave.
+    #[inline(always)]
+    fn note(&mut self, sealed: Result<usize, Unsent>) -> usize {
+        match sealed {
+            Ok(len) => {
+                self.counters.rtp_sent += 1;
+                len
+            }
+            Err(unsent) => {
+                unsent.count(self.counters);
+                0
+            }
+        }
     }
 
     /// Seals a packet that is there for its size only: something that left a moment ago, again, or
@@ -159,7 +143,7 @@ impl Media<'_> {
             let sending = Sending::Rtx { number: rtx };
             let queued = Queued { subscription: key, number, sending };
             if let Ok(len) = self.seal_again(&queued, sending, PacketKind::Padding, slot) {
-                self.link.counters.probes_sent += 1;
+                self.counters.probes_sent += 1;
                 return Some(len);
             }
         }
@@ -173,7 +157,7 @@ impl Media<'_> {
         let len = seal_written(self.link.srtp, &written, slot).ok()?;
         let now_us = self.link.estimator_us;
         self.link.estimator.on_sent_at(Some(transport_sequence), now_us, len, PacketKind::Padding);
-        self.link.counters.probes_sent += 1;
+        self.counters.probes_sent += 1;
         Some(len)
     }
 
@@ -191,7 +175,8 @@ impl Media<'_> {
         if queued.number < subscription.useless_below {
             return Err(Unsent::Late);
         }
-        let mut sent = sent.stamped(self.link.number(subscription), self.link.moment.send_time);
+        let Moment { send_time, since_epoch_ms, .. } = *self.link.moment;
+        let mut sent = sent.stamped(self.link.number(subscription), send_time, since_epoch_ms);
         let number = queued.number;
         let written = if sent.is_blank() {
             write_blank(slot, subscription, track, (number, &sent))?
@@ -208,8 +193,7 @@ impl Media<'_> {
             written
         };
         // The cipher must never see a number twice.
-        let now_ms = self.link.moment.since_epoch_ms;
-        if subscription.sent.insert(number, &sent, now_ms).is_none() {
+        if subscription.sent.insert(number, &sent, since_epoch_ms).is_none() {
             return Err(Unsent::Twice);
         }
         self.link.seal(slot, subscription, &written, sent.audio_padding(), track.kind)
@@ -262,7 +246,7 @@ impl Media<'_> {
             is_numbered.then_some(sent.transport_sequence),
             kind,
         )?;
-        self.link.counters.retransmissions_sent += u64::from(kind == PacketKind::Retransmission);
+        self.counters.retransmissions_sent += u64::from(kind == PacketKind::Retransmission);
         Ok(len)
     }
 }
@@ -327,18 +311,37 @@ fn padding_to(audio_bytes: usize, payload_bytes: usize) -> u8 {
     if missing <= MAX_AUDIO_PADDING { missing as u8 } else { 0 }
 }
 
+/// Counts a packet for the next sender report.
+#[inline(always)]
+pub(super) fn count_sent(subscription: &mut Subscription, written: &Written<'_>, padding: u8) {
+    subscription.packets = subscription.packets.wrapping_add(1);
+    let payload_bytes = written.payload_bytes() - usize::from(padding);
+    subscription.octets = subscription.octets.wrapping_add(payload_bytes as u32);
+}
+
+/// What packets of a kind of track are sent for at first.
+#[inline]
+pub(super) fn packet_kind(kind: TrackKind) -> PacketKind {
+    match kind {
+        TrackKind::Audio => PacketKind::Audio,
+        TrackKind::Video => PacketKind::Video,
+    }
+}
+
 /// Seals what was written, and what it refers to, into a slot; returns its length.
 #[inline(always)]
-fn seal_written(
+pub(super) fn seal_written(
     srtp: &SrtpSender,
     written: &Written<'_>,
     slot: &mut [u8],
-) -> Result<usize, SrtpError> {
+) -> Result<usize, Unsent> {
     let Written { header_bytes, bytes, rest, ssrc, index } = *written;
-    srtp.seal_rtp_parts(slot, header_bytes, bytes, rest, ssrc, index)
+    let sealed = srtp.seal_rtp_parts(slot, header_bytes, bytes, rest, ssrc, index);
+    sealed.map_err(|_| Unsent::Unsealed)
 }
 
-/// Why a packet did not leave.
+/// Why a packet did not leave. As wide as a length, so that either is returned in registers.
+#[repr(usize)]
 pub(super) enum Unsent {
     Revoked,
     Late,
@@ -346,4 +349,17 @@ pub(super) enum Unsent {
     Twice,
     History,
     Unsealed,
+}
+
+impl Unsent {
+    #[cold]
+    pub fn count(&self, counters: &mut Counters) {
+        *match self {
+            Unsent::Revoked => &mut counters.unsent_revoked,
+            Unsent::Late => &mut counters.unsent_late,
+            Unsent::Twice => &mut counters.unforwarded_late,
+            Unsent::History => &mut counters.unsent_history,
+            Unsent::Unsealed => &mut counters.unsent_unsealed,
+        } += 1;
+    }
 }
