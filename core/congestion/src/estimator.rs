@@ -85,33 +85,35 @@ pub struct ProbePacket {
     pub size_bytes: usize,
 }
 
-/// Estimates what the way to one peer carries. See the crate's page.
+/// Estimates what the way to one peer carries. See the crate's page. In this order in memory: what
+/// each packet needs lies side by side, at the beginning.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Estimator {
-    epoch: Instant,
-    history: SentHistory,
-    results: Vec<PacketResult>,
-    delay: DelayDetector,
-    rate: RateControl,
-    loss: LossBound,
-    acknowledged: AcknowledgedRate,
-    application: ApplicationLimit,
-    prober: Prober,
-    reports: ReportEstimate,
-    sent: SentRate,
     /// What was sent since then and is in no rate yet.
     unaccounted_bytes: usize,
     accounted_us: i64,
     /// See [`Self::timeout_has_changed`].
     timeout_has_changed: bool,
     watches_silence: bool,
+    /// See [`Self::expect_feedback`].
+    expects_feedback: bool,
+    history: SentHistory,
+    prober: Prober,
+    epoch: Instant,
+    results: Vec<PacketResult>,
+    delay: DelayDetector,
+    rate: RateControl,
+    loss: LossBound,
+    acknowledged: AcknowledgedRate,
+    application: ApplicationLimit,
+    reports: ReportEstimate,
+    sent: SentRate,
     rtt_us: i64,
     feedback_us: Option<i64>,
     /// When feedback last told of packets that were no part of a probe.
     media_us: Option<i64>,
     silence_us: i64,
-    /// See [`Self::expect_feedback`].
-    expects_feedback: bool,
     wanted_bps: f64,
     is_starving: bool,
     estimate_bps: f64,

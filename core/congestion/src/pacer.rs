@@ -127,14 +127,16 @@ impl<T: Copy> Queue<T> {
     }
 }
 
-/// Paces the packets of one peer.
+/// Paces the packets of one peer. In this order in memory: what each packet needs lies side by
+/// side, at the end.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Pacer<T> {
     queues: [Queue<T>; 4],
-    queued: usize,
     /// Nothing has waited since before then.
     waits_since_us: i64,
     queued_bytes: u64,
+    queued: usize,
     /// Parts of a byte a microsecond.
     rate: i64,
     /// What was sent ahead of the rate, in parts of a byte.

@@ -184,6 +184,7 @@ pub struct ProbeResult {
 
 /// Decides when to probe and at which rate, and reads what comes of it.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Prober {
     sending: Option<Probe>,
     awaited: [Option<Probe>; AWAITED],

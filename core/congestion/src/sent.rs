@@ -75,6 +75,7 @@ const NOT_SENT: Sent = Sent {
 ///
 /// It is empty before the first packet, then grows by doubling while packets younger than two seconds fill it, up to [`HISTORY_MAX`].
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct SentHistory {
     ring: Vec<Sent>,
     /// The number that the next packet is expected to have, unwrapped.

@@ -38,6 +38,8 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
+/// The generation beside the beginning of the value.
+#[repr(C)]
 struct Place<T> {
     generation: u32,
     value: Option<T>,

@@ -37,16 +37,18 @@ const REDUNDANCY_WAIT: Duration = Duration::from_secs(4);
 /// Nothing is paused so soon after the first feedback: the estimate is still a guess.
 const GUESS: Duration = Duration::from_secs(2);
 
-/// See the module.
+/// See the module. In this order in memory: what each packet needs is at the end of the pacer and
+/// at the beginning of the estimator.
+#[repr(C)]
 pub struct Downlink {
-    pub estimator: Estimator,
     pub pacer: Pacer<Queued>,
-    /// When the shard began.
-    epoch: Instant,
     /// What waits leaves together, not before this.
     next_burst_us: i64,
     /// When it began, in microseconds since the shard did.
     started_us: i64,
+    pub estimator: Estimator,
+    /// When the shard began.
+    epoch: Instant,
     /// Since when what it says is known to the receiver's side: nothing is limited before.
     limited_since: Option<Instant>,
     /// No more than this is shared among the subscriptions, whatever the estimate.

@@ -76,21 +76,27 @@ pub fn take_due(deadline: &mut Option<Instant>, now: Instant) -> bool {
 }
 
 /// SRTP in both directions, under the keys of one handshake.
+#[repr(C)]
 pub struct Srtp {
-    pub receiver: SrtpReceiver,
     pub sender: SrtpSender,
+    pub receiver: SrtpReceiver,
 }
 
-/// See the module.
+/// See the module. In this order in memory: what each packet that leaves needs lies side by side.
+#[repr(C)]
 pub struct Peer {
+    /// Whether it stands in the shard's list of peers with something to send.
+    pub is_ready: bool,
+    pub failed: bool,
+    pub next_transport_sequence: u16,
+    pub path: Option<Path>,
+    pub srtp: Option<Srtp>,
+    pub downlink: Downlink,
     pub id: PeerId,
     pub transport: Transport,
-    pub srtp: Option<Srtp>,
-    pub path: Option<Path>,
     pub addresses: Vec<Path>,
     pub ufrags: Vec<String>,
     pub connected: bool,
-    pub failed: bool,
     /// It failed for want of a path: another one would bring it back.
     pub lost_path: bool,
     pub tracks: Vec<Key<Track>>,
@@ -104,16 +110,12 @@ pub struct Peer {
     /// forgotten while the keys last: a number that leaves twice breaks the cipher.
     pub used_numbers: SsrcTable<u64>,
     pub arrivals: Arrivals,
-    pub downlink: Downlink,
     pub rtcp: RtcpQueue,
-    pub next_transport_sequence: u16,
     pub round_trip: Duration,
     /// The step of the scale that its quality was told to be on.
     pub quality: Option<u8>,
     pub reading: Reading,
     pub deadlines: Deadlines,
-    /// Whether it stands in the shard's list of peers with something to send.
-    pub is_ready: bool,
 }
 
 impl Peer {

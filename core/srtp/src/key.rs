@@ -22,6 +22,7 @@ const RTCP_LABELS: [u8; 3] = [3, 4, 5];
 
 /// The session keys of one direction.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct SessionKeys {
     pub rtp: SessionKey,
     pub rtcp: SessionKey,

@@ -11,8 +11,10 @@ use crate::source::SourceTable;
 /// Marks an SRTCP packet as encrypted (RFC 3711 section 3.4).
 pub(crate) const ENCRYPTED_FLAG: u32 = 1 << 31;
 
-/// Seals RTP and RTCP to one peer.
+/// Seals RTP and RTCP to one peer. In memory the key of RTP comes first, beside what else a packet
+/// needs.
 #[derive(Debug)]
+#[repr(C)]
 pub struct SrtpSender {
     keys: SessionKeys,
     /// Highest index of each SSRC that [`SrtpSender::seal_rtp`] has seen.

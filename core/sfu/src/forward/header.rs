@@ -1,6 +1,6 @@
 //! The header of a subscription's packets, written once: what differs is put into its place.
 
-use parlor_model::{ExtensionIds, PayloadType, SendSection};
+use parlor_model::{ExtensionIds, PayloadType, SendSection, Ssrc};
 use parlor_rtp::FIXED_HEADER_LEN;
 
 use super::sent::SentPacket;
@@ -31,6 +31,7 @@ pub struct HeaderTemplate {
     transport_sequence_at: u8,
     abs_send_time_at: u8,
     audio_level_at: u8,
+    pub ssrc: Ssrc,
 }
 
 impl HeaderTemplate {
@@ -47,6 +48,7 @@ impl HeaderTemplate {
             transport_sequence_at: 0,
             abs_send_time_at: 0,
             audio_level_at: 0,
+            ssrc: section.ssrc,
         };
         template.bytes[0] = 0x90;
         template.bytes[8..FIXED_HEADER_LEN].copy_from_slice(&section.ssrc.0.to_be_bytes());
@@ -67,6 +69,12 @@ impl HeaderTemplate {
         let end = usize::from(template.len).next_multiple_of(4);
         (template.len, template.bytes[15]) = (end as u8, words_to(end));
         (!is_empty).then_some(template)
+    }
+
+    /// Whether packets have a transport-wide number.
+    #[inline]
+    pub fn is_numbered(&self) -> bool {
+        self.transport_sequence_at != 0
     }
 
     /// Returns where the data is.

@@ -76,32 +76,35 @@ pub struct Untouched {
 /// So many packets of a video without any feedback: there will be none.
 const FIRST_PACKETS: u32 = 30;
 
-/// One track sent to one peer.
+/// One track sent to one peer. In this order in memory: what each packet needs lies side by side.
+#[repr(C)]
 pub struct Subscription {
+    /// The header of its packets, by its section.
+    pub header: Option<HeaderTemplate>,
+    pub started: bool,
+    /// Position of the codec that was forwarded last.
+    pub last_codec: u8,
+    /// Of the codec that [`Self::leaves_untouched`] was last asked for.
+    pub untouched: Untouched,
+    pub packets: u32,
+    pub octets: u32,
+    /// Numbers below are of a layer that was given up: they are of no use any more.
+    pub useless_below: u64,
+    pub sent: SentPackets,
+    pub munger: Munger,
+    pub settings: SubscriptionSettings,
+    pub section: SendSection,
     pub id: SubscriptionId,
     pub peer: Key<Peer>,
     pub track: Key<Track>,
-    pub section: SendSection,
-    /// The header of its packets, by its section.
-    pub header: Option<HeaderTemplate>,
-    pub settings: SubscriptionSettings,
     pub share: Share,
     /// What the estimate was shared out as last, and why.
     pub allocation: Option<Allocation>,
     /// When its share became less.
     pub fell: Option<Instant>,
-    /// Numbers below are of a layer that was given up: they are of no use any more.
-    pub useless_below: u64,
-    pub munger: Munger,
-    pub sent: SentPackets,
     /// By position in the published section's codecs.
     codecs: Box<[Option<OutgoingCodec>]>,
-    /// Of the codec that [`Self::leaves_untouched`] was last asked for.
-    pub untouched: Untouched,
     pub next_rtx: u64,
-    pub started: bool,
-    pub packets: u32,
-    pub octets: u32,
     last_report: Option<SentReport>,
     /// By the subscriber's last receiver report.
     pub fraction_lost: u8,
@@ -110,8 +113,6 @@ pub struct Subscription {
     pub silence: Option<Silence>,
     /// It was muted when it began, and silence was sent in its place.
     pub is_introduced: bool,
-    /// Position of the codec that was forwarded last.
-    pub last_codec: u8,
     /// Whether redundancy of audio stays behind, for want of room.
     pub sheds_redundancy: bool,
 }

@@ -81,19 +81,21 @@ pub enum Held {
     Late,
 }
 
-/// See the module.
+/// See the module. In this order in memory: what each packet needs lies side by side, at the
+/// beginning.
+#[repr(C)]
 pub struct Munger {
-    clock_rate: u32,
     /// The number of the next packet of the source that is forwarded.
     next: u64,
+    /// The number after the highest that was forwarded or left out of each source.
+    next_source: [u64; MAX_STREAMS],
+    last: Option<Last>,
     segment: Option<Segment>,
     /// Segments before the open one, oldest first.
     closed: Vec<Segment>,
-    last: Option<Last>,
     /// The timestamp that the source began with.
     first_source_timestamp: u32,
-    /// The number after the highest that was forwarded or left out of each source.
-    next_source: [u64; MAX_STREAMS],
+    clock_rate: u32,
     /// The picture that was left out last.
     left_out: Option<u32>,
     /// Since when nothing has come whose layer can be told.

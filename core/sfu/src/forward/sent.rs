@@ -160,14 +160,15 @@ impl SentPacket {
 }
 
 /// The newest packets of one outgoing stream: a ring by number.
+#[repr(C)]
 pub struct SentPackets {
-    /// As many as a power of two. In a place that is empty stands a number of another place.
-    entries: Vec<SentPacket>,
     max_entries: usize,
     /// When the ring went round last, or grew, and the number then.
     turned: (u32, u64),
-    highest: u64,
     floor: u64,
+    highest: u64,
+    /// As many as a power of two. In a place that is empty stands a number of another place.
+    entries: Vec<SentPacket>,
 }
 
 impl SentPackets {

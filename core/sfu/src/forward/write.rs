@@ -129,7 +129,7 @@ pub fn write_plain<'a>(
 #[inline(always)]
 pub fn write_untouched<'a>(
     out: &mut [u8],
-    (header, ssrc): (&HeaderTemplate, Ssrc),
+    header: &HeaderTemplate,
     payload_type: PayloadType,
     (number, sent, indices): (u64, &SentPacket, Option<Indices>),
     (facts, payload): (&PacketFacts, &'a [u8]),
@@ -139,7 +139,7 @@ pub fn write_untouched<'a>(
         None => (header_bytes, payload),
         Some(indices) => write_indices(out, header_bytes, facts.codec, indices, payload)?,
     };
-    Some(Written { header_bytes, bytes, rest, ssrc, index: number })
+    Some(Written { header_bytes, bytes, rest, ssrc: header.ssrc, index: number })
 }
 
 /// Writes behind `bytes` what of a payload is not as it came; returns where that ends, and the

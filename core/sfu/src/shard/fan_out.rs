@@ -18,7 +18,7 @@ use super::{
 use crate::{
     batch::{MAX_RUN_DATAGRAMS, SLOT_BYTES, SendBatch},
     counters::Counters,
-    forward::{Subscription, sent::SentPacket, write::write_untouched},
+    forward::{Subscription, header::HeaderTemplate, sent::SentPacket, write::write_untouched},
     peer::{Peer, Source},
     receive::Stream,
     track::{Route, Track},
@@ -333,14 +333,13 @@ impl Way<'_> {
         let place = subscription.sent.insert(number, sent, moment.since_epoch_ms);
         let place = place.ok_or(NotSent::Unsent(Unsent::Twice))?;
         place.timestamp = timestamp;
-        let is_numbered = subscription.section.extensions.transport_cc.is_some();
+        let header = subscription.header.as_ref().ok_or(NotSent::Unsent(Unsent::Unsealed))?;
+        let is_numbered = header.is_numbered();
         place.transport_sequence = if is_numbered { peer.next_transport_sequence } else { 0 };
         if let Some(indices) = indices {
             place.indices = indices;
         }
-        let header = subscription.header.as_ref().ok_or(NotSent::Unsent(Unsent::Unsealed))?;
         let payload_type = subscription.untouched.payload_type;
-        let header = (header, subscription.section.ssrc);
         let numbers = (number, &*place, indices);
         let written = write_untouched(slot, header, payload_type, numbers, (facts, payload));
         let written = written.ok_or(NotSent::Unsent(Unsent::Unsealed))?;
@@ -360,7 +359,7 @@ impl Way<'_> {
         let len = len.min(SLOT_BYTES);
         let Peer { path: Some(path), downlink, next_transport_sequence, .. } = peer else { return };
         let now_us = downlink.estimator_us(self.moment.since_epoch_us);
-        let is_numbered = subscription.section.extensions.transport_cc.is_some();
+        let is_numbered = subscription.header.as_ref().is_some_and(HeaderTemplate::is_numbered);
         let number = is_numbered.then_some(*next_transport_sequence);
         if is_numbered {
             *next_transport_sequence = next_transport_sequence.wrapping_add(1);
