@@ -97,6 +97,8 @@ impl Node {
         }
         self.reschedule(name);
         if let Some(host) = self.hosts.get_mut(name).filter(|host| host.members.is_empty()) {
+            self.outside.load.remove(host.shard);
+            self.outside.load.add(shard);
             host.shard = shard;
         }
     }

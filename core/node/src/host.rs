@@ -313,6 +313,7 @@ impl Host {
             self.send(cx, sid, leave);
         }
         let Some(member) = self.members.remove(sid) else { return };
+        cx.load.remove(member.connection.shard());
         // What it wanted of others is wanted no more.
         self.demand_changed.extend(member.subscriptions.into_keys());
         if let Some(session) = member.session {

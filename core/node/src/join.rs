@@ -3,7 +3,7 @@
 use crate::{
     connection::Connection,
     host::Host,
-    io::{Output, SessionId},
+    io::{Frame, Output, SessionId},
     member::{ANSWER_TIMEOUT, JOIN_TIMEOUT, Member, SIGNAL_TIMEOUT},
     outside::Outside,
     peer::PeerSettings,
@@ -17,11 +17,6 @@ use std::time::Instant;
 pub const JOIN_TRACKS_MAX: usize = 20;
 
 impl Host {
-    /// How many are connected to a media thread.
-    pub(crate) fn members_on(&self, shard: ShardId) -> usize {
-        self.members.values().filter(|member| member.connection.shard() == shard).count()
-    }
-
     /// Lets a participant in, whose connections will be on a media thread: the socket is accepted
     /// once it exists in the room.
     pub(crate) fn join(
@@ -97,10 +92,20 @@ impl Host {
     ) {
         let Some(this) = self.room.participant(sid) else { return };
         let secrets = self.secrets();
-        let join = cx.server.join(&self.room, this, &member.client, &secrets, now.unix);
-        let message = join.message(member.connection.is_subscriber_primary(), is_fallback);
+        let mut join = cx.server.join(&self.room, this, &member.client, &secrets, now.unix);
+        if member.connection.is_subscriber_primary() {
+            join.subscriber_primary();
+        }
+        if is_fallback {
+            join.fall_back();
+        }
+        if let Some(session) = member.session {
+            // A client has said nothing yet, so it has not spoken text.
+            let frame = Frame::Binary(join.binary(&self.room, this, &cx.config.region));
+            cx.outputs.push_back(Output::Frame { session, frame });
+        }
+        cx.load.add(member.connection.shard());
         self.members.insert(sid.clone(), Box::new(member));
-        self.send(cx, sid, message);
     }
 
     /// When something has to happen in this room.

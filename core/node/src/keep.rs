@@ -56,6 +56,7 @@ impl Node {
         let shard = self.least_loaded_shard();
         let mut host = Host::with_room(&mut self.outside, room, shard, kept.turn_password);
         host.is_kept = true;
+        self.outside.load.add(shard);
         self.hosts.insert(name.clone(), host);
         self.outside.agents.handle_room_created(now, name.clone());
         self.reschedule(&name);

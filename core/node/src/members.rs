@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use parlor_model::ParticipantSid;
+use parlor_model::{ParticipantSid, ShardId};
 
 use crate::member::Member;
 
@@ -18,6 +18,27 @@ pub(crate) struct Members {
     filed: BTreeMap<ParticipantSid, Instant>,
     deadlines: BTreeSet<(Instant, ParticipantSid)>,
     changed: BTreeSet<ParticipantSid>,
+    pub(crate) load: Load,
+}
+
+/// How much media threads have to do, by what is counted.
+#[derive(Default)]
+pub(crate) struct Load(BTreeMap<ShardId, usize>);
+
+impl Load {
+    pub(crate) fn add(&mut self, shard: ShardId) {
+        *self.0.entry(shard).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&mut self, shard: ShardId) {
+        if let Some(load) = self.0.get_mut(&shard) {
+            *load = load.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn on(&self, shard: ShardId) -> usize {
+        self.0.get(&shard).copied().unwrap_or(0)
+    }
 }
 
 impl Members {
@@ -55,12 +76,15 @@ impl Members {
 
     pub(crate) fn insert(&mut self, sid: ParticipantSid, member: Box<Member>) {
         self.changed.insert(sid.clone());
+        self.load.add(member.connection.shard());
         self.by_sid.insert(sid, member);
     }
 
     pub(crate) fn remove(&mut self, sid: &ParticipantSid) -> Option<Box<Member>> {
         self.changed.insert(sid.clone());
-        self.by_sid.remove(sid)
+        let member = self.by_sid.remove(sid)?;
+        self.load.remove(member.connection.shard());
+        Some(member)
     }
 
     /// The next deadline of one of them.

@@ -123,6 +123,7 @@ impl Host {
         let tracks = sids().filter_map(|track| self.tracks.remove_entry(&track)).collect();
         let demand = sids().filter_map(|track| self.demand.remove_entry(&track)).collect();
         let shard = member.connection.shard();
+        cx.load.remove(shard);
         for (track, subscription) in std::mem::take(&mut member.subscriptions) {
             cx.command(shard, MediaCommand::StopSubscription { subscription, blank: true });
             member.connection.remove_send(subscription);
@@ -163,6 +164,7 @@ impl Host {
         self.demand_changed.extend(demand.iter().map(|(track, _)| track.clone()));
         self.demand.extend(demand);
         self.tracks.extend(tracks);
+        cx.load.add(member.connection.shard());
         self.members.insert(sid.clone(), Box::new(member));
         self.apply(now, Command::SetJoined(sid.clone()));
         if is_active {

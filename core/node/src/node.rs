@@ -201,8 +201,13 @@ impl Node {
             }
             host.scheduled = due;
         }
-        if host.room.is_closed() && self.hosts.remove(room).is_some_and(|host| host.is_kept) {
-            self.forget_room(room);
+        if host.room.is_closed()
+            && let Some(host) = self.hosts.remove(room)
+        {
+            self.outside.load.remove(host.shard);
+            if host.is_kept {
+                self.forget_room(room);
+            }
         }
     }
 
@@ -229,6 +234,7 @@ impl Node {
             return false;
         }
         let host = Host::new(&mut self.outside, now, name.clone(), settings, shard);
+        self.outside.load.add(shard);
         self.hosts.insert(name.clone(), host);
         self.outside.agents.handle_room_created(now, name.clone());
         true
@@ -236,19 +242,15 @@ impl Node {
 
     /// The media thread with the fewest rooms and participants.
     pub(crate) fn least_loaded_shard(&self) -> ShardId {
-        let load = |shard: ShardId| -> usize {
-            let load = |host: &Host| usize::from(host.shard == shard) + host.members_on(shard);
-            self.hosts.values().map(load).sum()
-        };
         let shards = self.outside.config.shards.iter().map(|(shard, _)| *shard);
-        shards.min_by_key(|shard| load(*shard)).unwrap_or(ShardId(0))
+        shards.min_by_key(|shard| self.outside.load.on(*shard)).unwrap_or(ShardId(0))
     }
 
     /// The media thread of the next who joins a room: the room's, until that has its share of it.
     fn shard_in(&self, room: &RoomName) -> ShardId {
         let share = self.outside.config.room_rules.members_per_shard;
         match self.hosts.get(room) {
-            Some(host) if host.members_on(host.shard) < share => host.shard,
+            Some(host) if host.members.load.on(host.shard) < share => host.shard,
             _ => self.least_loaded_shard(),
         }
     }

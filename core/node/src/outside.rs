@@ -3,6 +3,7 @@
 use crate::{
     NodeConfig,
     io::{Frame, Output, SessionId},
+    members::Load,
 };
 use bytes::Bytes;
 use livekit_protocol::signal_response::Message;
@@ -60,6 +61,8 @@ pub(crate) struct Outside {
     pub(crate) peers: BTreeMap<PeerId, Address>,
     pub(crate) tracks: BTreeMap<TrackId, (Address, TrackSid)>,
     pub(crate) agents: parlor_agents::Agents,
+    /// Of each media thread, rooms and participants.
+    pub(crate) load: Load,
     pub(crate) outputs: VecDeque<Output>,
     rng: ChaCha12Rng,
     next_id: u32,
@@ -81,6 +84,7 @@ impl Outside {
             peers: BTreeMap::new(),
             tracks: BTreeMap::new(),
             agents: parlor_agents::Agents::new(seed),
+            load: Load::default(),
             outputs: VecDeque::new(),
             rng: ChaCha12Rng::from_seed(seed),
             next_id: 0,

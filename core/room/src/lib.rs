@@ -39,6 +39,7 @@ mod demand;
 mod elsewhere;
 mod life;
 mod participant;
+mod participants;
 mod publish;
 mod subscribe;
 mod track;
@@ -58,6 +59,7 @@ pub use track::{
 
 use data_track::DataSubscription;
 use parlor_model::{Identity, Now, ParticipantSid, RoomName, RoomSid, TrackSid};
+use participants::Participants;
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
@@ -138,7 +140,7 @@ pub struct Room {
     closed: bool,
     /// When the last participant that counts left, if one ever joined.
     vacant_since: Option<Instant>,
-    participants: BTreeMap<ParticipantSid, Participant>,
+    participants: Participants,
     by_identity: BTreeMap<Identity, ParticipantSid>,
     departed: VecDeque<(Instant, Participant)>,
     subscriptions: BTreeMap<(ParticipantSid, TrackSid), Subscription>,
@@ -165,7 +167,7 @@ impl Room {
             created: now,
             closed: false,
             vacant_since: None,
-            participants: BTreeMap::new(),
+            participants: Participants::default(),
             by_identity: BTreeMap::new(),
             departed: VecDeque::new(),
             subscriptions: BTreeMap::new(),
@@ -221,7 +223,7 @@ impl Room {
     }
 
     /// Everybody in it, hidden ones included, by sid.
-    pub fn participants(&self) -> impl Iterator<Item = &Participant> {
+    pub fn participants(&self) -> impl Iterator<Item = &Participant> + Clone {
         self.participants.values()
     }
 

@@ -13,13 +13,12 @@ impl Room {
         let replaced = self.by_identity.get(&new.identity).cloned();
         let participant = Participant::new(new, now.unix.as_millis() as i64);
         let max_participants = self.settings.max_participants;
-        let others = self.participants.values().filter(|p| Some(&p.info.sid) != replaced.as_ref());
-        let counted = others.filter(|p| !p.is_dependent()).count();
-        if max_participants > 0
-            && !participant.is_dependent()
-            && counted >= max_participants as usize
-        {
-            return Err(Refusal::RoomFull { max_participants });
+        if max_participants > 0 && !participant.is_dependent() {
+            let others = self.participants.values();
+            let others = others.filter(|p| Some(&p.info.sid) != replaced.as_ref());
+            if others.filter(|p| !p.is_dependent()).count() >= max_participants as usize {
+                return Err(Refusal::RoomFull { max_participants });
+            }
         }
         if let Some(old) = replaced {
             self.remove(now, &old, DisconnectReason::DuplicateIdentity, false);

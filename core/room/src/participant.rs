@@ -7,7 +7,7 @@ use crate::{
 use parlor_model::{
     DisconnectReason, Identity, ParticipantKind, ParticipantSid, Permissions, TrackSid,
 };
-use std::collections::BTreeMap;
+use std::{cell::OnceCell, collections::BTreeMap};
 
 /// How far a participant has come (`ParticipantInfo.State`); it never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,6 +80,17 @@ pub struct Participant {
     pub(crate) queued: Vec<(TrackSid, NewTrack)>,
     /// Who may subscribe to its tracks.
     pub(crate) policy: SubscriptionPolicy,
+    pub(crate) kept: Kept,
+}
+
+/// What is made of a participant: it says nothing that the participant does not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept(pub(crate) OnceCell<Vec<u8>>);
+
+impl PartialEq for Kept {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl Participant {
@@ -95,7 +106,14 @@ impl Participant {
             data_tracks: Vec::new(),
             queued: Vec::new(),
             policy: SubscriptionPolicy::default(),
+            kept: Kept::default(),
         }
+    }
+
+    /// What `of` makes of the participant, made once and kept until the participant changes.
+    /// Everybody who asks has to ask for the same.
+    pub fn kept(&self, of: impl FnOnce(&Self) -> Vec<u8>) -> &[u8] {
+        self.kept.0.get_or_init(|| of(self))
     }
 
     /// Its publications whose media is negotiated, oldest first.

@@ -1,6 +1,6 @@
 //! WebSocket messages: protobuf, or protobuf JSON for clients that speak text.
 
-use crate::wire::{Fields, Value, put_bytes};
+use crate::wire::{Fields, Value, bytes_len, put_bytes, put_length};
 use bytes::Bytes;
 use livekit_protocol as proto;
 use prost::Message;
@@ -8,6 +8,11 @@ use prost::Message;
 /// Largest request in bytes, whatever `signal_message_size_limit` says; that is the gateway's to
 /// hold to. (An offer with a hundred sections has about 300 kB.)
 pub const MAX_REQUEST_BYTES: usize = 64 << 20;
+
+/// `SignalResponse.join`.
+const JOIN: u32 = 1;
+/// `JoinResponse.other_participants`.
+const OTHER_PARTICIPANTS: u32 = 3;
 
 /// A message that is no `livekit.SignalRequest`: the connection ends, without `leave`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -78,6 +83,26 @@ impl Encoder {
     }
 }
 
+/// The binary message of a `join` with the other participants, each as it is written.
+pub(crate) fn join_binary<'a>(
+    join: &proto::JoinResponse,
+    others: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Bytes {
+    let join = sorted(&join.encode_to_vec(), &JOIN_MAPS);
+    let before = Fields::of(&join).flatten().take_while(|field| field.number < OTHER_PARTICIPANTS);
+    let (head, tail) = join.split_at(before.map(|field| field.raw.len()).sum());
+    let others_bytes: usize = others.clone().map(|other| bytes_len(other.len())).sum();
+    let fields_bytes = join.len() + others_bytes;
+    let mut message = Vec::with_capacity(bytes_len(fields_bytes));
+    put_length(&mut message, JOIN, fields_bytes);
+    message.extend_from_slice(head);
+    for other in others {
+        put_bytes(&mut message, OTHER_PARTICIPANTS, other);
+    }
+    message.extend_from_slice(tail);
+    message.into()
+}
+
 /// Where a message has maps. They are hash maps, whose entries come in an order that differs
 /// from run to run, while the same inputs are to give the same outputs.
 pub(crate) enum Maps {
@@ -89,8 +114,10 @@ pub(crate) enum Maps {
 
 pub(crate) const PARTICIPANT_MAPS: [Maps; 1] = [Maps::Here(15)];
 const DESCRIPTION_MAPS: [Maps; 1] = [Maps::Here(4)];
+const JOIN_MAPS: [Maps; 2] =
+    [Maps::In(2, &PARTICIPANT_MAPS), Maps::In(OTHER_PARTICIPANTS, &PARTICIPANT_MAPS)];
 const RESPONSE_MAPS: [Maps; 5] = [
-    Maps::In(1, &[Maps::In(2, &PARTICIPANT_MAPS), Maps::In(3, &PARTICIPANT_MAPS)]),
+    Maps::In(JOIN, &JOIN_MAPS),
     Maps::In(2, &DESCRIPTION_MAPS),
     Maps::In(3, &DESCRIPTION_MAPS),
     Maps::In(5, &[Maps::In(1, &PARTICIPANT_MAPS)]),
@@ -192,6 +219,36 @@ mod tests {
             assert_eq!(a.text(), b.text());
             let decoded = proto::SignalResponse::decode(a.binary()).unwrap();
             assert_eq!(decoded.message, Some(one));
+        }
+    }
+
+    /// A client cannot tell it from one that was written in one piece.
+    #[test]
+    fn a_join_with_others_as_they_are_written_is_the_same_message() {
+        let participant = |sid: &str| proto::ParticipantInfo {
+            sid: sid.to_owned(),
+            attributes: (0..9).map(|n| (format!("key{n}"), sid.to_owned())).collect(),
+            ..Default::default()
+        };
+        let join = |participant, others| proto::JoinResponse {
+            room: Some(proto::Room { name: "room".to_owned(), ..Default::default() }),
+            participant,
+            other_participants: others,
+            server_version: "1.0".to_owned(),
+            fast_publish: true,
+            ..Default::default()
+        };
+        let others: Vec<_> = ["PA_1", "PA_2", "PA_3"].map(participant).to_vec();
+        let written: Vec<_> =
+            others.iter().map(|o| sorted(&o.encode_to_vec(), &PARTICIPANT_MAPS)).collect();
+        for count in 0..=others.len() {
+            for own in [None, Some(participant("PA_own"))] {
+                let whole =
+                    signal_response::Message::Join(join(own.clone(), others[..count].to_vec()));
+                let pieces = written[..count].iter().map(Vec::as_slice);
+                let one = join_binary(&join(own, Vec::new()), pieces);
+                assert_eq!(one, Encoder::new(whole).binary(), "{count}");
+            }
         }
     }
 

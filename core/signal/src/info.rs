@@ -1,5 +1,6 @@
 //! What is told of participants and tracks, wherever it is told.
 
+use crate::frame::{PARTICIPANT_MAPS, sorted};
 use livekit_protocol as proto;
 use parlor_model::{DisconnectReason, ParticipantKind, Permissions, TrackKind, TrackSource};
 use parlor_room::{DataTrack, LayerMode, Participant, Quality, State, Track, VideoLayer};
@@ -36,6 +37,13 @@ pub fn participant_info(participant: &Participant, region: &str) -> proto::Parti
         client_protocol: info.client_protocol,
         capabilities: info.capabilities.clone(),
     }
+}
+
+/// `ParticipantInfo` as it is written, made once and kept until the participant changes.
+pub fn participant_bytes<'a>(participant: &'a Participant, region: &str) -> &'a [u8] {
+    participant.kept(|participant| {
+        sorted(&participant_info(participant, region).encode_to_vec(), &PARTICIPANT_MAPS)
+    })
 }
 
 /// `DataTrackInfo`.

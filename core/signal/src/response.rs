@@ -2,9 +2,11 @@
 
 use crate::{
     client::Client,
+    frame::join_binary,
     ice::IceServer,
-    info::{disconnect_reason, participant_info},
+    info::{disconnect_reason, participant_bytes, participant_info},
 };
+use bytes::Bytes;
 use livekit_protocol as proto;
 use parlor_model::{Codec, DisconnectReason, ParticipantSid, TrackKind, TrackSid};
 use parlor_room::{Participant, Quality, Room, Track, TrackCodec};
@@ -131,7 +133,7 @@ impl Server {
         })
     }
 
-    /// The first message of a session.
+    /// The first message of a session, but for who else is there.
     pub fn join(
         &self,
         room: &Room,
@@ -140,13 +142,9 @@ impl Server {
         secrets: &RoomSecrets<'_>,
         unix: Duration,
     ) -> Join {
-        let others = room
-            .participants()
-            .filter(|other| other.info.sid != this.info.sid && !other.info.permissions.hidden);
         Join(proto::JoinResponse {
             room: Some(self.room(room, secrets.turn_password)),
             participant: Some(participant_info(this, &self.region)),
-            other_participants: others.map(|other| participant_info(other, &self.region)).collect(),
             server_version: COMPATIBLE_VERSION.to_owned(),
             ice_servers: self.ice_servers_of(&this.info.sid, unix),
             server_region: self.region.clone(),
@@ -176,15 +174,24 @@ pub struct RoomSecrets<'a> {
 pub struct Join(proto::JoinResponse);
 
 impl Join {
-    /// The message; `subscriber_primary` when the server offers the connection that counts,
-    /// `is_fallback` when the participant is to use another protocol than UDP.
-    pub fn message(mut self, subscriber_primary: bool, is_fallback: bool) -> Message {
-        self.0.subscriber_primary = subscriber_primary;
-        if is_fallback {
-            self.0.fast_publish = false;
-            self.0.client_configuration.get_or_insert_default();
-        }
-        Message::Join(self.0)
+    /// The server offers the connection that counts.
+    pub fn subscriber_primary(&mut self) {
+        self.0.subscriber_primary = true;
+    }
+
+    /// The participant is to use another protocol than UDP.
+    pub fn fall_back(&mut self) {
+        self.0.fast_publish = false;
+        self.0.client_configuration.get_or_insert_default();
+    }
+
+    /// The binary message, with everybody else of the room whom `this`, who is in it, may see. What they have
+    /// in it is written once, not for each who joins.
+    pub fn binary(self, room: &Room, this: &Participant, region: &str) -> Bytes {
+        let others = room
+            .participants()
+            .filter(|other| !other.info.permissions.hidden && !std::ptr::eq(*other, this));
+        join_binary(&self.0, others.map(|other| participant_bytes(other, region)))
     }
 }
 /// `leave`. After a mismatch of state or a lost connection the client shall come back anew.

@@ -2,6 +2,7 @@
 
 use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
+    encoded_len_varint,
 };
 
 /// Bytes that are no protobuf message.
@@ -14,9 +15,19 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, number: u32, value: u64) {
 }
 
 pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(value.len() as u64, out);
+    put_length(out, number, value.len());
     out.extend_from_slice(value);
+}
+
+/// What comes before so many bytes.
+pub(crate) fn put_length(out: &mut Vec<u8>, number: u32, length: usize) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(length as u64, out);
+}
+
+/// How much a field with a number below 16 takes whose value has so many bytes.
+pub(crate) fn bytes_len(length: usize) -> usize {
+    1 + encoded_len_varint(length as u64) + length
 }
 
 pub(crate) struct Field<'a> {
