@@ -68,12 +68,14 @@ use subscribe::Subscription;
 
 /// How long changes of participants that publish nothing are collected before others hear.
 pub const UPDATE_DELAY: Duration = Duration::from_millis(50);
-/// A room with more participants than this collects longer, as many times as it is larger: who
-/// joins is told to all, so that what a storm of joins costs grows with its square.
-pub const UPDATE_DELAY_PARTICIPANTS: u32 = 100;
-/// The longest that it collects.
-pub const UPDATE_DELAY_MAX: Duration = Duration::from_millis(500);
-/// How long changes of the room's counts are collected before everybody hears.
+/// From one such update to the next at least so long passes for each participant: who joins is
+/// told to all, so that what a storm of joins costs grows with its square.
+pub const UPDATE_INTERVAL: Duration = Duration::from_millis(1);
+/// Longer does nobody wait for the next.
+pub const UPDATE_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// Where so many are, those who leave and publish nothing are collected too.
+pub const LARGE_ROOM_PARTICIPANTS: usize = 100;
+/// How long changes of the room's counts are collected before everybody hears, at most.
 pub const ROOM_UPDATE_DELAY: Duration = Duration::from_millis(500);
 /// How long a participant that left can still be looked up.
 pub const DEPARTED_TTL: Duration = Duration::from_secs(30);
@@ -152,6 +154,8 @@ pub struct Room {
     /// How many have left since the first of those who left and have not been told of.
     untold_departures: usize,
     updates_due: Option<Instant>,
+    /// When everybody was told of them last.
+    updated: Option<Instant>,
     room_update_due: Option<Instant>,
     events: VecDeque<Event>,
 }
@@ -177,6 +181,7 @@ impl Room {
             next_update: 0,
             untold_departures: 0,
             updates_due: None,
+            updated: None,
             room_update_due: None,
             events: VecDeque::new(),
         }

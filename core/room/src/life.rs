@@ -1,9 +1,9 @@
 //! Coming, changing, going, and the end of a room.
 
 use crate::{
-    Audience, DEPARTED_MAX, DEPARTED_TTL, Event, NewParticipant, Participant, ParticipantChange,
-    ROOM_UPDATE_DELAY, Refusal, Room, State, UPDATE_DELAY, UPDATE_DELAY_MAX,
-    UPDATE_DELAY_PARTICIPANTS,
+    Audience, DEPARTED_MAX, DEPARTED_TTL, Event, LARGE_ROOM_PARTICIPANTS, NewParticipant,
+    Participant, ParticipantChange, ROOM_UPDATE_DELAY, Refusal, Room, State, UPDATE_DELAY,
+    UPDATE_INTERVAL, UPDATE_INTERVAL_MAX,
 };
 use parlor_model::{DisconnectReason, Now, ParticipantSid};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ impl Room {
         // Clients know others by identity: the old one has to be gone first.
         let mut untold = self.departed.iter().rev().take(self.untold_departures);
         if untold.any(|(_, gone)| gone.info.identity == participant.info.identity) {
-            self.flush_updates();
+            self.flush_updates(now.instant);
         }
         let sid = participant.info.sid.clone();
         if !participant.is_dependent() {
@@ -72,8 +72,10 @@ impl Room {
     fn tell_later(&mut self, now: Now, sid: &ParticipantSid) {
         self.pending_updates.entry(sid.clone()).or_insert(self.next_update);
         self.next_update += 1;
-        let delay = self.update_delay();
-        self.updates_due.get_or_insert(now.instant + delay);
+        // At once for the first in a while, and from then on as seldom as the room is large.
+        let soon = now.instant + UPDATE_DELAY;
+        let next = self.updated.map(|last| last + self.update_interval());
+        self.updates_due.get_or_insert(next.map_or(soon, |next| next.max(soon)));
     }
 
     pub(crate) fn leave(
@@ -132,7 +134,7 @@ impl Room {
     /// At once, but that in a large room those who publish nothing are collected: when it empties,
     /// what each is told of the others grows with its square.
     fn tell_of_departure(&mut self, now: Now, sid: &ParticipantSid, is_publisher: bool) {
-        if is_publisher || self.participants.len() < UPDATE_DELAY_PARTICIPANTS as usize {
+        if is_publisher || self.participants.len() < LARGE_ROOM_PARTICIPANTS {
             let audience = Audience::Everyone;
             self.events.push_back(Event::Updated { participants: vec![sid.clone()], audience });
         } else {
@@ -142,7 +144,7 @@ impl Room {
         self.untold_departures += usize::from(collects);
         // They have to be told of while they can still be looked up.
         if self.untold_departures >= DEPARTED_MAX / 2 {
-            self.flush_updates();
+            self.flush_updates(now.instant);
         }
     }
 
@@ -253,11 +255,10 @@ impl Room {
             .min()
     }
 
-    /// How long changes are collected, by the size of the room.
-    fn update_delay(&self) -> Duration {
+    /// How long everybody is left alone between two batches, by the size of the room.
+    fn update_interval(&self) -> Duration {
         let participants = u32::try_from(self.participants.len()).unwrap_or(u32::MAX);
-        let scaled = UPDATE_DELAY.saturating_mul(participants) / UPDATE_DELAY_PARTICIPANTS;
-        scaled.clamp(UPDATE_DELAY, UPDATE_DELAY_MAX)
+        UPDATE_INTERVAL.saturating_mul(participants).min(UPDATE_INTERVAL_MAX)
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
@@ -279,11 +280,14 @@ impl Room {
         while self.departed.front().is_some_and(|(left, _)| *left + DEPARTED_TTL <= now.instant) {
             self.departed.pop_front();
         }
+        let mut room_is_due = is_due(self.room_update_due);
         if is_due(self.updates_due) {
-            self.updates_due = None;
-            self.flush_updates();
+            self.flush_updates(now.instant);
+            // What would follow soon goes along: it is one write for each who is told.
+            let soon = now.instant + ROOM_UPDATE_DELAY / 2;
+            room_is_due |= self.room_update_due.is_some_and(|due| due <= soon);
         }
-        if is_due(self.room_update_due) {
+        if room_is_due {
             self.room_update_due = None;
             self.events.push_back(Event::RoomUpdated);
         }
@@ -292,9 +296,13 @@ impl Room {
         }
     }
 
-    fn flush_updates(&mut self) {
+    fn flush_updates(&mut self, now: Instant) {
+        self.updates_due = None;
         self.untold_departures = 0;
         let mut changed: Vec<_> = std::mem::take(&mut self.pending_updates).into_iter().collect();
+        if !changed.is_empty() {
+            self.updated = Some(now);
+        }
         changed.sort_by_key(|(_, place)| *place);
         let (hidden, visible): (Vec<_>, Vec<_>) = changed
             .into_iter()

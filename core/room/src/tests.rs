@@ -122,27 +122,50 @@ fn updates_of_those_who_publish_nothing_are_collected() {
 }
 
 #[test]
-fn a_large_room_collects_updates_longer() {
-    let now = start();
-    for (participants, delay_ms) in [(50, 50), (199, 100), (999, 500), (1100, 500)] {
-        let mut room = room(now);
+fn the_first_in_a_while_is_told_of_at_once_and_the_next_later_in_a_large_room() {
+    let ms = Duration::from_millis;
+    for (participants, interval_ms) in [(20, 50), (198, 200), (998, 1000), (1100, 1000)] {
+        let mut room = room(start());
         for at in 0..participants {
-            enter(&mut room, now, person(&format!("person{at}")));
+            enter(&mut room, start(), person(&format!("person{at}")));
         }
-        let now = later(now, UPDATE_DELAY_MAX);
+        let mut now = later(start(), UPDATE_INTERVAL_MAX);
+        room.handle_timeout(now);
+        now = later(now, UPDATE_INTERVAL_MAX);
         room.handle_timeout(now);
         drain(&mut room);
-        enter(&mut room, now, person("late"));
-        let due = later(now, Duration::from_millis(delay_ms));
-        room.handle_timeout(later(now, Duration::from_millis(delay_ms - 1)));
-        let told = |room: &mut Room| {
-            let events = drain(room);
-            events.iter().filter(|event| matches!(event, Event::Updated { .. })).count()
-        };
-        assert_eq!(told(&mut room), 0, "{participants}");
-        room.handle_timeout(due);
-        assert_eq!(told(&mut room), 1, "{participants}");
+        for (name, wait_ms) in [("first", 50), ("next", interval_ms)] {
+            enter(&mut room, now, person(name));
+            room.handle_timeout(later(now, ms(wait_ms - 1)));
+            let told = |room: &mut Room| {
+                let events = drain(room);
+                events.iter().filter(|event| matches!(event, Event::Updated { .. })).count()
+            };
+            assert_eq!(told(&mut room), 0, "{participants} {name}");
+            now = later(now, ms(wait_ms));
+            room.handle_timeout(now);
+            assert_eq!(told(&mut room), 1, "{participants} {name}");
+        }
     }
+}
+
+#[test]
+fn counts_that_are_soon_due_go_along_with_who_has_come() {
+    let mut now = start();
+    let mut room = room(now);
+    let counts = |room: &mut Room| drain(room).contains(&Event::RoomUpdated);
+    enter(&mut room, now, person("alice"));
+    now = later(now, UPDATE_DELAY);
+    room.handle_timeout(now);
+    assert!(!counts(&mut room), "they are not told with each");
+    now = later(now, ROOM_UPDATE_DELAY - UPDATE_DELAY * 2);
+    enter(&mut room, now, person("bob"));
+    now = later(now, UPDATE_DELAY);
+    assert_eq!(room.poll_timeout(), Some(now.instant));
+    room.handle_timeout(now);
+    assert!(counts(&mut room));
+    room.handle_timeout(later(now, ROOM_UPDATE_DELAY));
+    assert!(!counts(&mut room), "they were told");
 }
 
 #[test]
@@ -177,7 +200,7 @@ fn listeners_who_leave_a_large_room_together_are_told_of_in_few_batches() {
     let everybody: Vec<_> = (0..LISTENERS)
         .map(|number| enter(&mut room, now, person(&format!("listener{number}"))))
         .collect();
-    now = later(now, UPDATE_DELAY_MAX);
+    now = later(now, UPDATE_INTERVAL_MAX);
     room.handle_timeout(now);
     drain(&mut room);
     let (left, stay) = everybody.split_at(800);
