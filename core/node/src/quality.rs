@@ -5,7 +5,7 @@ use livekit_protocol as proto;
 use parlor_model::{Now, ParticipantSid, PeerId, RoomName};
 use parlor_sfu::command::PeerQuality;
 use proto::signal_response::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Scores in a room, by the connections of its participants.
 pub(crate) type Qualities = BTreeMap<ParticipantSid, BTreeMap<PeerId, f32>>;
@@ -44,10 +44,10 @@ impl Host {
             return;
         }
         for listener in self.members.keys() {
-            let updates: Vec<_> = self
-                .qualities
-                .keys()
-                .filter(|sid| *sid == listener || self.is_subscribed_to(listener, sid))
+            let mut heard: BTreeSet<_> = self.publishers_to(listener).collect();
+            heard.insert(listener);
+            let updates: Vec<_> = heard
+                .into_iter()
                 .filter_map(|sid| Some((sid, self.quality(sid)?)))
                 .map(|(sid, score)| proto::ConnectionQualityInfo {
                     participant_sid: sid.to_string(),

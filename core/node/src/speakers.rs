@@ -89,11 +89,16 @@ impl Host {
         subscriber: &ParticipantSid,
         publisher: &ParticipantSid,
     ) -> bool {
-        self.members.get(subscriber).is_some_and(|member| {
-            let mut tracks = member.subscriptions.keys();
-            tracks.any(|track| {
-                self.room.track(track).is_some_and(|track| track.publisher == *publisher)
-            })
-        })
+        self.publishers_to(subscriber).any(|other| other == publisher)
+    }
+
+    /// Whose tracks a participant is sent, once for each track.
+    pub(crate) fn publishers_to(
+        &self,
+        subscriber: &ParticipantSid,
+    ) -> impl Iterator<Item = &ParticipantSid> {
+        let tracks = self.members.get(subscriber).into_iter();
+        let tracks = tracks.flat_map(|member| member.subscriptions.keys());
+        tracks.filter_map(|track| self.room.track(track).map(|track| &track.publisher))
     }
 }
