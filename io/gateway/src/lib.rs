@@ -145,15 +145,19 @@ impl Gateway {
                 let head = Head::default();
                 let service = hyper::service::service_fn(|request| {
                     let (gateway, permit) = (gateway.clone(), permit.clone());
-                    let contradicts = head.may_contradict(&request);
+                    let head = head.clone();
                     async move {
-                        Ok::<_, std::convert::Infallible>(match contradicts {
+                        let answer = match head.may_contradict(&request) {
                             true => http::contradictory(),
                             false => gateway.answer(request, peer.ip(), permit).await,
-                        })
+                        };
+                        if answer.status() == ::http::StatusCode::SWITCHING_PROTOCOLS {
+                            head.switch();
+                        }
+                        Ok::<_, std::convert::Infallible>(answer)
                     }
                 });
-                let stream = Watched { stream, head: head.clone() };
+                let stream = Watched::new(stream, head.clone());
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_TIMEOUT)

@@ -218,10 +218,10 @@ enum End {
 impl Session {
     async fn run(mut self, upgrade: OnUpgrade, deflate: bool) {
         let Ok(Ok(upgraded)) = timeout(DECISION_TIMEOUT, upgrade).await else { return };
-        let Ok((mut stream, input)) = take_stream(upgraded) else { return };
+        let Ok((mut stream, input, output)) = take_stream(upgraded) else { return };
         let load = self.load.clone();
         let end = tokio::select! {
-            end = self.exchange(&mut stream, input, deflate) => end,
+            end = self.exchange(&mut stream, input, output, deflate) => end,
             () = load.overflow.notified() => {
                 tracing::warn!(session = self.id.0, "client reads too slowly, cut off");
                 End::Gone
@@ -243,13 +243,21 @@ impl Session {
         &mut self,
         stream: &mut TcpStream,
         mut input: BytesMut,
+        mut output: BytesMut,
         deflate: bool,
     ) -> End {
         let (reader, mut writer) = stream.split();
         let mut decoder = Decoder::new(deflate);
         decoder.admit(self.message_bytes);
         let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
-        let mut output = BytesMut::new();
+        // What the node says first leaves with the answer to the upgrade.
+        if let Ok(frame) = self.queue.try_recv() {
+            self.take_frames(frame, deflate, &mut output);
+        }
+        if let Err(error) = writer.write_all(&output).await {
+            return self.gone(&error);
+        }
+        output = BytesMut::new();
         loop {
             // What came with the upgrade is decoded before anything is read.
             match self.take_messages(&mut decoder, &mut input, &mut output).await {
@@ -343,10 +351,12 @@ fn encode(frame: &Frame, deflate: bool, output: &mut BytesMut) {
     }
 }
 
-/// The TCP stream below, and what was read of it already. hyper's buffers go.
-fn take_stream(upgraded: Upgraded) -> Result<(TcpStream, BytesMut), Upgraded> {
+/// The TCP stream below, what was read of it already, and what has to be written to it first.
+/// hyper's buffers go.
+fn take_stream(upgraded: Upgraded) -> Result<(TcpStream, BytesMut, BytesMut), Upgraded> {
     let parts = upgraded.downcast::<TokioIo<Watched<TcpStream>>>()?;
-    Ok((parts.io.into_inner().stream, BytesMut::from(&parts.read_buf[..])))
+    let (stream, held) = parts.io.into_inner().into_parts();
+    Ok((stream, BytesMut::from(&parts.read_buf[..]), BytesMut::from(&held[..])))
 }
 
 /// Sends a close frame and reads on until the client closes too.
