@@ -7,7 +7,11 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
-use dimpl::DtlsCertificate;
+use dimpl::crypto::aws_lc_rs::default_provider as aws_lc_rs_provider;
+use dimpl::crypto::{
+    Buf, CryptoProvider, HashAlgorithm, KeyProvider, SignatureAlgorithm, SigningKey,
+};
+use dimpl::{CryptoError, CryptoOperation, DtlsCertificate};
 use parlor_model::Fingerprint;
 
 use crate::{MAX_DATAGRAM_BYTES, TransportError};
@@ -20,6 +24,52 @@ const FLIGHT_RETRIES: usize = 8;
 
 /// How long a handshake may take in all.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Our key, read and checked once: that costs as much as to sign with it, and `dimpl` would do it
+/// for each handshake.
+#[derive(Clone, Debug)]
+struct ReadKey(Arc<EcdsaKeyPair>);
+
+impl ReadKey {
+    /// The settings that `dimpl` begins with, but for this key. They ask for a reference that
+    /// never ends, so each identity leaves a pointer behind; a process makes one.
+    fn provider(self) -> CryptoProvider {
+        CryptoProvider { key_provider: Box::leak(Box::new(self)), ..aws_lc_rs_provider() }
+    }
+}
+
+impl KeyProvider for ReadKey {
+    fn load_private_key(&self, _: &[u8]) -> Result<Box<dyn SigningKey>, CryptoError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl SigningKey for ReadKey {
+    fn sign(&mut self, data: &[u8], hash: HashAlgorithm, out: &mut Buf) -> Result<(), CryptoError> {
+        let key_hash = self.hash_algorithm();
+        if hash != key_hash {
+            return Err(CryptoError::SigningKeyHashMismatch { key_hash, requested: hash });
+        }
+        let signature = self.0.sign(&SystemRandom::new(), data);
+        let signature =
+            signature.map_err(|_| CryptoError::OperationFailed(CryptoOperation::Sign))?;
+        out.clear();
+        out.extend_from_slice(signature.as_ref());
+        Ok(())
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::ECDSA
+    }
+
+    fn hash_algorithm(&self) -> HashAlgorithm {
+        HashAlgorithm::SHA256
+    }
+
+    fn supported_hash_algorithms(&self) -> &[HashAlgorithm] {
+        &[HashAlgorithm::SHA256]
+    }
+}
 
 /// One certificate, its key and the DTLS settings: made once in a process, since checking the
 /// settings costs more than a handshake. A clone shares them.
@@ -64,7 +114,7 @@ impl DtlsIdentity {
         private_key: Vec<u8>,
         rng_seed: Option<u64>,
     ) -> Result<Self, TransportError> {
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &private_key)
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &private_key)
             .map_err(|_| TransportError::Certificate)?;
         let mut config = dimpl::Config::builder()
             .mtu(MAX_DATAGRAM_BYTES)
@@ -72,7 +122,8 @@ impl DtlsIdentity {
             .require_client_certificate(true)
             .flight_start_rto(FLIGHT_RTO)
             .flight_retries(FLIGHT_RETRIES)
-            .handshake_timeout(HANDSHAKE_TIMEOUT);
+            .handshake_timeout(HANDSHAKE_TIMEOUT)
+            .with_crypto_provider(ReadKey(Arc::new(key)).provider());
         if let Some(seed) = rng_seed {
             config = config.dangerously_set_rng_seed(seed);
         }
