@@ -308,6 +308,28 @@ fn who_is_moved_keeps_its_media_thread() {
 }
 
 #[test]
+fn a_media_thread_has_nothing_to_do_once_all_have_gone_or_moved_and_gone() {
+    let mut world = two_threads();
+    for (room, identity) in [("one", "alice"), ("one", "bob"), ("two", "carol"), ("two", "dave")] {
+        world.join_active(room, identity);
+    }
+    move_to(&mut world, "one", "alice", "two").unwrap();
+    move_to(&mut world, "two", "carol", "one").unwrap();
+    let destroyer = || Some(VideoGrant { room_create: true, ..Default::default() });
+    for room in ["one", "two"] {
+        let delete = proto::DeleteRoomRequest { room: room.into() };
+        world.call(destroyer(), ApiRequest::DeleteRoom(delete)).unwrap();
+    }
+    // The first of two that have the same, then the other; had one a rest, one would go astray.
+    for (room, identity, thread) in
+        [("a", "erin", 0), ("b", "frank", 1), ("a", "grace", 0), ("c", "heidi", 1)]
+    {
+        world.join_active(room, identity);
+        assert_eq!(world.peer_of(identity).home(), ShardId(thread), "{identity}");
+    }
+}
+
+#[test]
 fn a_participant_is_moved_with_its_connection() {
     let mut world = World::new();
     let alice = world.join_active("one", "alice");
