@@ -3,7 +3,7 @@
 use crate::{NetCounters, send::SendBuffers, wire::Name};
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
@@ -32,27 +32,29 @@ impl UdpSocket {
     /// As `bind(2)`: above all `AddrInUse`, `AddrNotAvailable`, and `Unsupported` or `EAFNOSUPPORT`
     /// where the family is missing.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let descriptor = open(address, libc::SOCK_DGRAM)?;
-        if address.ip().is_unspecified() {
-            match address {
-                SocketAddr::V4(_) => set(&descriptor, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?,
-                SocketAddr::V6(_) => {
-                    set(&descriptor, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
-                }
-            }
-        }
-        for (force, ask) in
-            [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
-        {
-            if set(&descriptor, libc::SOL_SOCKET, force, BUFFER_BYTES).is_err() {
-                set(&descriptor, libc::SOL_SOCKET, ask, BUFFER_BYTES)?;
-            }
-        }
-        set(&descriptor, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-        // Since Linux 5.0 and 4.18. Without the first we read singly, without the second we send so.
-        let _ = set(&descriptor, libc::SOL_UDP, libc::UDP_GRO, 1);
-        let segmentation = set(&descriptor, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        Self::bind_as(address, false)
+    }
 
+    /// Binds several sockets to one address and port, for a thread each. What comes from one source
+    /// comes to one of them, which the kernel chooses (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    /// As [`UdpSocket::bind`]; `AddrInUse` also where whoever has the port would share it.
+    pub fn bind_group(address: SocketAddr, count: usize) -> io::Result<Vec<Self>> {
+        // Alone at first: among those who share, the kernel lets in any program of this user.
+        let first = Self::bind(address)?;
+        set(&first.descriptor, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        let address = first.local;
+        let others = (1..count).map(|_| Self::bind_as(address, true));
+        std::iter::once(Ok(first)).chain(others).collect()
+    }
+
+    fn bind_as(address: SocketAddr, shares_port: bool) -> io::Result<Self> {
+        let descriptor = open(address, libc::SOCK_DGRAM)?;
+        let segmentation = set_options(&descriptor, address.ip())?;
+        if shares_port {
+            set(&descriptor, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        }
         let name = Name::encode(address);
         // SAFETY: the pointer is to `name.len` bytes of a socket address, which outlive the call.
         check(unsafe { libc::bind(descriptor.as_raw_fd(), name.bytes.as_ptr().cast(), name.len) })?;
@@ -114,6 +116,30 @@ pub(crate) fn open(address: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd
         set(&descriptor, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
     }
     Ok(descriptor)
+}
+
+/// What every socket of ours has. Whether the kernel cuts runs.
+fn set_options(descriptor: &OwnedFd, ip: IpAddr) -> io::Result<bool> {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => {
+            set(descriptor, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        }
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            set(descriptor, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        }
+        _ => {}
+    }
+    for (force, ask) in
+        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
+        if set(descriptor, libc::SOL_SOCKET, force, BUFFER_BYTES).is_err() {
+            set(descriptor, libc::SOL_SOCKET, ask, BUFFER_BYTES)?;
+        }
+    }
+    set(descriptor, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    // Since Linux 5.0 and 4.18. Without the first we read singly, without the second we send so.
+    let _ = set(descriptor, libc::SOL_UDP, libc::UDP_GRO, 1);
+    Ok(set(descriptor, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok())
 }
 
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
