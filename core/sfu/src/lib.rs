@@ -67,6 +67,7 @@
 
 mod arena;
 mod batch;
+mod claim;
 pub mod command;
 mod counters;
 mod downlink;
@@ -85,13 +86,14 @@ mod timers;
 mod track;
 
 pub use batch::{MAX_RUN_DATAGRAMS, Run, SLOT_BYTES, SendBatch};
+pub use claim::Claim;
 pub use counters::Counters;
 pub use experience::{Experience, JITTER_BOUNDS_US, ROUND_TRIP_BOUNDS_US};
 #[doc(hidden)]
 pub use forward::bare::forward_bytes;
 /// The certificate that a [`ShardConfig`] asks for.
 pub use held::{HELD_BOUNDS_US, Held};
-pub use parlor_transport::{DtlsIdentity, stun_username_ufrag};
+pub use parlor_transport::{DtlsIdentity, StunTransaction, stun_transaction, stun_username_ufrag};
 pub use relay::Relayed;
 pub use shard::{
     DecisionReport, Experiences, FULL_BYTES, LinkReport, MAX_DECISIONS, PeerState, Shard,

@@ -99,7 +99,7 @@ pub use ice::{
 };
 pub use identity::DtlsIdentity;
 pub use sctp::MAX_MESSAGE_BYTES;
-pub use stun::stun_username_ufrag;
+pub use stun::{StunTransaction, stun_transaction, stun_username_ufrag};
 pub use transport::{Counters, Transport, TransportConfig};
 
 /// Largest datagram that [`Transport::poll_transmit`] writes, in bytes.

@@ -1,6 +1,10 @@
 //! The little of STUN (RFC 8489) that is read before a message is known to be for us.
 
+/// Which request an answer is for.
+pub type StunTransaction = [u8; 12];
+
 const HEADER_BYTES: usize = 20;
+const TRANSACTION: std::ops::Range<usize> = 8..HEADER_BYTES;
 const BINDING_REQUEST: [u8; 2] = [0, 1];
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const USERNAME: u16 = 0x0006;
@@ -23,6 +27,11 @@ pub fn stun_username_ufrag(datagram: &[u8]) -> Option<&str> {
         attributes = rest.get(len.next_multiple_of(4)..)?;
     }
     None
+}
+
+/// The transaction that a STUN message says it belongs to.
+pub fn stun_transaction(datagram: &[u8]) -> Option<StunTransaction> {
+    datagram.get(TRANSACTION)?.try_into().ok()
 }
 
 /// What a datagram is by its first byte (RFC 7983).

@@ -2,17 +2,16 @@
 
 use std::time::Instant;
 
-use parlor_model::Path;
+use parlor_model::{Path, TransportProtocol};
 use parlor_rtp::{PacketClass, classify};
-use parlor_transport::stun_username_ufrag;
+use parlor_transport::{stun_transaction, stun_username_ufrag};
 
 use super::{MAX_STUN_TRANSACTIONS, Shard};
 use crate::{
     arena::Key,
+    claim::Claim,
     peer::{MAX_ADDRESSES, Peer},
 };
-
-const STUN_TRANSACTION: std::ops::Range<usize> = 8..20;
 
 impl Shard {
     /// Takes a datagram that came over `path`; it is opened in place.
@@ -66,7 +65,7 @@ impl Shard {
         let key = match stun_username_ufrag(datagram) {
             Some(ufrag) => self.ufrags.get(ufrag).copied(),
             // An answer to a check of ours, which may come from where no check has come from yet.
-            None => transaction(datagram)
+            None => stun_transaction(datagram)
                 .and_then(|transaction| self.stun_transactions.get(&transaction).copied())
                 .or_else(|| self.addresses.get(&path).copied()),
         };
@@ -78,10 +77,12 @@ impl Shard {
         peer.transport.handle_datagram(now, path, datagram);
         if peer.transport.is_validated(path) {
             self.learn_address(key, path);
+            self.claim(Claim::Validated(path));
         } else if peer.transport.was_named(path) && !self.addresses.contains_key(&path) {
             // Its handshake may come before the answer to our check. What another peer has proven
             // to be its own stays that peer's.
             self.learn_address(key, path);
+            self.claim(Claim::Named(path));
         }
         self.after_transport(now, key);
     }
@@ -100,19 +101,50 @@ impl Shard {
         if peer.addresses.len() >= MAX_ADDRESSES {
             let unused = peer.addresses.iter().position(|known| Some(*known) != peer.path);
             let oldest = peer.addresses.remove(unused.unwrap_or(0));
-            if self.addresses.get(&oldest) == Some(&key) {
-                self.addresses.remove(&oldest);
-            }
+            self.forget_address(key, oldest);
         }
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if !peer.addresses.contains(&address) {
             peer.addresses.push(address);
         }
         self.addresses.insert(address, key);
     }
 
+    /// The address is not this peer's any more. It may have become another's.
+    pub(super) fn forget_address(&mut self, key: Key<Peer>, address: Path) {
+        if self.addresses.get(&address) == Some(&key) {
+            self.addresses.remove(&address);
+            self.claim(Claim::Forgotten(address));
+        }
+    }
+
+    /// Has it told from now on what [`Shard::poll_claim`] yields: others receive on its port.
+    pub fn share_port(&mut self) {
+        self.claims.get_or_insert_default();
+    }
+
+    /// What those are to know who receive on its port, in this order. Poll until there is none
+    /// before anything of a flush is sent, for its answer may come to another.
+    pub fn poll_claim(&mut self) -> Option<Claim> {
+        self.claims.as_mut()?.pop_front()
+    }
+
+    pub(super) fn claim(&mut self, claim: Claim) {
+        let (Claim::Named(path)
+        | Claim::Validated(path)
+        | Claim::Forgotten(path)
+        | Claim::Asked(path, _)) = claim;
+        if let Some(claims) = &mut self.claims
+            && path.protocol == TransportProtocol::Udp
+        {
+            claims.push_back(claim);
+        }
+    }
+
     /// Remembers a check that we send, to know its answer by.
-    pub(super) fn expect_answer(&mut self, key: Key<Peer>, sent: &[u8]) {
-        let Some(transaction) = transaction(sent) else { return };
+    pub(super) fn expect_answer(&mut self, key: Key<Peer>, path: Path, sent: &[u8]) {
+        let Some(transaction) = stun_transaction(sent) else { return };
+        self.claim(Claim::Asked(path, transaction));
         if self.stun_transactions.insert(transaction, key).is_some() {
             return;
         }
@@ -123,8 +155,4 @@ impl Shard {
             self.stun_transactions.remove(&oldest);
         }
     }
-}
-
-fn transaction(datagram: &[u8]) -> Option<[u8; 12]> {
-    datagram.get(STUN_TRANSACTION)?.try_into().ok()
 }

@@ -165,7 +165,7 @@ impl Shard {
             let Some(sent) = sent else { return Room::Left };
             let request = slot.get(..sent.len).filter(|bytes| bytes.starts_with(&[0, 1]));
             if let Some(request) = request {
-                self.expect_answer(key, request);
+                self.expect_answer(key, sent.path, request);
             }
             out.commit(&sent.path, sent.len);
             self.counters.transport_sent += 1;

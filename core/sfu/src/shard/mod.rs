@@ -38,6 +38,7 @@ use rand_chacha::ChaCha20Rng;
 
 use crate::{
     arena::{Arena, Key},
+    claim::Claim,
     command::{LocalTransport, MediaCommand, MediaEvent, PeerFailure, SubscriptionSettings},
     counters::Counters,
     downlink::micros,
@@ -139,6 +140,8 @@ pub struct Shard {
     /// What has just come and waits for the flush.
     arrived: Waiting,
     farewells: VecDeque<Farewell>,
+    /// See [`Shard::poll_claim`]; `None` where nobody is to be told.
+    claims: Option<VecDeque<Claim>>,
     events: VecDeque<MediaEvent>,
     /// See [`Shard::poll_relay`].
     relays: VecDeque<(ShardId, Relayed)>,
@@ -190,6 +193,7 @@ impl Shard {
             flushed: 0,
             arrived: Waiting::default(),
             farewells: VecDeque::new(),
+            claims: None,
             events: VecDeque::new(),
             relays: VecDeque::new(),
             guests: Vec::new(),
@@ -420,6 +424,7 @@ impl Shard {
             TransportEvent::PathSelected(path) => {
                 peer.path = Some(path);
                 self.learn_address(key, path);
+                self.claim(Claim::Validated(path));
                 if self.peers.get(key).is_some_and(|peer| peer.srtp.is_some() && !peer.connected) {
                     self.connect(now, key);
                 }
@@ -510,9 +515,7 @@ impl Shard {
             self.ufrags.remove(ufrag);
         }
         for address in &peer.addresses {
-            if self.addresses.get(address) == Some(&key) {
-                self.addresses.remove(address);
-            }
+            self.forget_address(key, *address);
         }
         peer.transport.close();
         let mut datagram = [0; crate::batch::SLOT_BYTES];

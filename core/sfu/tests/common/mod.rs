@@ -167,6 +167,8 @@ pub struct World {
     pub batch: SendBatch,
     pub events: Vec<MediaEvent>,
     pub loss: Loss,
+    /// Whether peers that are opened from now on leave the checks to their clients.
+    pub ice_lite: bool,
     identity: DtlsIdentity,
     client_identity: DtlsIdentity,
 }
@@ -188,6 +190,7 @@ impl World {
             batch: SendBatch::new(64),
             events: Vec::new(),
             loss: Box::new(|_, _| false),
+            ice_lite: true,
             identity,
             client_identity: DtlsIdentity::generate().unwrap(),
         }
@@ -215,7 +218,7 @@ impl World {
             peer: id,
             local: Box::new(LocalTransport {
                 ice: credentials(&ours),
-                ice_lite: true,
+                ice_lite: self.ice_lite,
                 opens_channels: true,
             }),
         });
@@ -243,7 +246,7 @@ impl World {
         );
         let remote = RemoteTransport {
             ice: credentials(&ours),
-            ice_lite: true,
+            ice_lite: self.ice_lite,
             fingerprints: vec![self.identity.fingerprint().clone()],
             dtls_role: DtlsRole::Client,
             sctp,
