@@ -50,7 +50,8 @@ pub struct Arguments {
     /// Address that clients send media to, if not this machine's own: "v4", "v6" or "v4,v6".
     #[arg(long, value_name = "IP", env = "NODE_IP")]
     node_ip: Option<String>,
-    /// UDP port for media, or a range with one media thread for each: "7882-7885".
+    /// UDP port for media, shared by a thread for each processor, or a range with one thread for
+    /// each: "7882-7885".
     #[arg(long, value_name = "PORTS", env = "UDP_PORT")]
     udp_port: Option<PortRange>,
     /// Region that clients are told.

@@ -40,9 +40,14 @@ pub fn report(config: &Config, media: &MediaAddresses, mut warnings: Vec<String>
             false => list(bind.iter().map(|address: &std::net::SocketAddr| address.to_string())),
         },
     );
-    let udp = config.media_ports(processors());
+    let (udp, threads) = (config.media_ports(processors()), config.media_threads(processors()));
     let tcp = tcp_port(config).map_or(String::new(), |port| format!("port {port}"));
-    row("Media (UDP), a thread for each port", &format!("port {udp}"));
+    let threads = match threads {
+        1 => String::new(),
+        _ if udp.count() == 1 => format!(", shared by {threads} threads"),
+        _ => ", a thread for each".to_owned(),
+    };
+    row("Media (UDP)", &format!("port {udp}{threads}"));
     row("Media (TCP)", &tcp);
     row("Media is listened for on", &list(&media.listen));
     row("Clients are told to send media to", &list(media.announced.iter().map(announced)));

@@ -12,7 +12,7 @@ use parlor_sfu::{
     DecisionReport, Experience, Experiences, JITTER_BOUNDS_US, LinkReport, ROUND_TRIP_BOUNDS_US,
 };
 use parlor_webhook::Webhooks;
-use parlor_workers::{HalfOpenCounters, TcpPeerCounters, WorkerCounters};
+use parlor_workers::{HalfOpenCounters, HandoverCounters, TcpPeerCounters, WorkerCounters};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
@@ -224,6 +224,16 @@ fn write_media(page: &mut Page, workers: &[WorkerCounters]) {
         "Packets that other media threads had no room for.",
         sum(|w| w.relays_lost),
     );
+    let handovers = |of: fn(&HandoverCounters) -> u64| {
+        workers.iter().map(|worker| of(&worker.handovers)).sum::<u64>()
+    };
+    let help = "Datagrams that came to one media thread and went on to the one that they are for.";
+    let name = "parlor_handovers_total";
+    page.single(name, Kind::Counter, help, handovers(|of| of.handed_over));
+    let name = "parlor_handovers_lost_total";
+    page.family(name, Kind::Counter, "Such datagrams that did not go on, by cause.");
+    page.value(&[("kind", "full")], handovers(|of| of.full));
+    page.value(&[("kind", "too_long")], handovers(|of| of.too_long));
     let name = "parlor_retransmissions_total";
     page.single(name, Kind::Counter, "Packets sent again.", again);
     // The direction is that of the media.

@@ -391,16 +391,18 @@ fn start_media(config: &Config, media: Arc<Notify>) -> Result<(Workers, Node), F
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let ports = config.media_ports(addresses::processors());
+    let processors = addresses::processors();
+    let (ports, threads) = (config.media_ports(processors), config.media_threads(processors));
     let identity = DtlsIdentity::generate()?;
     let fingerprint = identity.fingerprint().clone();
-    let seeds = (0..ports.count()).map(|_| seed()).collect::<Result<_, _>>()?;
+    let seeds = (0..threads).map(|_| seed()).collect::<Result<_, _>>()?;
     let tcp = tcp_port(config).map(|port| TcpConfig { port, limits: tcp_limits(config) });
     let first_port = ports.first();
     let active_red_encoding = config.audio.active_red_encoding;
     let slow_reader_bps = config.rtc.datachannel_slow_threshold;
     let workers = WorkersConfig {
         first_port,
+        shares_port: ports.count() < threads,
         listen,
         announced,
         tcp,

@@ -246,7 +246,16 @@ impl Config {
         [self.prometheus.port, self.prometheus_port].into_iter().find(|port| *port > 0)
     }
 
-    /// The UDP ports of media on a machine with so many processors, one for each media thread.
+    /// Media threads on a machine with so many processors: one for each of
+    /// [`Config::media_ports`], or all on the one port that there is.
+    pub fn media_threads(&self, processors: usize) -> usize {
+        match self.media_ports(processors).count() {
+            1 => processors,
+            ports => ports,
+        }
+    }
+
+    /// The UDP ports of media on a machine with so many processors.
     pub fn media_ports(&self, processors: usize) -> PortRange {
         let rtc = &self.rtc;
         match (rtc.port_range_start, rtc.udp_port) {
@@ -371,13 +380,22 @@ logging:
     }
 
     #[test]
-    fn a_range_of_ports_has_a_media_thread_for_each_processor() {
-        let ports = |yaml: &str| Config::from_yaml(yaml).unwrap().media_ports(4).to_string();
-        assert_eq!(ports(""), "7882-7885");
-        assert_eq!(ports("rtc: {udp_port: 9000}"), "9000");
+    fn each_processor_has_a_media_thread_but_a_range_of_ports_one_for_each() {
+        let media = |yaml: &str| {
+            let config = Config::from_yaml(yaml).unwrap();
+            format!("{} on {}", config.media_threads(4), config.media_ports(4))
+        };
+        assert_eq!(media(""), "4 on 7882-7885");
+        assert_eq!(media("rtc: {udp_port: 9000}"), "4 on 9000");
+        assert_eq!(media("rtc: {udp_port: 9000-9002}"), "3 on 9000-9002");
+        assert_eq!(media("rtc: {udp_port: 9000-9007}"), "8 on 9000-9007");
         let range = "rtc: {udp_port: 9000, port_range_start: 50000, port_range_end: 60000}";
-        assert_eq!(ports(range), "50000-50003");
-        assert_eq!(ports("rtc: {port_range_start: 50000, port_range_end: 50001}"), "50000-50001");
+        assert_eq!(media(range), "4 on 50000-50003");
+        let range = "rtc: {port_range_start: 50000, port_range_end: 50001}";
+        assert_eq!(media(range), "2 on 50000-50001");
+        let range = "rtc: {port_range_start: 50000, port_range_end: 50000}";
+        assert_eq!(media(range), "4 on 50000");
+        assert_eq!(Config::default().media_threads(1), 1);
         let backwards = Config::from_yaml("keys: {a: b}\nrtc: {port_range_start: 5}").unwrap();
         assert!(matches!(backwards.check(), Err(ConfigError::MediaPortRange)));
     }

@@ -14,6 +14,8 @@ use std::{
 pub struct WorkersConfig {
     /// UDP port of the first worker; each further one has the next. 0 draws free ports.
     pub first_port: u16,
+    /// All workers have the first port, and hand on what the kernel gives to the wrong one.
+    pub shares_port: bool,
     /// The addresses to listen on. A wildcard address is all of its family.
     pub listen: Vec<IpAddr>,
     /// The addresses that become candidates.
@@ -92,8 +94,25 @@ impl WorkersConfig {
         Ok((listeners, addresses))
     }
 
-    /// The sockets of one worker, and what its candidates are.
-    pub(crate) fn open(&self, worker: usize) -> Result<(Vec<UdpSocket>, Addresses), StartError> {
+    /// The sockets of each worker, and what its candidates are.
+    pub(crate) fn open(&self) -> Result<Vec<(Vec<UdpSocket>, Addresses)>, StartError> {
+        let workers = 0..self.seeds.len();
+        let sockets: Vec<_> = match self.shares_port {
+            true => self.open_shared()?,
+            false => workers.map(|worker| self.open_own(worker)).collect::<Result<_, _>>()?,
+        };
+        let with_addresses = sockets.into_iter().map(|mut sockets| {
+            // Without stamps a metric is missing, and what publishers are told of their uplink is
+            // as true as we are quick.
+            sockets.iter_mut().for_each(|socket| _ = socket.stamp_received());
+            let local = sockets.iter().map(UdpSocket::local_address).collect();
+            let addresses = Addresses::new(local, &self.announced);
+            Ok((sockets, addresses.map_err(StartError::NotListening)?))
+        });
+        with_addresses.collect()
+    }
+
+    fn open_own(&self, worker: usize) -> Result<Vec<UdpSocket>, StartError> {
         let port = match self.first_port {
             0 => Some(0),
             first => u16::try_from(worker).ok().and_then(|offset| first.checked_add(offset)),
@@ -102,18 +121,21 @@ impl WorkersConfig {
             first_port: self.first_port,
             workers: self.seeds.len(),
         })?;
-        let mut sockets = Vec::with_capacity(self.listen.len());
-        for ip in &self.listen {
+        let bind = |ip: &IpAddr| {
             let address = SocketAddr::new(*ip, port);
-            let socket = UdpSocket::bind(address);
-            let mut socket = socket.map_err(|source| StartError::Bind { address, source })?;
-            // Without stamps a metric is missing, and what publishers are told of their uplink is as
-            // true as we are quick.
-            let _ = socket.stamp_received();
-            sockets.push(socket);
+            UdpSocket::bind(address).map_err(|source| StartError::Bind { address, source })
+        };
+        self.listen.iter().map(bind).collect()
+    }
+
+    fn open_shared(&self) -> Result<Vec<Vec<UdpSocket>>, StartError> {
+        let mut workers: Vec<_> = self.seeds.iter().map(|_| Vec::new()).collect();
+        for ip in &self.listen {
+            let address = SocketAddr::new(*ip, self.first_port);
+            let group = UdpSocket::bind_group(address, workers.len());
+            let group = group.map_err(|source| StartError::Bind { address, source })?;
+            workers.iter_mut().zip(group).for_each(|(sockets, socket)| sockets.push(socket));
         }
-        let local = sockets.iter().map(UdpSocket::local_address).collect();
-        let addresses = Addresses::new(local, &self.announced).map_err(StartError::NotListening)?;
-        Ok((sockets, addresses))
+        Ok(workers)
     }
 }

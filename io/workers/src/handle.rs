@@ -1,7 +1,10 @@
 //! The control thread's side.
 
 use crate::{
-    StartError, WorkersConfig, relay,
+    StartError, WorkersConfig,
+    link::connect,
+    relay::RELAY_RING,
+    shared::share,
     tcp::{Acceptor, Connections, HANDOVER_RING, HalfOpenCounters, SharedCounters},
     worker::{ToWorker, Told, Worker, WorkerCounters},
 };
@@ -98,8 +101,7 @@ impl Workers {
         config: WorkersConfig,
         notify: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        let open = (0..config.seeds.len()).map(|worker| config.open(worker));
-        let open = open.collect::<Result<Vec<_>, _>>()?;
+        let open = config.open()?;
         let listen = config.tcp.map(|tcp| config.listen(tcp).map(|listen| (listen, tcp.limits)));
         let listen = listen.transpose()?;
         let (active_red_encoding, slow_reader_bps) =
@@ -109,10 +111,9 @@ impl Workers {
         let mut workers = Self { workers: Vec::new(), threads: Vec::new(), tcp: None };
         let wakeups = open.iter().map(|_| wakeup()).collect::<Result<Vec<_>, _>>()?;
         let (wakers, wakeups): (Vec<_>, Vec<_>) = wakeups.into_iter().unzip();
-        let parts = open
-            .into_iter()
-            .zip(config.seeds)
-            .zip(wakeups.into_iter().zip(relay::connect(&wakers)));
+        let links = connect(&wakers, RELAY_RING);
+        let parts = open.into_iter().zip(config.seeds).zip(wakeups.into_iter().zip(links));
+        let mut shared = config.shares_port.then(|| share(&wakers).into_iter());
         for (index, (((sockets, addresses), seed), (wakeup, relays))) in parts.enumerate() {
             let id = ShardId(index as u32);
             let (commands, commands_out) = ring::channel(COMMAND_RING);
@@ -133,6 +134,7 @@ impl Workers {
                 seed,
             };
             let notify = notify.clone();
+            let shared = shared.as_mut().and_then(Iterator::next);
             let run = move || {
                 // Tells the control thread when this one ends, whichever way; declared first, so
                 // dropped after the worker and its end of the rings.
@@ -145,7 +147,7 @@ impl Workers {
                 shard.set_slow_reader_threshold(slow_reader_bps);
                 Worker::new(shard, sockets, addresses, commands_out, events_in, notify, wakeup)
                     .with_tcp(tcp)
-                    .with_relays(relays)
+                    .with_links(relays, shared)
                     .run()
             };
             // From here on an early return drops `workers`, which stops what already runs.
@@ -381,6 +383,7 @@ mod tests {
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let config = WorkersConfig {
             first_port: 0,
+            shares_port: false,
             listen: vec![localhost],
             announced: vec![Announced::new(localhost)],
             tcp: None,

@@ -9,6 +9,10 @@
 //! check of ICE, which names the worker, and hands the connection over. From then on it is the
 //! worker's, and a datagram over it is like any other to the shard.
 //!
+//! Each worker has a UDP port of its own, or all share one: then the kernel decides whose socket a
+//! datagram comes to, and a worker hands on what is not for its peers ([`WorkerCounters`] says how
+//! much that is).
+//!
 //! Control and workers talk over two rings each ([`parlor_ring`]):
 //!
 //! * [`WorkerHandle::send`] takes commands. When the ring is full they queue in the handle, in
@@ -27,6 +31,7 @@
 //! let mut workers = Workers::start(
 //!     WorkersConfig {
 //!         first_port: 7882,
+//!         shares_port: false,
 //!         listen: vec!["0.0.0.0".parse()?],
 //!         announced: vec![Announced::new("192.0.2.7".parse()?)],
 //!         tcp: None,
@@ -54,7 +59,9 @@ mod addresses;
 mod config;
 mod delay;
 mod handle;
+mod link;
 mod relay;
+mod shared;
 mod tcp;
 mod worker;
 
@@ -64,6 +71,7 @@ pub use delay::{AddedDelay, DELAY_BOUNDS_US};
 pub use handle::{
     MAX_QUEUED_COMMANDS, SendCommandError, WorkerGone, WorkerHandle, WorkerPanicked, Workers,
 };
+pub use shared::HandoverCounters;
 pub use tcp::{
     FIRST_CHECK_TIMEOUT, HANDOVER_RING, HalfOpenCounters, IDLE_TIMEOUT, MAX_CONNECTIONS,
     MAX_HALF_OPEN, TcpLimits, TcpPeerCounters, UNKNOWN_TIMEOUT,

@@ -1,117 +1,88 @@
-//! The rings over which media threads tell each other of tracks; see [`parlor_sfu::Relayed`].
+//! What media threads pass to each other: packets and news of tracks ([`parlor_sfu::Relayed`]), and,
+//! where they share a port, datagrams that another has read.
 
-use parlor_model::ShardId;
-use parlor_ring::{Waker, ring};
-use parlor_sfu::{Relayed, Shard};
-use std::{collections::VecDeque, time::Instant};
+use crate::link::{Link, link_to};
+use parlor_model::Path;
+use parlor_sfu::{Relayed, SLOT_BYTES, Shard};
+use std::time::Instant;
 
 /// What a ring from one thread to another holds. A packet that finds no room is lost.
-const RELAY_RING: usize = 512;
+pub(crate) const RELAY_RING: usize = 512;
 
 /// What a thread takes of each ring in one turn.
 const RELAYED_PER_TURN: usize = RELAY_RING;
 
-/// One thread's ends of the rings to and from another.
-pub(crate) struct Relay {
-    other: ShardId,
-    to: ring::Sender<Relayed>,
-    from: ring::Receiver<Relayed>,
-    waker: Waker,
-    /// What found no room and must not be lost.
-    waiting: VecDeque<Relayed>,
-    /// The other sleeps and has something to look at.
-    must_wake: bool,
+/// What lies in a ring.
+#[allow(clippy::large_enum_variant)] // Nearly all are packets, and these must not be allocated.
+pub(crate) enum Passed {
+    Relayed(Relayed),
+    Datagram(Datagram),
 }
 
-/// The rings of each of several threads, which are woken by these.
-pub(crate) fn connect(wakers: &[Waker]) -> Vec<Vec<Relay>> {
-    let mut threads: Vec<Vec<Relay>> = wakers.iter().map(|_| Vec::new()).collect();
-    for first in 0..wakers.len() {
-        for second in first + 1..wakers.len() {
-            let ((to_second, from_first), (to_first, from_second)) =
-                (ring::channel(RELAY_RING), ring::channel(RELAY_RING));
-            let mut relay = |of: usize, other: usize, to, from| {
-                let (waker, other) = (wakers[other].clone(), ShardId(other as u32));
-                let waiting = VecDeque::new();
-                threads[of].push(Relay { other, to, from, waker, waiting, must_wake: false });
-            };
-            relay(first, second, to_second, from_second);
-            relay(second, first, to_first, from_first);
-        }
+/// A datagram as it came.
+pub(crate) struct Datagram {
+    pub(crate) path: Path,
+    /// When the kernel received it.
+    pub(crate) arrived: Option<Instant>,
+    len: usize,
+    bytes: [u8; SLOT_BYTES],
+}
+
+impl Datagram {
+    /// `None` where it is longer than what any peer sends.
+    pub(crate) fn new(path: Path, arrived: Option<Instant>, datagram: &[u8]) -> Option<Self> {
+        let mut bytes = [0; SLOT_BYTES];
+        bytes.get_mut(..datagram.len())?.copy_from_slice(datagram);
+        Some(Self { path, arrived, len: datagram.len(), bytes })
     }
-    threads
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(..self.len).unwrap_or_default()
+    }
 }
 
-impl Relay {
-    /// Takes in what the other has said. Whether there may be more.
-    pub(crate) fn take(&mut self, now: Instant, shard: &mut Shard) -> bool {
+impl Link<Passed> {
+    /// Takes in what the other has said; `handle` gets the datagrams. Whether there may be more.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        shard: &mut Shard,
+        mut handle: impl FnMut(&mut Shard, Datagram),
+    ) -> bool {
         for _ in 0..RELAYED_PER_TURN {
-            let Some(relayed) = self.from.pop() else { return false };
-            shard.handle_relay(now, self.other, relayed);
+            match self.pop() {
+                Some(Passed::Relayed(relayed)) => shard.handle_relay(now, self.other, relayed),
+                Some(Passed::Datagram(datagram)) => handle(shard, datagram),
+                None => return false,
+            }
         }
         true
-    }
-
-    /// Whether the other has said something that has not been taken in.
-    pub(crate) fn has_incoming(&self) -> bool {
-        !self.from.is_empty()
-    }
-
-    /// Whether something waits for room.
-    pub(crate) fn is_behind(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// Hands over what waited for room, and wakes the other if it is to look.
-    pub(crate) fn flush(&mut self) {
-        if self.to.is_closed() {
-            self.waiting.clear();
-        }
-        while !self.to.is_full()
-            && let Some(relayed) = self.waiting.pop_front()
-        {
-            self.must_wake |= self.to.try_push(relayed).is_ok();
-        }
-        if std::mem::take(&mut self.must_wake) {
-            self.waker.wake();
-        }
-    }
-
-    /// Hands something over. Whether it was lost.
-    fn push(&mut self, relayed: Relayed) -> bool {
-        let refused = match self.waiting.is_empty() {
-            true => self.to.try_push(relayed).err(),
-            false => Some(relayed),
-        };
-        let Some(relayed) = refused else {
-            self.must_wake = true;
-            return false;
-        };
-        let is_lost = relayed.is_packet() || self.to.is_closed();
-        if !is_lost {
-            self.waiting.push_back(relayed);
-        }
-        is_lost
     }
 }
 
 /// Hands over what a shard has to tell others. How many packets were lost for want of room.
-pub(crate) fn hand_over(relays: &mut [Relay], shard: &mut Shard) -> u64 {
+pub(crate) fn hand_over(links: &mut [Link<Passed>], shard: &mut Shard) -> u64 {
     let mut lost = 0;
     while let Some((to, relayed)) = shard.poll_relay() {
-        let relay = relays.iter_mut().find(|relay| relay.other == to);
-        lost += u64::from(relay.is_none_or(|relay| relay.push(relayed)));
+        let may_be_lost = relayed.is_packet();
+        let passed = Passed::Relayed(relayed);
+        let is_lost = link_to(links, to).is_none_or(|link| match may_be_lost {
+            true => link.push_or_lose(passed),
+            false => link.push(passed),
+        });
+        lost += u64::from(is_lost);
     }
-    relays.iter_mut().for_each(Relay::flush);
+    links.iter_mut().for_each(Link::flush);
     lost
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::connect;
     use parlor_model::{
-        ExtensionIds, Feedback, IceCredentials, MediaDescription, Mid, PeerId, SendSection, Ssrc,
-        SubscriptionId, TrackId,
+        ExtensionIds, Feedback, IceCredentials, MediaDescription, Mid, PeerId, SendSection,
+        ShardId, Ssrc, SubscriptionId, TrackId,
     };
     use parlor_ring::wakeup;
     use parlor_sfu::{
@@ -159,13 +130,13 @@ mod tests {
         guest.handle_command(now, MediaCommand::OpenPeer { peer, local });
 
         let wakers = [wakeup().unwrap(), wakeup().unwrap()].map(|(waker, _)| waker);
-        let mut relays = connect(&wakers).into_iter();
+        let mut relays = connect(&wakers, RELAY_RING).into_iter();
         let (mut of_home, mut of_guest) = (relays.next().unwrap(), relays.next().unwrap());
-        let mut carry = |guest: &mut Shard, home: &mut Shard, of_guest: &mut [Relay]| {
+        let mut carry = |guest: &mut Shard, home: &mut Shard, of_guest: &mut [Link<Passed>]| {
             assert_eq!(hand_over(of_guest, guest), 0);
             assert!(of_guest[0].is_behind());
             while of_home[0].has_incoming() {
-                of_home[0].take(now, home);
+                of_home[0].take(now, home, |_, _| unreachable!());
                 of_guest[0].flush();
             }
             assert!(!of_guest[0].is_behind());

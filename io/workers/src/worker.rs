@@ -4,7 +4,9 @@ use crate::{
     addresses::Addresses,
     delay::{AddedDelay, DELAY_BOUNDS_US},
     handle::COMMAND_RING,
-    relay::{self, Relay},
+    link::Link,
+    relay::{Passed, hand_over},
+    shared::{HandoverCounters, SharedPort},
     tcp::{Connections, TcpPeerCounters},
 };
 use parlor_model::{Path, TransportProtocol};
@@ -80,6 +82,8 @@ pub struct WorkerCounters {
     pub turns_with_events_waiting: u64,
     /// Packets for other media threads that found no room.
     pub relays_lost: u64,
+    /// What came here and was for other media threads.
+    pub handovers: HandoverCounters,
     /// Reads that failed for a reason of our own machine.
     pub receive_failures: u64,
     /// Datagrams from an address of ours that no socket serves.
@@ -97,7 +101,8 @@ pub(crate) struct Worker {
     sockets: Vec<UdpSocket>,
     addresses: Addresses,
     tcp: Option<Connections>,
-    relays: Vec<Relay>,
+    relays: Vec<Link<Passed>>,
+    shared: Option<SharedPort>,
     commands: ring::Receiver<ToWorker>,
     events: ring::Sender<MediaEvent>,
     notify: Arc<dyn Fn() + Send + Sync>,
@@ -137,6 +142,7 @@ impl Worker {
             addresses,
             tcp: None,
             relays: Vec::new(),
+            shared: None,
             commands,
             events,
             notify,
@@ -155,9 +161,16 @@ impl Worker {
         Self { tcp, ..self }
     }
 
-    /// Talks to the other media threads.
-    pub(crate) fn with_relays(self, relays: Vec<Relay>) -> Self {
-        Self { relays, ..self }
+    /// Talks to the other media threads, with which it may share a port.
+    pub(crate) fn with_links(
+        mut self,
+        relays: Vec<Link<Passed>>,
+        shared: Option<SharedPort>,
+    ) -> Self {
+        if shared.is_some() {
+            self.shard.share_port();
+        }
+        Self { relays, shared, ..self }
     }
 
     /// Until the control thread drops its end of the command ring.
@@ -180,10 +193,7 @@ impl Worker {
         let commands_left = self.take_commands(now);
         let receive_failed = self.receive(now);
         self.receive_tcp(now);
-        let mut relayed_left = false;
-        for relay in &mut self.relays {
-            relayed_left |= relay.take(now, &mut self.shard);
-        }
+        let relayed_left = self.take_relays(now);
         if self.shard.poll_timeout().is_some_and(|at| at <= now) {
             self.shard.handle_timeout(now);
         }
@@ -233,19 +243,28 @@ impl Worker {
     fn receive(&mut self, now: Instant) -> bool {
         let first = self.first_socket();
         let Self { shard, sockets, addresses, poll, received, counters, arrivals, .. } = self;
+        let Self { shared, relays, .. } = self;
         arrivals.clear();
+        if let Some(shared) = shared {
+            shared.take();
+        }
         let mut failed = false;
         for (index, socket) in sockets.iter_mut().enumerate() {
             if !poll.is_ready(first + index) {
                 continue;
             }
+            let mut is_first = true;
             let read = socket.recv_stamped(received, |local, remote, arrived, datagram| {
-                if let Some(arrived) =
-                    arrived.filter(|_| arrivals.len() < ARRIVALS_MAX && is_rtp(datagram))
-                {
-                    arrivals.push(arrived);
-                }
                 let path = Path::udp(addresses.incoming(index, local), remote);
+                if let Some(shared) = shared {
+                    if std::mem::take(&mut is_first) {
+                        shared.take();
+                    }
+                    if shared.hand_over(relays, path, arrived, datagram) {
+                        return;
+                    }
+                }
+                note_arrival(arrivals, arrived, datagram);
                 shard.handle_stamped(now, arrived.unwrap_or(now), path, datagram);
             });
             if let Err(error) = read {
@@ -257,7 +276,25 @@ impl Worker {
                 }
             }
         }
+        if shared.is_some() {
+            relays.iter_mut().for_each(Link::flush);
+        }
         failed
+    }
+
+    /// Takes in what other threads have passed on. Whether there may be more.
+    fn take_relays(&mut self, now: Instant) -> bool {
+        let Self { shard, relays, arrivals, .. } = self;
+        let mut left = false;
+        for relay in relays {
+            left |= relay.take(now, shard, |shard, mut datagram| {
+                let (path, arrived) = (datagram.path, datagram.arrived);
+                let datagram = datagram.bytes_mut();
+                note_arrival(arrivals, arrived, datagram);
+                shard.handle_stamped(now, arrived.unwrap_or(now), path, datagram);
+            });
+        }
+        left
     }
 
     /// The place of the first UDP socket in what we sleep on: after wake-up and TCP.
@@ -266,7 +303,7 @@ impl Worker {
     }
 
     fn hand_over_relays(&mut self) {
-        self.counters.relays_lost += relay::hand_over(&mut self.relays, &mut self.shard);
+        self.counters.relays_lost += hand_over(&mut self.relays, &mut self.shard);
     }
 
     fn receive_tcp(&mut self, now: Instant) {
@@ -282,6 +319,9 @@ impl Worker {
         for _ in 0..FLUSHES_PER_TURN {
             self.to_send.clear();
             let more = self.shard.flush(now, &mut self.to_send);
+            if let Some(shared) = &mut self.shared {
+                shared.tell(&mut self.shard);
+            }
             self.send();
             if !more {
                 return false;
@@ -351,17 +391,20 @@ impl Worker {
     fn sleep(&mut self, outlook: Outlook) {
         self.wakeup.park();
         // The look after parking: what was pushed before the waker saw us parked.
-        let tcp = self.tcp.as_ref();
+        let (tcp, shared) = (self.tcp.as_ref(), self.shared.as_ref());
         let has_more = outlook.more
             || tcp.is_some_and(Connections::has_incoming)
-            || self.relays.iter().any(Relay::has_incoming);
+            || self.relays.iter().any(Link::has_incoming)
+            || shared.is_some_and(SharedPort::has_incoming);
         let timeout = if has_more || !self.commands.is_empty() || self.commands.is_closed() {
             Some(Duration::ZERO)
         } else {
             let now = Instant::now();
             let due = [self.shard.poll_timeout(), tcp.and_then(Connections::poll_timeout)];
             let due = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
-            let is_behind = outlook.events_waiting || self.relays.iter().any(Relay::is_behind);
+            let is_behind = outlook.events_waiting
+                || self.relays.iter().any(Link::is_behind)
+                || shared.is_some_and(SharedPort::is_behind);
             let events = is_behind.then_some(RING_RETRY);
             let sockets = outlook.receive_failed.then_some(RECEIVE_RETRY);
             [due, events, sockets].into_iter().flatten().min()
@@ -385,9 +428,17 @@ impl Worker {
         self.sockets.iter().for_each(|socket| totals.net += socket.counters());
         totals.tcp = self.tcp.as_ref().map(Connections::counters).unwrap_or_default();
         totals.shard = *self.shard.counters();
+        totals.handovers = self.shared.as_ref().map(SharedPort::counters).unwrap_or_default();
         totals.held = *self.shard.held();
         totals.experiences = *self.shard.experiences();
         totals
+    }
+}
+
+/// Remembers when media came, to know how long we had it.
+fn note_arrival(arrivals: &mut Vec<Instant>, arrived: Option<Instant>, datagram: &[u8]) {
+    if let Some(arrived) = arrived.filter(|_| arrivals.len() < ARRIVALS_MAX && is_rtp(datagram)) {
+        arrivals.push(arrived);
     }
 }
 

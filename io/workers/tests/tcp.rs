@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{PATIENCE, PEER, open_peer};
-use parlor_model::{DataChannel, Path, ShardId, TransportAddress, TransportProtocol};
+use common::{PATIENCE, open_peer};
+use parlor_model::{DataChannel, Path, PeerId, ShardId, TransportAddress, TransportProtocol};
 use parlor_net::{Poll, TcpBuffer, TcpConnection};
 use parlor_sfu::command::{MediaCommand, MediaEvent};
 use parlor_transport::{DtlsIdentity, Transport, TransportEvent};
@@ -18,12 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+const PEER: PeerId = PeerId(1);
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn start(identity: &DtlsIdentity, workers: u8) -> (Workers, SocketAddr) {
     let limits = TcpLimits { connections_per_address: 1, half_open_per_address: 1 };
     let config = WorkersConfig {
         first_port: 0,
+        shares_port: false,
         listen: vec![Ipv4Addr::UNSPECIFIED.into()],
         announced: vec![Announced::new(LOCALHOST)],
         // Loopback has no limits.
@@ -58,7 +60,7 @@ impl Client {
         let line =
             format!("candidate:1 1 tcp 1671430143 127.0.0.1 {port} typ host tcptype passive");
         let worker = workers.get_mut(ShardId::of_ufrag(ours).unwrap()).unwrap();
-        let transport = open_peer(worker, server, (ours, false), path.local_address(), &line);
+        let transport = open_peer(worker, PEER, server, (ours, false), path.local_address(), &line);
         let connection = TcpConnection::new(stream, address).unwrap();
         Self { transport, connection, path, events: Vec::new() }
     }

@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{PATIENCE, PEER, open_peer};
-use parlor_model::{DataChannel, Path, ShardId, TransportAddress};
+use common::{PATIENCE, client::Client};
+use parlor_model::{DataChannel, PeerId, ShardId};
 use parlor_sfu::command::{MediaCommand, MediaEvent};
-use parlor_transport::{DtlsIdentity, Transport, TransportEvent};
+use parlor_transport::{DtlsIdentity, TransportEvent};
 use parlor_workers::{Announced, StartError, WorkerHandle, Workers, WorkersConfig};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -14,11 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+const PEER: PeerId = PeerId(1);
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn config(workers: usize) -> WorkersConfig {
     WorkersConfig {
         first_port: 0,
+        shares_port: false,
         listen: vec![LOCALHOST],
         announced: vec![Announced::new(LOCALHOST)],
         tcp: None,
@@ -32,46 +34,6 @@ fn config(workers: usize) -> WorkersConfig {
 fn start(config: WorkersConfig) -> (Workers, Receiver<()>) {
     let (wake, woken) = sync_channel(1);
     (Workers::start(config, move || _ = wake.try_send(())).unwrap(), woken)
-}
-
-/// A peer in this process: a full, controlling ICE agent on a socket of its own.
-struct Client {
-    transport: Transport,
-    socket: UdpSocket,
-    /// What it believes the worker's address to be, and what that leads to.
-    server: (SocketAddr, SocketAddr),
-}
-
-impl Client {
-    /// Opens peer 1 on the worker, and the client to meet it.
-    fn open(worker: &mut WorkerHandle, server: &DtlsIdentity, reached_by: IpAddr) -> Self {
-        let candidate = worker.candidates()[0].address;
-        let socket = UdpSocket::bind(SocketAddr::new(reached_by, 0)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-        let address = TransportAddress::udp(socket.local_addr().unwrap());
-        let (ip, port) = (candidate.ip(), candidate.port());
-        let line = format!("candidate:1 1 udp 2130706431 {ip} {port} typ host");
-        let transport = open_peer(worker, server, ("server-", true), address, &line);
-        Self { transport, socket, server: (candidate, SocketAddr::new(reached_by, port)) }
-    }
-
-    /// Carries datagrams once, and returns what happened.
-    fn step(&mut self) -> Vec<TransportEvent> {
-        let mut datagram = [0; 2048];
-        while let Some(sent) = self.transport.poll_transmit(&mut datagram) {
-            assert_eq!(sent.path.remote, self.server.0);
-            self.socket.send_to(&datagram[..sent.len], self.server.1).unwrap();
-        }
-        if let Ok((len, from)) = self.socket.recv_from(&mut datagram) {
-            assert_eq!(from, self.server.1);
-            let local = self.socket.local_addr().unwrap();
-            let now = Instant::now();
-            let path = Path::udp(local, self.server.0);
-            self.transport.handle_datagram(now, path, &datagram[..len]);
-        }
-        self.transport.handle_timeout(Instant::now());
-        std::iter::from_fn(|| self.transport.poll_event()).collect()
-    }
 }
 
 /// Lets client and worker talk until the worker has told of each of `wanted`.
@@ -96,7 +58,7 @@ fn connect(config: WorkersConfig, reached_by: IpAddr) {
     let identity = config.identity.clone();
     let (mut workers, _woken) = start(config);
     let worker = workers.get_mut(ShardId(0)).unwrap();
-    let mut client = Client::open(worker, &identity, reached_by);
+    let mut client = Client::open(worker, PEER, &identity, ("server-", true), reached_by);
     let peer = PEER;
     let opened = |channel| MediaEvent::ChannelOpen { peer, channel };
     let wanted = vec![

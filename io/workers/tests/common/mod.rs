@@ -1,4 +1,7 @@
-//! Peer 1 of a worker, and the ICE agent in this process that is to meet it.
+//! Peers of a worker, and the ICE agents in this process that are to meet them.
+
+#[allow(dead_code)] // Not every test has clients over UDP.
+pub mod client;
 
 use parlor_model::{
     DtlsRole, IceCredentials, PeerId, RemoteTransport, SctpParameters, TransportAddress,
@@ -8,7 +11,6 @@ use parlor_transport::{DtlsIdentity, Transport, TransportConfig};
 use parlor_workers::WorkerHandle;
 use std::time::{Duration, Instant};
 
-pub const PEER: PeerId = PeerId(1);
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 fn credentials(name: &str) -> IceCredentials {
@@ -25,10 +27,11 @@ fn remote(name: &str, identity: &DtlsIdentity, dtls_role: DtlsRole) -> RemoteTra
     }
 }
 
-/// Opens [`PEER`], whose ufrag begins with `ours`, and returns the full, controlling agent at
+/// Opens a peer, whose ufrag begins with `ours`, and returns the full, controlling agent at
 /// `address` that is to reach it by `candidate`.
 pub fn open_peer(
     worker: &mut WorkerHandle,
+    peer: PeerId,
     server: &DtlsIdentity,
     (ours, ice_lite): (&str, bool),
     address: TransportAddress,
@@ -36,9 +39,9 @@ pub fn open_peer(
 ) -> Transport {
     let identity = DtlsIdentity::generate().unwrap();
     let local = LocalTransport { ice: credentials(ours), ice_lite, opens_channels: true };
-    worker.send(MediaCommand::OpenPeer { peer: PEER, local: Box::new(local) }).unwrap();
+    worker.send(MediaCommand::OpenPeer { peer, local: Box::new(local) }).unwrap();
     let described = Box::new(remote("client", &identity, DtlsRole::Server));
-    worker.send(MediaCommand::SetRemote { peer: PEER, remote: described }).unwrap();
+    worker.send(MediaCommand::SetRemote { peer, remote: described }).unwrap();
 
     let now = Instant::now();
     let config = TransportConfig {
