@@ -51,8 +51,14 @@ impl Call {
             let peer = PeerId::new(shard, number);
             let ours = format!("{}{number}", shard.ufrag_prefix());
             let worker = workers.get_mut(shard).unwrap();
-            let ours = (ours.as_str(), (number / THREADS).is_multiple_of(2));
-            (peer, Client::open(worker, peer, &identity, ours, LOCALHOST))
+            let ice_lite = (number / THREADS).is_multiple_of(2);
+            let ours = (ours.as_str(), ice_lite);
+            let mut client = Client::open(worker, peer, &identity, ours, LOCALHOST);
+            client.is_only_heard_when_asked = !ice_lite;
+            let port = client.socket.local_addr().unwrap().port();
+            let candidate = format!("candidate:1 1 udp 2130706431 {LOCALHOST} {port} typ host");
+            worker.send(MediaCommand::AddRemoteCandidate { peer, candidate }).unwrap();
+            (peer, client)
         });
         let clients = clients.collect();
         Self { workers, clients, heard: BTreeSet::new(), answered: BTreeSet::new() }

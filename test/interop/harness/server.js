@@ -7,7 +7,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { until } from "./until.js";
 
-// The server opens one UDP port per worker, counting up from the first.
+// With `mediaThreads` the server opens one UDP port for each, counting up from the first.
 const UDP_PORTS = 16;
 const START_DEADLINE_MS = 20_000;
 const STOP_DEADLINE_MS = 15_000;
@@ -66,7 +66,7 @@ async function freeUdpPorts() {
 
 export class Server {
   // `binary` is the parlor binary, `folder` takes its log, `config` is the text of a config file.
-  // Without `dev` the keys are for `config` to say. `mediaThreads` is one per processor if not given.
+  // Without `dev` the keys are for `config` to say. `mediaThreads` have a port each; else one for each processor share one.
   static async start(binary, folder, config, { dev = true, mediaThreads } = {}) {
     mkdirSync(folder, { recursive: true });
     const port = await freeTcpPort();
@@ -130,6 +130,13 @@ export class Server {
   async counted() {
     const page = await fetch(this.metricsUrl).then((answer) => answer.text());
     return [...page.matchAll(/^parlor_(?:media|socket)_total\{.*kind="(\w+)"\} ([1-9]\d*)$/gm)].map(([, kind, count]) => `${kind} ${count}`).join(", ");
+  }
+
+  // Datagrams that came to one media thread and were for another, and those that were lost so.
+  async handovers() {
+    const page = await fetch(this.metricsUrl).then((answer) => answer.text());
+    const sum = (name) => [...page.matchAll(new RegExp(`^${name}\\{.*\\} (\\d+)$`, "gm"))].reduce((sum, [, count]) => sum + Number(count), 0);
+    return { total: sum("parlor_handovers_total"), lost: sum("parlor_handovers_lost_total") };
   }
 
   exited() {

@@ -1,6 +1,8 @@
-// How media finds its way: IPv6, ICE-lite and full ICE.
+// How media finds its way: IPv6, ICE-lite and full ICE, one port for all.
 import assert from "node:assert/strict";
+import { availableParallelism } from "node:os";
 import { hearsTone, seesFrames, seesPictures, stayedConnected } from "../harness/expect.js";
+import { playing } from "../harness/playing.js";
 import { test } from "../harness/test.js";
 
 const SMALL = { width: 320, height: 180, fps: 15 };
@@ -56,6 +58,24 @@ for (const lite of [true, false]) {
     for (const page of everybody.filter(({ page }) => page !== undefined)) {
       for (const path of await page.call("paths")) assert.equal(path.lite, lite && !page.identity.startsWith("asks"), page.identity);
     }
+    await stayedConnected(...everybody);
+  });
+}
+
+for (const single of [true, false]) {
+  test(`one port for all media threads, on ${single ? "the single connection" : "the pair of connections"}`, async (t) => {
+    const server = await t.server();
+    const { alice, bob } = await playing(t, server, single);
+    const everybody = [alice, bob];
+    // Which thread hears whom is for the kernel to say: more come until one is heard by another's.
+    while (availableParallelism() > 1 && (await server.handovers()).total === 0) {
+      assert.ok(everybody.length < 12, "nobody's datagrams came to another thread");
+      const more = await t.joinPage(server, `page-${everybody.length}`, { singlePeerConnection: single });
+      await hearsTone(more, "alice/tone", 440);
+      await seesPictures(more, "bob/pictures", 15);
+      everybody.push(more);
+    }
+    assert.equal((await server.handovers()).lost, 0);
     await stayedConnected(...everybody);
   });
 }

@@ -33,7 +33,7 @@ fn a_configuration_is_checked_without_serving_it() {
     let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
     for told in [
         "port 7890 of every address",
-        "port 7900-7901",
+        "Media (UDP) port 7900-7901, a thread for each",
         "(TCP) port 7902",
         "203.0.113.9 (not an address of this machine)",
         "turn:t.example:3478?transport=udp",
@@ -47,6 +47,12 @@ fn a_configuration_is_checked_without_serving_it() {
     ] {
         assert!(words.contains(told), "{told} in {said}");
     }
+    let (good, said) = check(&format!("{keys}rtc: {{udp_port: 7900}}\n"), &[]);
+    let shared = match std::thread::available_parallelism().unwrap().get() {
+        1 => "port 7900\n".to_owned(),
+        threads => format!("port 7900, shared by {threads} threads"),
+    };
+    assert!(good && said.contains(&shared), "{said}");
     let nowhere = format!("{keys}rtc: {{interfaces: {{includes: [nosuch0]}}}}\n");
     let (good, said) = check(&nowhere, &[]);
     assert!(!good && said.contains("rtc.interfaces") && said.contains("127.0.0.1"), "{said}");

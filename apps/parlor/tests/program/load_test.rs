@@ -13,6 +13,12 @@ fn number(report: &Value, pointer: &str) -> f64 {
     report.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {pointer}"))
 }
 
+/// The values of a metrics page whose names begin so, with these labels.
+fn sum(page: &str, name: &str, labels: &str) -> f64 {
+    let lines = page.lines().filter(|line| line.starts_with(name) && line.contains(labels));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
 #[test]
 fn two_publishers_reach_three_subscribers() {
     let server = Server::dev(&[]);
@@ -42,12 +48,30 @@ fn the_first_scrape_tells_what_was_sent() {
     let report = load(&server, "--audio-publishers 1 --subscribers 2");
     let received = number(&report, "/received/packets");
     let (_, page) = get(metrics, "/metrics", "").unwrap();
-    let sent = page.lines().filter(|line| {
-        line.starts_with("livekit_packet_total{")
-            && line.contains("direction=\"outgoing\",transmission=\"initial\"")
-    });
-    let sent: f64 = sent.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+    let labels = "direction=\"outgoing\",transmission=\"initial\"";
+    let sent = sum(&page, "livekit_packet_total{", labels);
     assert!(sent >= received && received > 200.0, "{sent} were sent, {received} came");
+}
+
+#[test]
+fn threads_that_share_a_port_fail_nobody_and_lose_nothing() {
+    let metrics = free_port();
+    let server = Server::dev(&["--prometheus.port", &metrics.to_string()]);
+    for model in ["--single", "--pair"] {
+        let flags = "--rooms 3 --audio-publishers 4 --subscribers 4 --publishers-receive";
+        let report = load(&server, &format!("{model} {flags}"));
+        assert_eq!(number(&report, "/joins/connected"), 24.0, "{report:#}");
+        assert_eq!(number(&report, "/joins/failed"), 0.0, "{report:#}");
+        let planned = number(&report, "/streams/planned");
+        assert_eq!(number(&report, "/streams/received"), planned, "{report:#}");
+        assert_eq!(number(&report, "/streams/packets_lost"), 0.0, "{report:#}");
+    }
+    let (_, page) = get(metrics, "/metrics", "").unwrap();
+    // Of 24 and more peers, some come to the thread of another, unless there is only one.
+    let handed_over = sum(&page, "parlor_handovers_total{", "");
+    let threads = thread::available_parallelism().unwrap().get();
+    assert_eq!(handed_over > 0.0, threads > 1, "{handed_over} on {threads} threads");
+    assert_eq!(sum(&page, "parlor_handovers_lost_total{", ""), 0.0);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct Client {
     server: (SocketAddr, SocketAddr),
     /// Datagrams that it has sent.
     pub sent: u64,
+    /// Its checks are lost until it has heard something: its answer to a check comes first.
+    pub is_only_heard_when_asked: bool,
 }
 
 fn bind(ip: IpAddr) -> UdpSocket {
@@ -44,7 +46,7 @@ impl Client {
         let address = TransportAddress::udp(local);
         let transport = open_peer(worker, peer, server, ours, address, &line);
         let server = (candidate, SocketAddr::new(reached_by, port));
-        Self { transport, socket, local, server, sent: 0 }
+        Self { transport, socket, local, server, sent: 0, is_only_heard_when_asked: false }
     }
 
     /// A NAT gives it another port, which it does not notice.
@@ -63,10 +65,13 @@ impl Client {
         let mut datagram = [0; 2048];
         while let Some(sent) = self.transport.poll_transmit(&mut datagram) {
             assert_eq!(sent.path.remote, self.server.0);
-            self.send_raw(&datagram[..sent.len]);
+            if !(self.is_only_heard_when_asked && datagram.starts_with(&[0, 1])) {
+                self.send_raw(&datagram[..sent.len]);
+            }
         }
         if let Ok((len, from)) = self.socket.recv_from(&mut datagram) {
             assert_eq!(from, self.server.1);
+            self.is_only_heard_when_asked = false;
             let path = Path::udp(self.local, self.server.0);
             self.transport.handle_datagram(Instant::now(), path, &datagram[..len]);
         }
