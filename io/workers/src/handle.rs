@@ -3,7 +3,7 @@
 use crate::{
     StartError, WorkersConfig,
     link::connect,
-    relay::RELAY_RING,
+    relay::ring_slots,
     shared::share,
     tcp::{Acceptor, Connections, HANDOVER_RING, HalfOpenCounters, SharedCounters},
     worker::{ToWorker, Told, Worker, WorkerCounters},
@@ -111,7 +111,7 @@ impl Workers {
         let mut workers = Self { workers: Vec::new(), threads: Vec::new(), tcp: None };
         let wakeups = open.iter().map(|_| wakeup()).collect::<Result<Vec<_>, _>>()?;
         let (wakers, wakeups): (Vec<_>, Vec<_>) = wakeups.into_iter().unzip();
-        let links = connect(&wakers, RELAY_RING);
+        let links = connect(&wakers, ring_slots(wakers.len(), config.shares_port));
         let parts = open.into_iter().zip(config.seeds).zip(wakeups.into_iter().zip(links));
         let mut shared = config.shares_port.then(|| share(&wakers).into_iter());
         for (index, (((sockets, addresses), seed), (wakeup, relays))) in parts.enumerate() {

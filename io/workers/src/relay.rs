@@ -9,6 +9,18 @@ use std::time::Instant;
 /// What a ring from one thread to another holds. A packet that finds no room is lost.
 pub(crate) const RELAY_RING: usize = 512;
 
+/// What all rings to one thread of many hold where each hands over datagrams to each: then all of
+/// them are used, and become memory.
+const SHARED_SLOTS: usize = 16 * RELAY_RING;
+
+/// What a ring from one of so many threads to another holds.
+pub(crate) fn ring_slots(threads: usize, shares_port: bool) -> usize {
+    match shares_port {
+        true => (SHARED_SLOTS / threads.max(1)).clamp(RELAY_RING / 8, RELAY_RING),
+        false => RELAY_RING,
+    }
+}
+
 /// What a thread takes of each ring in one turn.
 const RELAYED_PER_TURN: usize = RELAY_RING;
 
@@ -117,6 +129,12 @@ mod tests {
         });
         let media = MediaDescription { receive: Vec::new(), send: send.collect() };
         shard.handle_command(now, MediaCommand::SetMedia { peer, media: Box::new(media) });
+    }
+
+    #[test]
+    fn many_threads_on_one_port_have_no_more_memory_each_than_some() {
+        assert_eq!([2, 16, 32, 64, 500].map(|n| ring_slots(n, true)), [512, 512, 256, 128, 64]);
+        assert_eq!(ring_slots(64, false), 512);
     }
 
     #[test]
