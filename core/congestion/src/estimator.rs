@@ -106,6 +106,8 @@ pub struct Estimator {
     rate: RateControl,
     loss: LossBound,
     acknowledged: AcknowledgedRate,
+    /// Its rate after the newest feedback.
+    arriving_bps: Option<f64>,
     application: ApplicationLimit,
     reports: ReportEstimate,
     sent: SentRate,
@@ -136,6 +138,7 @@ impl Estimator {
             rate: RateControl::new(start_bps),
             loss: LossBound::default(),
             acknowledged: AcknowledgedRate::default(),
+            arriving_bps: None,
             application: ApplicationLimit::default(),
             prober: Prober::default(),
             reports: ReportEstimate::new(start_bps.max(REPORTS_START_BPS)),
@@ -269,6 +272,7 @@ impl Estimator {
             self.acknowledged.on_packet(arrival_us, result.size_bytes, queue_ms);
             newest_us = newest_us.max(Some(result.sent_us));
         }
+        self.arriving_bps = self.acknowledged.bps();
         if let Some(newest_us) = newest_us {
             self.rtt_us += (now_us - newest_us - self.rtt_us) / 4;
         }
@@ -300,7 +304,7 @@ impl Estimator {
             usage => usage,
         };
         let before_bps = self.estimate_bps;
-        let mut acknowledged_bps = self.acknowledged.bps();
+        let mut acknowledged_bps = self.arriving_bps;
         match usage {
             Usage::Overusing => {
                 acknowledged_bps = self.acknowledged.busy_bps().or(acknowledged_bps)
@@ -386,8 +390,7 @@ impl Estimator {
     /// A probe that filled the link below the estimate tells that the estimate is too high, where
     /// it is not in use.
     fn follow_full_probe(&mut self, result: &ProbeResult, now_us: i64) {
-        let arriving_bps = self.acknowledged.bps().unwrap_or(0.0);
-        let bps = result.bps.max(arriving_bps);
+        let bps = result.bps.max(self.arriving_bps.unwrap_or(0.0));
         if result.is_saturated && bps < self.rate.estimate_bps() {
             self.rate.set_estimate(bps, now_us);
             self.rate.set_capacity(bps);
@@ -418,10 +421,7 @@ impl Estimator {
             wanted_bps: self.wanted_bps,
             is_starving: self.is_starving,
             is_application_limited: self.application.is_limited(),
-            is_used: self
-                .acknowledged
-                .bps()
-                .is_some_and(|bps| bps > USED_SHARE * self.estimate_bps),
+            is_used: self.arriving_bps.is_some_and(|bps| bps > USED_SHARE * self.estimate_bps),
             is_congested: was_lowered.is_some_and(|at_us| now_us - at_us < AFTER_DECREASE_US)
                 || !self.is_idle(now_us)
                     && (self.delay.usage() == Usage::Overusing
@@ -651,7 +651,7 @@ impl Estimator {
             cause: self.cause,
             delay_bps: self.rate.estimate_bps() as u64,
             loss_bps: self.loss.bound_bps().map(|bps| bps as u64),
-            acknowledged_bps: self.acknowledged.bps().map(|bps| bps as u64),
+            acknowledged_bps: self.arriving_bps.map(|bps| bps as u64),
             usage: self.delay.usage(),
             queue_delay_ms: self.delay.queue_delay_ms(),
             trend_ms: self.delay.trend_ms(),
