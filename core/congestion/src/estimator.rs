@@ -1,19 +1,20 @@
 //! The estimator: all of it behind one face.
 
+mod without_feedback;
+
 use crate::{
     acknowledged::AcknowledgedRate,
     alr::ApplicationLimit,
     brake::Brake,
     delay::{DelayDetector, Usage},
-    fallback::ReportEstimate,
+    fallback::{ReportEstimate, SentRate},
     loss::LossBound,
     probe::{ProbeInputs, ProbeResult, Prober},
     rate::RateControl,
     sent::{PacketKind, PacketResult, ProbeCluster, SentHistory},
     state::{Cause, EstimatorState},
 };
-use parlor_model::Bitrate;
-use parlor_rtp::rtcp::{ReportBlock, TransportFeedback};
+use parlor_rtp::rtcp::TransportFeedback;
 use std::time::{Duration, Instant};
 
 /// The estimate is never below this, in bits a second.
@@ -59,19 +60,10 @@ const FULL_RAISE_BPS: f64 = 80_000.0;
 /// The estimate is in full use where this share of it arrives.
 const USED_SHARE: f64 = 0.9;
 const AFTER_DECREASE_US: i64 = 600_000;
-/// Feedback older than this no longer outranks reports, in microseconds.
-const FEEDBACK_LIFETIME_US: i64 = 5_000_000;
 /// Without media, and so without feedback, the first probe goes out then, in microseconds.
 const FIRST_PROBE_US: i64 = 500_000;
-const SILENCE_US: i64 = 1_000_000;
-/// A peer that gives no feedback gives reports at least so often, in microseconds.
-const REPORTS_US: i64 = 5_000_000;
 /// Nothing probes for a peer that gives reports only: it begins where they may lower it.
 const REPORTS_START_BPS: f64 = 2_000_000.0;
-const SILENCE_STEP_US: i64 = 500_000;
-const SILENCE_FACTOR: f64 = 0.7;
-/// Fewer packets under way may be the end of a stream, whose loss no feedback tells.
-const SILENCE_PACKETS: u64 = 10;
 const RTT_START_US: i64 = 100_000;
 /// What is sent is added up for no longer than this before rates are worked out, in microseconds.
 const ACCOUNT_US: i64 = 50_000;
@@ -448,69 +440,6 @@ impl Estimator {
             || self.is_starving
     }
 
-    /// Takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03). It counts only while no
-    /// transport-wide feedback comes.
-    pub fn on_remb(&mut self, bitrate: Bitrate, now: Instant) {
-        let now_us = self.turn(now);
-        self.hear_arrivals(now_us);
-        let bps = bitrate.0.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS) as f64;
-        self.reports.on_remb(bps, now_us);
-        self.follow_reports(now_us);
-    }
-
-    /// Takes what a receiver report says of one stream, with the round trip where it tells it.
-    /// Loss counts only while no transport-wide feedback comes.
-    pub fn on_receiver_report(
-        &mut self,
-        report: &ReportBlock,
-        rtt: Option<Duration>,
-        now: Instant,
-    ) {
-        let now_us = self.turn(now);
-        self.hear_arrivals(now_us);
-        if let Some(rtt) = rtt.filter(|_| !self.has_feedback(now_us)) {
-            self.rtt_us = rtt.as_micros().min(10_000_000) as i64;
-        }
-        self.reports.on_report(report, self.sent.bps(), now_us);
-        self.follow_reports(now_us);
-    }
-
-    /// The peer has been heard: from now on it should give feedback, or reports, on what is sent.
-    /// Without either the estimate falls.
-    pub fn expect_feedback(&mut self, now: Instant) {
-        if !self.expects_feedback {
-            self.expects_feedback = true;
-            self.silence_us = self.turn(now);
-        }
-    }
-
-    /// The peer asks for single packets again: the others arrive.
-    pub fn on_nack(&mut self, now: Instant) {
-        let now_us = self.turn(now);
-        self.hear_arrivals(now_us);
-    }
-
-    /// Where no feedback has ever come, this says that what is sent does arrive.
-    fn hear_arrivals(&mut self, now_us: i64) {
-        self.expects_feedback = true;
-        if self.feedback_us.is_none() {
-            self.silence_us = now_us + REPORTS_US - SILENCE_US;
-        }
-    }
-
-    fn has_feedback(&self, now_us: i64) -> bool {
-        self.feedback_us.is_some_and(|at_us| now_us - at_us < FEEDBACK_LIFETIME_US)
-    }
-
-    fn follow_reports(&mut self, now_us: i64) {
-        if self.has_feedback(now_us) {
-            return;
-        }
-        let bps = self.reports.estimate_bps(now_us);
-        self.estimate_bps = bps.clamp(ESTIMATE_MIN_BPS as f64, ESTIMATE_MAX_BPS as f64);
-        self.cause = Cause::Reports;
-    }
-
     /// Says what would be used if the link carried it, and whether something is paused for want
     /// of it. Probes look for no more than this.
     pub fn set_wanted(&mut self, wanted_bps: u64, is_starving: bool, now: Instant) {
@@ -533,18 +462,7 @@ impl Estimator {
     /// Does what is due by `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now_us = self.turn(now);
-        if self.silence_due_us().is_some_and(|due_us| due_us <= now_us) {
-            self.silence_us = now_us - SILENCE_US + SILENCE_STEP_US;
-            let bps = (SILENCE_FACTOR * self.estimate_bps).max(ESTIMATE_MIN_BPS as f64);
-            self.rate.set_estimate(bps, now_us);
-            self.estimate_bps = bps;
-            self.cause = Cause::Silence;
-            self.is_braking = false;
-        }
-        if self.retry_due_us().is_some_and(|due_us| due_us <= now_us) {
-            self.reports.retry(self.estimate_bps, now_us);
-            self.follow_reports(now_us);
-        }
+        self.follow_silence(now_us);
         self.follow_probes(now_us);
         self.combine_unless_reported(now_us);
         self.begin_probe(now_us);
@@ -554,25 +472,6 @@ impl Estimator {
         if self.has_feedback(now_us) {
             self.combine();
         }
-    }
-
-    /// When silence lowers the estimate: a while after the last feedback, or the first packet,
-    /// while packets that should have had some are under way.
-    fn silence_due_us(&self) -> Option<i64> {
-        let is_lowest = self.estimate_bps <= ESTIMATE_MIN_BPS as f64;
-        if is_lowest || !self.expects_feedback || self.history.in_flight_packets() < SILENCE_PACKETS
-        {
-            return None;
-        }
-        let sent_us = self.history.oldest_in_flight_us()?;
-        Some(sent_us.max(self.silence_us) + SILENCE_US + 2 * self.rtt_us)
-    }
-
-    /// When what is paused is tried again for a peer that has never given feedback.
-    fn retry_due_us(&self) -> Option<i64> {
-        let is_reported = matches!(self.cause, Cause::Reports | Cause::Silence);
-        let is_due = self.is_starving && is_reported && self.feedback_us.is_none();
-        is_due.then(|| self.reports.retry_us())
     }
 
     /// Whether a probe is under way.
@@ -585,11 +484,6 @@ impl Estimator {
     #[inline]
     pub fn timeout_may_have_changed(&self) -> bool {
         self.timeout_has_changed || self.awaits_feedback() != self.watches_silence
-    }
-
-    #[inline]
-    fn awaits_feedback(&self) -> bool {
-        self.expects_feedback && self.history.in_flight_packets() >= SILENCE_PACKETS
     }
 
     /// Whether [`Self::poll_timeout`] may say something sooner than when this was asked last. Most
@@ -690,30 +584,5 @@ impl Full {
 
     fn grown_bps(&self, now_us: i64) -> f64 {
         self.bps * (1.0 + FULL_GROWTH_PER_SECOND * self.age_s(now_us))
-    }
-}
-
-/// How much is sent, over about half a second.
-#[derive(Debug, Default)]
-struct SentRate {
-    started_us: Option<i64>,
-    bytes: u64,
-    bps: Option<f64>,
-}
-
-impl SentRate {
-    fn on_sent(&mut self, size_bytes: usize, now_us: i64) {
-        let started_us = *self.started_us.get_or_insert(now_us);
-        let elapsed_us = now_us - started_us;
-        if elapsed_us >= 500_000 {
-            self.bps = Some(self.bytes as f64 * 8e6 / elapsed_us as f64);
-            self.started_us = Some(now_us);
-            self.bytes = 0;
-        }
-        self.bytes += size_bytes as u64;
-    }
-
-    fn bps(&self) -> Option<f64> {
-        self.bps
     }
 }

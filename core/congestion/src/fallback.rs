@@ -171,6 +171,33 @@ impl ReportEstimate {
     }
 }
 
+/// How much is sent, over about half a second.
+#[derive(Debug, Default)]
+pub struct SentRate {
+    started_us: Option<i64>,
+    bytes: u64,
+    bps: Option<f64>,
+}
+
+impl SentRate {
+    /// Takes what was sent since this was called last.
+    pub fn on_sent(&mut self, size_bytes: usize, now_us: i64) {
+        let started_us = *self.started_us.get_or_insert(now_us);
+        let elapsed_us = now_us - started_us;
+        if elapsed_us >= 500_000 {
+            self.bps = Some(self.bytes as f64 * 8e6 / elapsed_us as f64);
+            self.started_us = Some(now_us);
+            self.bytes = 0;
+        }
+        self.bytes += size_bytes as u64;
+    }
+
+    /// Bits a second, `None` before there is half a second to tell of.
+    pub fn bps(&self) -> Option<f64> {
+        self.bps
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
