@@ -61,6 +61,7 @@ mod delay;
 mod handle;
 mod link;
 mod relay;
+mod reports;
 mod shared;
 mod tcp;
 mod worker;
