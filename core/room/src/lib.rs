@@ -70,9 +70,9 @@ use subscribe::Subscription;
 pub const UPDATE_DELAY: Duration = Duration::from_millis(50);
 /// From one such update to the next at least so long passes for each participant: who joins is
 /// told to all, so that what a storm of joins costs grows with its square.
-pub const UPDATE_INTERVAL: Duration = Duration::from_millis(1);
+pub const UPDATE_INTERVAL: Duration = Duration::from_millis(3);
 /// Longer does nobody wait for the next.
-pub const UPDATE_INTERVAL_MAX: Duration = Duration::from_secs(1);
+pub const UPDATE_INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// Where so many are, those who leave and publish nothing are collected too.
 pub const LARGE_ROOM_PARTICIPANTS: usize = 100;
 /// How long changes of the room's counts are collected before everybody hears, at most.
