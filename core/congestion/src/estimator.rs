@@ -60,6 +60,7 @@ const FULL_RAISE_BPS: f64 = 80_000.0;
 /// The estimate is in full use where this share of it arrives.
 const USED_SHARE: f64 = 0.9;
 const AFTER_DECREASE_US: i64 = 600_000;
+const LOST_LATELY_US: i64 = 20_000_000;
 /// Without media, and so without feedback, the first probe goes out then, in microseconds.
 const FIRST_PROBE_US: i64 = 500_000;
 /// Nothing probes for a peer that gives reports only: it begins where they may lower it.
@@ -108,6 +109,8 @@ pub struct Estimator {
     /// When feedback last told of packets that were no part of a probe.
     media_us: Option<i64>,
     silence_us: i64,
+    /// When feedback told of packets that were lost without a queue.
+    lost_us: Option<i64>,
     wanted_bps: f64,
     is_starving: bool,
     estimate_bps: f64,
@@ -143,6 +146,7 @@ impl Estimator {
             feedback_us: None,
             media_us: None,
             silence_us: 0,
+            lost_us: None,
             expects_feedback: false,
             wanted_bps: 0.0,
             is_starving: false,
@@ -267,6 +271,9 @@ impl Estimator {
         self.arriving_bps = self.acknowledged.bps();
         if let Some(newest_us) = newest_us {
             self.rtt_us += (now_us - newest_us - self.rtt_us) / 4;
+        }
+        if lost > 0 && self.delay.queue_delay_ms() < QUEUE_MS {
+            self.lost_us = Some(now_us);
         }
         self.is_braking = self.brake.is_on(self.estimate_bps);
         self.follow_delay(lost, now_us);
@@ -527,6 +534,16 @@ impl Estimator {
         self.is_braking
     }
 
+    /// The round trip, by feedback: what waits in queues is in it.
+    pub fn rtt(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.rtt_us).unwrap_or(0))
+    }
+
+    /// Whether the link itself has lost packets in the last 20 s: without a queue.
+    pub fn has_lost_lately(&self, now: Instant) -> bool {
+        self.lost_us.is_some_and(|at_us| self.micros(now) - at_us < LOST_LATELY_US)
+    }
+
     /// What the link carries at most by what it carried when it was last full, in bits a second;
     /// `None` where it has not been lately.
     pub fn full_bps(&self, now: Instant) -> Option<u64> {
@@ -556,7 +573,7 @@ impl Estimator {
                 self.loss.recent()
             },
             inherent_loss: self.loss.inherent(),
-            rtt: Duration::from_micros(u64::try_from(self.rtt_us).unwrap_or(0)),
+            rtt: self.rtt(),
             in_flight_bytes: self.history.in_flight_bytes(),
             is_application_limited: self.application.is_limited(),
             wanted_bps: self.wanted_bps as u64,

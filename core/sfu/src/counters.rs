@@ -34,6 +34,8 @@ counters! {
     transport_sent,
     /// Retransmissions that left.
     retransmissions_sent,
+    /// Of these, before anybody asked.
+    sent_ahead,
     /// Packets that left for a probe of the link only.
     probes_sent,
     /// Retransmissions that came from publishers and filled a gap.

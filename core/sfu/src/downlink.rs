@@ -57,6 +57,8 @@ pub struct Downlink {
     pub allocated_bps: u64,
     /// What was shared out of it, in bits a second.
     pub used_bps: u64,
+    /// Whether video leaves twice.
+    pub repairs_ahead: bool,
     /// When there was no room for redundant audio last.
     redundancy_lacked_room: Option<Instant>,
     /// What was decided about what is sent over it.
@@ -80,6 +82,7 @@ impl Downlink {
             limit_bps: None,
             allocated_bps: 0,
             used_bps: 0,
+            repairs_ahead: false,
             redundancy_lacked_room: None,
             decisions: Decisions::default(),
         }

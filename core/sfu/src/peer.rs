@@ -53,6 +53,8 @@ pub struct Deadlines {
     pub allocation: Option<Instant>,
     /// Silent frames in place of what it is sent.
     pub silence: Option<Instant>,
+    /// Repair ahead of need.
+    pub ahead: Option<Instant>,
     /// Judgement of how fast it reads, while it holds senders back.
     pub reading: Option<Instant>,
 }
@@ -61,6 +63,7 @@ impl Deadlines {
     pub fn next(&self) -> Option<Instant> {
         let of_publisher = [self.report, self.feedback, self.nack, self.keyframe, self.layers];
         let of_subscriber = [self.silence, self.pace, self.estimate, self.allocation, self.reading];
+        let of_subscriber = of_subscriber.into_iter().chain([self.ahead]);
         of_publisher.into_iter().chain(of_subscriber).flatten().min()
     }
 }

@@ -99,6 +99,23 @@ fn random_loss_does_not_freeze_the_picture() {
     }
 }
 
+/// A satellite: what is asked for again comes 600 ms after it was lost at the earliest.
+#[test]
+fn a_far_link_that_loses_in_bursts_keeps_its_picture() {
+    let far = |loss| LinkConfig { delay: 300 * MS, ..link(None, loss) };
+    for seed in 1..=5 {
+        let mut call = Call::new(seed, Model::Single, link(None, Loss::None));
+        call.set_links(far(Loss::None), far(Loss::Gilbert { to_bad: 0.002, to_good: 0.3 }));
+        call.watch("far, first 10 s", 10_000 * MS);
+        let got = call.watch("far, bursts of loss", 30_000 * MS);
+        assert_eq!(got.height(), 720, "{got}");
+        assert!(got.frame_share() >= 0.99 && got.freezes == 0, "{got}");
+        // 12 to 16 with repair by need alone.
+        assert!(got.stalls <= 2, "{got}");
+        call.assert_clean();
+    }
+}
+
 #[test]
 fn a_quality_that_is_asked_for_takes_one_keyframe() {
     for (seed, jitter_ms) in [(1, 0), (2, 5), (3, 15)] {

@@ -105,6 +105,8 @@ pub struct Subscription {
     /// By position in the published section's codecs.
     codecs: Box<[Option<OutgoingCodec>]>,
     pub next_rtx: u64,
+    /// Numbers below have been sent ahead of need, or need not be.
+    pub ahead: u64,
     last_report: Option<SentReport>,
     /// By the subscriber's last receiver report.
     pub fraction_lost: u8,
@@ -153,6 +155,7 @@ impl Subscription {
             codecs: Box::default(),
             untouched: Untouched { index: 0, is: false, payload_type: PayloadType(0) },
             next_rtx: first_rtx,
+            ahead: first,
             started: false,
             packets: 0,
             octets: 0,

@@ -148,6 +148,11 @@ impl SentPacket {
         }
     }
 
+    /// How long ago it left, or left again, in milliseconds; it wraps each minute.
+    pub fn age_ms(&self, now_ms: u32) -> u16 {
+        (now_ms as u16).wrapping_sub(self.sent_ms)
+    }
+
     pub fn was_resent(&self) -> bool {
         self.resends > 0
     }
@@ -307,9 +312,8 @@ fn empty(len: usize) -> Vec<SentPacket> {
 
 /// When a packet may be sent again: one round trip after it was sent again before.
 pub fn may_resend(packet: &SentPacket, now_ms: u32, round_trip_ms: u32) -> bool {
-    let since_ms = (now_ms as u16).wrapping_sub(packet.sent_ms);
-    packet.resends < MAX_RESENDS
-        && (packet.resends == 0 || u32::from(since_ms) >= round_trip_ms.clamp(10, 100))
+    let age_ms = u32::from(packet.age_ms(now_ms));
+    packet.resends < MAX_RESENDS && (packet.resends == 0 || age_ms >= round_trip_ms.clamp(10, 100))
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ impl Shard {
         }
         peer.deadlines.allocation = Some(now + SHARE_INTERVAL);
         let link = &mut peer.downlink;
+        let is_far = link.is_far(now);
         let may_pause = link.may_pause(now);
         let mut audio_bps = 0;
         self.demands.clear();
@@ -110,9 +111,13 @@ impl Shard {
             self.allocations.iter().any(|got| matches!(got.reason, Reason::Paused { .. }));
         let is_short = self.allocations.iter().any(|got| is_short(&got.reason));
         let sheds_redundancy = link.sheds_redundancy(now, audio_bps, is_short);
-        let wanted_bps = wanted_bps(&self.demands, hysteresis);
-        link.estimator.set_wanted(wanted_bps, is_starving, now);
         link.used_bps = self.allocations.iter().map(|got| u64::from(got.bps)).sum();
+        let twice_bps = if is_far { link.used_bps * 5 / 4 } else { 0 };
+        let wanted_bps = wanted_bps(&self.demands, hysteresis) + twice_bps;
+        link.estimator.set_wanted(wanted_bps, is_starving, now);
+        if link.decide_ahead(is_far, is_short) {
+            peer.deadlines.ahead.get_or_insert(now);
+        }
         link.set_rate(now);
         link.allocated_bps = link.estimator.estimate_bps();
         let used_bps: u64 = (self.demands.iter())

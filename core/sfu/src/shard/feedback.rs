@@ -6,7 +6,7 @@ use parlor_congestion::{Cause, Priority};
 use parlor_model::Ssrc;
 use parlor_rtp::rtcp::{self, Nack, ReportBlocks, Rtcp, SenderInfo, SenderReport};
 
-use super::{Shard, owe::size_bytes};
+use super::{Shard, owe::sent_bytes};
 use crate::{
     arena::Key,
     forward::{Queued, Sending, sent::may_resend},
@@ -146,11 +146,7 @@ impl Shard {
             let is_urgent = sent.was_resent() && !is_queued;
             let copies = 1 + u8::from(is_lossy) + u8::from(is_urgent);
             sent.note_resend(now_ms);
-            let track = self.tracks.get(subscription.track);
-            let stream = track.and_then(|track| track.streams.get(sent.stream()));
-            let size_bytes = stream.map_or(0, |stream| {
-                size_bytes(&stream.history, sent.source(stream.history.highest()))
-            });
+            let size_bytes = sent_bytes(self.tracks.get(subscription.track), sent);
             // Bytes that leave twice under one number are the same packet: one copy will do.
             let has_rtx = subscription.section.rtx_ssrc.is_some();
             for _ in 0..if has_rtx { copies } else { 1 } {

@@ -1,6 +1,7 @@
 //! One media thread's worth of peers, tracks and subscriptions.
 
 mod adapt;
+mod ahead;
 mod data;
 mod demux;
 mod explain;

@@ -408,6 +408,12 @@ fn in_clock_of(streams: &[Stream], to: Option<u8>, from: u8, timestamp: u32) -> 
     streams.get(usize::from(to))?.timestamp_at(ntp)
 }
 
+/// About how long a packet that has left will be when it leaves again, in bytes.
+pub(super) fn sent_bytes(track: Option<&Track>, sent: &SentPacket) -> usize {
+    let stream = track.and_then(|track| track.streams.get(sent.stream()));
+    stream.map_or(0, |stream| size_bytes(&stream.history, sent.source(stream.history.highest())))
+}
+
 /// About how long a packet will be when it leaves, in bytes.
 pub(super) fn size_bytes(history: &History, number: u64) -> usize {
     OVERHEAD_BYTES + history.get(number).map_or(0, |(_, parts)| parts.payload.len())

@@ -81,6 +81,10 @@ impl Shard {
             self.share_out(now, key);
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
+        if take_due(&mut peer.deadlines.ahead, now) {
+            self.repair_ahead(now, key);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if take_due(&mut peer.deadlines.silence, now) {
             self.send_silence(now, key);
         }

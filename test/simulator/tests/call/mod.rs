@@ -43,6 +43,8 @@ pub struct Got {
     pub frozen: Duration,
     pub longest_freeze: Duration,
     pub freezes: u32,
+    /// Times that a decoder, which needs each frame after the one before, had none for so long.
+    pub stalls: u32,
 }
 
 impl Got {
@@ -57,6 +59,7 @@ impl Got {
         self.frozen += after.frozen;
         self.longest_freeze = self.longest_freeze.max(after.longest_freeze);
         self.freezes += after.freezes;
+        self.stalls += after.stalls;
     }
 
     pub fn lost_share(&self) -> f64 {
@@ -87,7 +90,7 @@ impl fmt::Display for Got {
         write!(
             f,
             "{}p ({:.1} packets a frame), {:.1} % of frames, {:.1} % of audio, {:.2} % lost, \
-             {} freezes of {:?} in all, longest {:?}",
+             {} freezes of {:?} in all, longest {:?}, {} stalls of a decoder",
             self.height(),
             self.video_packets as f64 / self.frames.max(1) as f64,
             100.0 * self.frame_share(),
@@ -96,6 +99,7 @@ impl fmt::Display for Got {
             self.freezes,
             self.frozen,
             self.longest_freeze,
+            self.stalls,
         )
     }
 }
@@ -146,7 +150,17 @@ impl Call {
     }
 
     pub fn set_down(&mut self, down: LinkConfig) {
-        self.world.set_links(self.bob, link(None, Loss::None), down);
+        self.set_links(link(None, Loss::None), down);
+    }
+
+    pub fn set_links(&mut self, up: LinkConfig, down: LinkConfig) {
+        self.world.set_links(self.bob, up, down);
+    }
+
+    fn decoded(&mut self) -> u64 {
+        let frames = self.world.guest(self.bob).frames.iter();
+        let videos = frames.filter(|(sid, _)| sid.starts_with("TR_VC"));
+        videos.map(|(_, frames)| frames.decoded).sum()
     }
 
     fn counts(&mut self) -> (u64, u64, u64) {
@@ -176,8 +190,14 @@ impl Call {
             }
             *still = Duration::ZERO;
         };
+        let mut decoded = (self.decoded(), Duration::ZERO);
+        let mut stalls = 0;
         for step in 1..=time.as_millis() / STEP.as_millis() {
             self.world.run(STEP);
+            let now = self.decoded();
+            decoded =
+                if now == decoded.0 { (now, decoded.1 + STEP) } else { (now, Duration::ZERO) };
+            stalls += u32::from(decoded.1 == FROZEN + STEP);
             let frames = self.counts().0;
             still += STEP;
             if frames != last {
@@ -190,6 +210,7 @@ impl Call {
             }
         }
         end(&mut still);
+        got.stalls = stalls;
         let (after, link_after) = (self.counts(), self.world.down_counters(self.bob));
         got.frames = after.0 - before.0;
         got.video_packets = after.1 - before.1;
