@@ -45,6 +45,10 @@ struct Place<T> {
     value: Option<T>,
 }
 
+/// It grows by a quarter, not to the double: values are large, and what one more than ever before
+/// takes stays for ever.
+const GROWTH: usize = 4;
+
 /// A vector with holes, which are filled again.
 pub struct Arena<T> {
     places: Vec<Place<T>>,
@@ -66,6 +70,9 @@ impl<T> Arena<T> {
             return Key { index, generation: place.generation, kind: PhantomData };
         }
         let index = self.places.len() as u32;
+        if self.places.len() == self.places.capacity() {
+            self.places.reserve_exact((self.places.len() / GROWTH).max(GROWTH));
+        }
         self.places.push(Place { generation: 0, value: Some(value) });
         Key { index, generation: 0, kind: PhantomData }
     }
