@@ -11,8 +11,8 @@ use std::{
 /// How long reports wait where they come often.
 const WAIT: Duration = Duration::from_millis(5);
 
-/// They come often where they are found so soon after the last.
-const OFTEN: Duration = Duration::from_millis(10);
+/// They come often where several are found, or one so soon after the last.
+const OFTEN: Duration = Duration::from_millis(4);
 
 /// Who is awake anyway reads what has had time to gather.
 const EARLY: Duration = Duration::from_millis(2);
@@ -43,11 +43,12 @@ impl Reports {
         self.due
     }
 
-    /// They were read just now; some may be left.
-    pub(crate) fn note_read(&mut self, now: Instant, have_come: bool, are_left: bool) {
-        let often = have_come && self.found.is_some_and(|found| now <= found + OFTEN);
+    /// So many have been read just now; some may be left.
+    pub(crate) fn note_read(&mut self, now: Instant, count: usize, are_left: bool) {
+        let is_soon = self.found.is_some_and(|found| now <= found + OFTEN);
+        let often = count > 1 || count == 1 && is_soon;
         self.due = if are_left { Some(now) } else { often.then(|| now + WAIT) };
-        if have_come {
+        if count > 0 {
             self.found = Some(now);
         }
     }
@@ -62,18 +63,19 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut reports = Reports::default();
-        reports.note_read(start, true, false);
-        reports.note_read(at(100), true, false);
-        assert_eq!((reports.poll_timeout(), reports.are_due(at(101))), (None, false));
-        reports.note_read(at(104), true, false);
-        assert_eq!(reports.poll_timeout(), Some(at(109)));
-        assert!(!reports.are_due(at(105)));
-        assert!(reports.are_due(at(107)), "who is awake reads them");
-        reports.note_read(at(109), true, false);
-        assert_eq!(reports.poll_timeout(), Some(at(114)));
-        reports.note_read(at(114), true, true);
-        assert_eq!(reports.poll_timeout(), Some(at(114)), "some are left");
-        reports.note_read(at(114), false, false);
+        reports.note_read(start, 1, false);
+        reports.note_read(at(100), 1, false);
+        reports.note_read(at(110), 1, false);
+        assert_eq!((reports.poll_timeout(), reports.are_due(at(111))), (None, false));
+        reports.note_read(at(114), 1, false);
+        assert_eq!(reports.poll_timeout(), Some(at(119)));
+        assert!(!reports.are_due(at(115)));
+        assert!(reports.are_due(at(117)), "who is awake reads them");
+        reports.note_read(at(119), 2, false);
+        assert_eq!(reports.poll_timeout(), Some(at(124)));
+        reports.note_read(at(124), 16, true);
+        assert_eq!(reports.poll_timeout(), Some(at(124)), "some are left");
+        reports.note_read(at(124), 0, false);
         assert_eq!(reports.poll_timeout(), None, "they wake us again");
     }
 }

@@ -278,7 +278,7 @@ impl Worker {
     fn receive_reports(&mut self, now: Instant) -> bool {
         let are_due = self.reports.are_due(now);
         let first = self.first_socket() + self.sockets.len();
-        let (mut were_read, mut have_come, mut are_left, mut failed) = (false, false, false, false);
+        let (mut were_read, mut count, mut are_left, mut failed) = (false, 0, false, false);
         for index in 0..self.reports.sockets.len() {
             let mut may_have_more = are_due || self.poll.is_ready(first + index);
             were_read |= may_have_more;
@@ -287,14 +287,14 @@ impl Worker {
                     break;
                 }
                 let read = self.read(now, Source::Reports(index));
-                have_come |= read.is_some_and(|messages| messages > 0);
+                count += read.unwrap_or(0);
                 failed |= read.is_none();
                 may_have_more = self.received.was_filled();
             }
             are_left |= may_have_more;
         }
         if were_read {
-            self.reports.note_read(now, have_come, are_left);
+            self.reports.note_read(now, count, are_left);
         }
         failed
     }
