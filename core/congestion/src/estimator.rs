@@ -534,11 +534,6 @@ impl Estimator {
         self.is_braking
     }
 
-    /// The round trip, by feedback: what waits in queues is in it.
-    pub fn rtt(&self) -> Duration {
-        Duration::from_micros(u64::try_from(self.rtt_us).unwrap_or(0))
-    }
-
     /// Whether the link itself has lost packets in the last 20 s: without a queue.
     pub fn has_lost_lately(&self, now: Instant) -> bool {
         self.lost_us.is_some_and(|at_us| self.micros(now) - at_us < LOST_LATELY_US)
@@ -573,7 +568,7 @@ impl Estimator {
                 self.loss.recent()
             },
             inherent_loss: self.loss.inherent(),
-            rtt: self.rtt(),
+            rtt: Duration::from_micros(u64::try_from(self.rtt_us).unwrap_or(0)),
             in_flight_bytes: self.history.in_flight_bytes(),
             is_application_limited: self.application.is_limited(),
             wanted_bps: self.wanted_bps as u64,

@@ -29,9 +29,11 @@ const INTERVAL: Duration = Duration::from_millis(25);
 const PACKETS_MAX: u64 = 512;
 
 impl Downlink {
-    /// Whether what the link loses can not be repaired in time.
+    /// Whether what the link loses can not be repaired in time, be its queues empty or not.
     pub(super) fn is_far(&self, now: Instant) -> bool {
-        self.estimator.rtt() >= LONG_ROUND_TRIP && self.estimator.has_lost_lately(now)
+        let link = self.estimator.state();
+        let queue = Duration::try_from_secs_f64(link.queue_delay_ms / 1000.0).unwrap_or_default();
+        link.rtt.saturating_sub(queue) >= LONG_ROUND_TRIP && self.estimator.has_lost_lately(now)
     }
 
     /// Whether video leaves twice from now on, by what of the estimate is used.
