@@ -62,8 +62,8 @@ pub struct Deadlines {
 impl Deadlines {
     pub fn next(&self) -> Option<Instant> {
         let of_publisher = [self.report, self.feedback, self.nack, self.keyframe, self.layers];
-        let of_subscriber = [self.silence, self.pace, self.estimate, self.allocation, self.reading];
-        let of_subscriber = of_subscriber.into_iter().chain([self.ahead]);
+        let of_subscriber =
+            [self.silence, self.pace, self.estimate, self.allocation, self.ahead, self.reading];
         of_publisher.into_iter().chain(of_subscriber).flatten().min()
     }
 }

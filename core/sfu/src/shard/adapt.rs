@@ -112,8 +112,7 @@ impl Shard {
         let is_short = self.allocations.iter().any(|got| is_short(&got.reason));
         let sheds_redundancy = link.sheds_redundancy(now, audio_bps, is_short);
         link.used_bps = self.allocations.iter().map(|got| u64::from(got.bps)).sum();
-        let twice_bps = if is_far { link.used_bps * 5 / 4 } else { 0 };
-        let wanted_bps = wanted_bps(&self.demands, hysteresis) + twice_bps;
+        let wanted_bps = wanted_bps(&self.demands, hysteresis) + link.ahead_bps(is_far);
         link.estimator.set_wanted(wanted_bps, is_starving, now);
         if link.decide_ahead(is_far, is_short) {
             peer.deadlines.ahead.get_or_insert(now);

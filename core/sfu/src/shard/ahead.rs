@@ -31,9 +31,17 @@ const PACKETS_MAX: u64 = 512;
 impl Downlink {
     /// Whether what the link loses can not be repaired in time, be its queues empty or not.
     pub(super) fn is_far(&self, now: Instant) -> bool {
+        if !self.estimator.has_lost_lately(now) {
+            return false;
+        }
         let link = self.estimator.state();
         let queue = Duration::try_from_secs_f64(link.queue_delay_ms / 1000.0).unwrap_or_default();
-        link.rtt.saturating_sub(queue) >= LONG_ROUND_TRIP && self.estimator.has_lost_lately(now)
+        link.rtt.saturating_sub(queue) >= LONG_ROUND_TRIP
+    }
+
+    /// What probes look for beside what is wanted: a little more than the room that it takes.
+    pub(super) fn ahead_bps(&self, is_far: bool) -> u64 {
+        if is_far { self.used_bps * 5 / 4 } else { 0 }
     }
 
     /// Whether video leaves twice from now on, by what of the estimate is used.
