@@ -1,4 +1,5 @@
-//! Invariant 6: after warm-up nothing on the packet path allocates.
+//! Invariant 6: after warm-up nothing on the packet path allocates. The allocator counts for the whole
+//! process, and so there is no test harness: its thread allocates when it begins to wait.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -95,8 +96,7 @@ impl Meeting {
     }
 }
 
-#[test]
-fn nothing_on_the_packet_path_allocates_after_warm_up() {
+fn main() {
     let mut meeting = Meeting::new();
     for _ in 0..500 {
         for (client, datagram) in meeting.next_datagrams() {
