@@ -8,13 +8,15 @@
 //! * It sends [`Run`]s: datagrams of equal size to one destination, which leave as one message
 //!   (UDP GSO) where kernel and device can, and one by one where they cannot. A datagram is
 //!   2 to 3 us of kernel time, a system call 0.1 us, so runs are what makes sending cheap.
+//! * RTCP may have a socket of its own on the same port ([`UdpSocket::set_reports_apart`]), so that
+//!   it is read when it suits.
 //! * [`Poll`] sleeps until a socket or a wake-up descriptor is ready, or until a deadline.
 //! * [`TcpConnection`] carries datagrams in frames (RFC 4571) for peers that UDP does not reach.
 //!   What a slow reader does not take waits up to a bound and is then dropped, as UDP would.
 //!   [`TcpListener`] accepts them, [`Readiness`] tells which of many have something to do.
 //! * [`NetCounters`] and [`TcpCounters`] count what went through and what did not, by cause.
 //!
-//! What it never does: look into a datagram, decide what is sent when, allocate per packet, or
+//! What it never does: look into a datagram (but for that), decide what is sent when, allocate per packet, or
 //! log. It is for Linux. This is one of the two crates that may hold `unsafe`: only around
 //! system calls, each block with the reason why it is sound.
 //!
@@ -44,6 +46,7 @@ mod counters;
 mod interfaces;
 mod poll;
 mod receive;
+mod reports;
 mod send;
 mod socket;
 mod tcp;

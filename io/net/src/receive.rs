@@ -34,6 +34,8 @@ pub struct RecvBatch {
     lens: [(usize, i32); MESSAGES],
     /// Messages to ask for next, at most [`MESSAGES`]: twice what came last.
     asked: usize,
+    /// See [`RecvBatch::was_filled`].
+    was_filled: bool,
 }
 
 impl RecvBatch {
@@ -45,11 +47,18 @@ impl RecvBatch {
             controls: [Control::default(); MESSAGES],
             lens: [(0, 0); MESSAGES],
             asked: MESSAGES_MIN,
+            was_filled: false,
         }
+    }
+
+    /// Whether the last read found as much as it asked for, so that more may wait.
+    pub fn was_filled(&self) -> bool {
+        self.was_filled
     }
 
     /// One system call. Returns how many messages came.
     fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.was_filled = false;
         // SAFETY: both are structs of integers and pointers, for which zero is a valid value.
         let (mut headers, mut vectors): ([libc::mmsghdr; MESSAGES], [libc::iovec; MESSAGES]) =
             unsafe { std::mem::zeroed() };
@@ -86,6 +95,7 @@ impl RecvBatch {
             self.controls[at].len = header.msg_hdr.msg_controllen as _;
             self.lens[at] = (header.msg_len as usize, header.msg_hdr.msg_flags);
         }
+        self.was_filled = count == self.asked;
         self.asked = (2 * count).clamp(MESSAGES_MIN, MESSAGES);
         Ok(count)
     }

@@ -49,7 +49,7 @@ impl UdpSocket {
         std::iter::once(Ok(first)).chain(others).collect()
     }
 
-    fn bind_as(address: SocketAddr, shares_port: bool) -> io::Result<Self> {
+    pub(crate) fn bind_as(address: SocketAddr, shares_port: bool) -> io::Result<Self> {
         let descriptor = open(address, libc::SOCK_DGRAM)?;
         let segmentation = set_options(&descriptor, address.ip())?;
         if shares_port {

@@ -82,3 +82,43 @@ fn a_port_that_another_has_is_taken_even_if_that_one_would_share_it() {
     drop(alone);
     assert_eq!(UdpSocket::bind_group(address, 2).unwrap().len(), 2);
 }
+
+#[test]
+fn reports_come_to_a_socket_of_their_own_and_nothing_else_does() {
+    const REPORT: &[u8] = &[0x8F, 205, 0, 0];
+    const OTHERS: [&[u8]; 7] = [
+        &[0x80, 96, 0, 0],
+        &[0x80, 0xE0, 0, 0],
+        &[0x80, 191, 0, 0],
+        &[0xC0, 205, 0, 0],
+        &[0x7F, 205, 0, 0],
+        &[0, 1, 0, 0],
+        &[0x80, 0],
+    ];
+    for (ip, count) in [("127.0.0.1", 1), ("127.0.0.1", 3), ("0.0.0.0", 2), ("::1", 3)] {
+        let Ok(group) = UdpSocket::bind_group(any(ip), count) else {
+            assert!(ip.contains(':'), "only IPv6 may be missing");
+            continue;
+        };
+        let mut sockets = group;
+        sockets.extend(UdpSocket::set_reports_apart(&sockets).unwrap());
+        let loopback = if ip.contains(':') { ip } else { "127.0.0.1" };
+        let to = SocketAddr::new(loopback.parse().unwrap(), sockets[0].local_address().port());
+        let mut clients: Vec<_> =
+            (0..CLIENTS).map(|_| UdpSocket::bind(any(loopback)).unwrap()).collect();
+        for client in &mut clients {
+            for bytes in [&[REPORT], &OTHERS[..]].concat() {
+                let run = Run { local: None, remote: to, bytes, segment_bytes: bytes.len() };
+                assert_eq!(client.send([run], Duration::ZERO).datagrams, 1);
+            }
+        }
+        let mut seen = vec![0; count];
+        for (client, mut receivers) in receivers(&mut sockets, CLIENTS * (1 + OTHERS.len())) {
+            receivers.sort_unstable();
+            let report = receivers.pop().unwrap();
+            assert_eq!(receivers, [report - count; OTHERS.len()], "{client}");
+            seen[report - count] += 1;
+        }
+        assert!(seen.iter().filter(|clients| **clients > 0).count() >= count.min(2), "{seen:?}");
+    }
+}

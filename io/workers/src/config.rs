@@ -1,6 +1,7 @@
 //! What the workers are started with, and why they may not start.
 
 use crate::addresses::{Addresses, Announced};
+use crate::reports::Reports;
 use crate::tcp::TcpLimits;
 use parlor_net::{TcpListener, UdpSocket};
 use parlor_sfu::DtlsIdentity;
@@ -95,47 +96,55 @@ impl WorkersConfig {
     }
 
     /// The sockets of each worker, and what its candidates are.
-    pub(crate) fn open(&self) -> Result<Vec<(Vec<UdpSocket>, Addresses)>, StartError> {
-        let workers = 0..self.seeds.len();
-        let sockets: Vec<_> = match self.shares_port {
-            true => self.open_shared()?,
-            false => workers.map(|worker| self.open_own(worker)).collect::<Result<_, _>>()?,
-        };
-        let with_addresses = sockets.into_iter().map(|mut sockets| {
-            // Without stamps a metric is missing, and what publishers are told of their uplink is
-            // as true as we are quick.
-            sockets.iter_mut().for_each(|socket| _ = socket.stamp_received());
-            let local = sockets.iter().map(UdpSocket::local_address).collect();
+    pub(crate) fn open(&self) -> Result<Vec<(Sockets, Addresses)>, StartError> {
+        let mut workers: Vec<_> = self.seeds.iter().map(|_| Sockets::default()).collect();
+        let sharing = if self.shares_port { workers.len().max(1) } else { 1 };
+        for (offset, workers) in workers.chunks_mut(sharing).enumerate() {
+            let port = self.port(offset)?;
+            for ip in &self.listen {
+                open_group(SocketAddr::new(*ip, port), workers)?;
+            }
+        }
+        let with_addresses = workers.into_iter().map(|sockets| {
+            let local = sockets.media.iter().map(UdpSocket::local_address).collect();
             let addresses = Addresses::new(local, &self.announced);
             Ok((sockets, addresses.map_err(StartError::NotListening)?))
         });
         with_addresses.collect()
     }
 
-    fn open_own(&self, worker: usize) -> Result<Vec<UdpSocket>, StartError> {
+    fn port(&self, offset: usize) -> Result<u16, StartError> {
         let port = match self.first_port {
             0 => Some(0),
-            first => u16::try_from(worker).ok().and_then(|offset| first.checked_add(offset)),
+            first => u16::try_from(offset).ok().and_then(|offset| first.checked_add(offset)),
         };
-        let port = port.ok_or(StartError::PortRange {
-            first_port: self.first_port,
-            workers: self.seeds.len(),
-        })?;
-        let bind = |ip: &IpAddr| {
-            let address = SocketAddr::new(*ip, port);
-            UdpSocket::bind(address).map_err(|source| StartError::Bind { address, source })
-        };
-        self.listen.iter().map(bind).collect()
+        port.ok_or(StartError::PortRange { first_port: self.first_port, workers: self.seeds.len() })
     }
+}
 
-    fn open_shared(&self) -> Result<Vec<Vec<UdpSocket>>, StartError> {
-        let mut workers: Vec<_> = self.seeds.iter().map(|_| Vec::new()).collect();
-        for ip in &self.listen {
-            let address = SocketAddr::new(*ip, self.first_port);
-            let group = UdpSocket::bind_group(address, workers.len());
-            let group = group.map_err(|source| StartError::Bind { address, source })?;
-            workers.iter_mut().zip(group).for_each(|(sockets, socket)| sockets.push(socket));
-        }
-        Ok(workers)
+/// What a worker reads.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    pub media: Vec<UdpSocket>,
+    pub reports: Reports,
+}
+
+/// One address and port, for all of these workers.
+fn open_group(address: SocketAddr, workers: &mut [Sockets]) -> Result<(), StartError> {
+    let mut media = UdpSocket::bind_group(address, workers.len())
+        .map_err(|source| StartError::Bind { address, source })?;
+    let mut reports = UdpSocket::set_reports_apart(&media).unwrap_or_else(|error| {
+        tracing::debug!(%address, "reports wake whoever waits for media: {error}");
+        Vec::new()
+    });
+    // Without stamps a metric is missing, and what publishers are told of their uplink is
+    // as true as we are quick.
+    media.iter_mut().chain(&mut reports).for_each(|socket| _ = socket.stamp_received());
+    let mut reports = reports.into_iter();
+    for (worker, socket) in workers.iter_mut().zip(media) {
+        let place = worker.media.len();
+        worker.reports.sockets.extend(reports.next().map(|reports| (place, reports)));
+        worker.media.push(socket);
     }
+    Ok(())
 }

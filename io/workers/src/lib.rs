@@ -2,8 +2,10 @@
 //!
 //! A worker sleeps until a datagram comes, a deadline of its shard is due, or the control
 //! thread has pushed a command. Then it brings all that to the shard, takes away what the shard
-//! has to send and to tell, and sleeps again. What it never does: decide anything about media,
-//! share state with another thread, lock, allocate for a packet, or log one.
+//! has to send and to tell, and sleeps again. RTCP comes to a socket of its own on the same port:
+//! where it comes often it waits up to 5 ms, so that not each report wakes the thread. What a
+//! worker never does: decide anything about media, share state with another thread, lock, allocate
+//! for a packet, or log one.
 //!
 //! Peers that UDP does not reach come over TCP: one more thread accepts, waits for the first
 //! check of ICE, which names the worker, and hands the connection over. From then on it is the
@@ -61,6 +63,7 @@ mod delay;
 mod handle;
 mod link;
 mod relay;
+mod reports;
 mod shared;
 mod tcp;
 mod worker;

@@ -2,10 +2,12 @@
 
 use crate::{
     addresses::Addresses,
+    config::Sockets,
     delay::{AddedDelay, DELAY_BOUNDS_US},
     handle::COMMAND_RING,
     link::Link,
     relay::{Passed, hand_over},
+    reports::Reports,
     shared::{HandoverCounters, SharedPort},
     tcp::{Connections, TcpPeerCounters},
 };
@@ -31,6 +33,9 @@ const FLUSH_DATAGRAMS: usize = 256;
 
 /// Times that it is asked for more in one turn, before we read again.
 const FLUSHES_PER_TURN: usize = 8;
+
+/// Batches of reports that one turn takes from a socket.
+const REPORT_BATCHES: usize = 4;
 
 const _: () = assert!(COMMAND_RING >= 4 * COMMANDS_PER_TURN, "see `take_commands`");
 
@@ -99,6 +104,7 @@ pub struct WorkerCounters {
 pub(crate) struct Worker {
     shard: Shard,
     sockets: Vec<UdpSocket>,
+    reports: Reports,
     addresses: Addresses,
     tcp: Option<Connections>,
     relays: Vec<Link<Passed>>,
@@ -117,6 +123,13 @@ pub(crate) struct Worker {
     arrivals: Vec<Instant>,
 }
 
+/// One of our sockets, by its place.
+#[derive(Clone, Copy)]
+enum Source {
+    Media(usize),
+    Reports(usize),
+}
+
 /// Why a turn is to be followed by the next.
 #[derive(Clone, Copy, Default)]
 struct Outlook {
@@ -129,7 +142,7 @@ struct Outlook {
 impl Worker {
     pub(crate) fn new(
         shard: Shard,
-        sockets: Vec<UdpSocket>,
+        sockets: Sockets,
         addresses: Addresses,
         commands: ring::Receiver<ToWorker>,
         events: ring::Sender<MediaEvent>,
@@ -138,7 +151,8 @@ impl Worker {
     ) -> Self {
         Self {
             shard,
-            sockets,
+            sockets: sockets.media,
+            reports: sockets.reports,
             addresses,
             tcp: None,
             relays: Vec::new(),
@@ -239,47 +253,84 @@ impl Worker {
         left > 0
     }
 
-    /// Reads one batch of each socket that has something. Whether that failed.
+    /// Reads one batch of each socket that has something, and what reports wait. Whether that
+    /// failed.
     fn receive(&mut self, now: Instant) -> bool {
-        let first = self.first_socket();
-        let Self { shard, sockets, addresses, poll, received, counters, arrivals, .. } = self;
-        let Self { shared, relays, .. } = self;
-        arrivals.clear();
-        if let Some(shared) = shared {
+        self.arrivals.clear();
+        if let Some(shared) = &mut self.shared {
             shared.take();
         }
+        let first = self.first_socket();
         let mut failed = false;
-        for (index, socket) in sockets.iter_mut().enumerate() {
-            if !poll.is_ready(first + index) {
-                continue;
-            }
-            let mut is_first = true;
-            let read = socket.recv_stamped(received, |local, remote, arrived, datagram| {
-                let path = Path::udp(addresses.incoming(index, local), remote);
-                if let Some(shared) = shared {
-                    if std::mem::take(&mut is_first) {
-                        shared.take();
-                    }
-                    if shared.hand_over(relays, path, arrived, datagram) {
-                        return;
-                    }
-                }
-                note_arrival(arrivals, arrived, datagram);
-                shard.handle_stamped(now, arrived.unwrap_or(now), path, datagram);
-            });
-            if let Err(error) = read {
-                failed = true;
-                counters.receive_failures += 1;
-                if counters.receive_failures.is_power_of_two() {
-                    let (address, count) = (socket.local_address(), counters.receive_failures);
-                    tracing::error!(%address, count, "cannot read datagrams: {error}");
-                }
+        for place in 0..self.sockets.len() {
+            if self.poll.is_ready(first + place) {
+                failed |= self.read(now, Source::Media(place)).is_none();
             }
         }
-        if shared.is_some() {
-            relays.iter_mut().for_each(Link::flush);
+        failed |= self.receive_reports(now);
+        if self.shared.is_some() {
+            self.relays.iter_mut().for_each(Link::flush);
         }
         failed
+    }
+
+    /// Whether that failed.
+    fn receive_reports(&mut self, now: Instant) -> bool {
+        let are_due = self.reports.are_due(now);
+        let first = self.first_socket() + self.sockets.len();
+        let (mut were_read, mut count, mut are_left, mut failed) = (false, 0, false, false);
+        for index in 0..self.reports.sockets.len() {
+            let mut may_have_more = are_due || self.poll.is_ready(first + index);
+            were_read |= may_have_more;
+            for _ in 0..REPORT_BATCHES {
+                if !may_have_more {
+                    break;
+                }
+                let read = self.read(now, Source::Reports(index));
+                count += read.unwrap_or(0);
+                failed |= read.is_none();
+                may_have_more = self.received.was_filled();
+            }
+            are_left |= may_have_more;
+        }
+        if were_read {
+            self.reports.note_read(now, count, are_left);
+        }
+        failed
+    }
+
+    /// Reads one batch. How many messages came, `None` where that failed.
+    fn read(&mut self, now: Instant, source: Source) -> Option<usize> {
+        let Self { shard, sockets, reports, addresses, received, counters, arrivals, .. } = self;
+        let Self { shared, relays, .. } = self;
+        let (place, socket) = match source {
+            Source::Media(place) => (place, sockets.get_mut(place)?),
+            Source::Reports(index) => {
+                reports.sockets.get_mut(index).map(|(place, socket)| (*place, socket))?
+            }
+        };
+        let mut is_first = true;
+        let read = socket.recv_stamped(received, |local, remote, arrived, datagram| {
+            let path = Path::udp(addresses.incoming(place, local), remote);
+            if let Some(shared) = shared {
+                if std::mem::take(&mut is_first) {
+                    shared.take();
+                }
+                if shared.hand_over(relays, path, arrived, datagram) {
+                    return;
+                }
+            }
+            note_arrival(arrivals, arrived, datagram);
+            shard.handle_stamped(now, arrived.unwrap_or(now), path, datagram);
+        });
+        if let Err(error) = &read {
+            counters.receive_failures += 1;
+            if counters.receive_failures.is_power_of_two() {
+                let (address, count) = (socket.local_address(), counters.receive_failures);
+                tracing::error!(%address, count, "cannot read datagrams: {error}");
+            }
+        }
+        read.ok()
     }
 
     /// Takes in what other threads have passed on. Whether there may be more.
@@ -297,7 +348,8 @@ impl Worker {
         left
     }
 
-    /// The place of the first UDP socket in what we sleep on: after wake-up and TCP.
+    /// The place of the first UDP socket in what we sleep on: after wake-up and TCP, and before
+    /// reports.
     fn first_socket(&self) -> usize {
         1 + usize::from(self.tcp.is_some())
     }
@@ -400,7 +452,9 @@ impl Worker {
             Some(Duration::ZERO)
         } else {
             let now = Instant::now();
-            let due = [self.shard.poll_timeout(), tcp.and_then(Connections::poll_timeout)];
+            let shard_due = self.shard.poll_timeout();
+            let tcp_due = tcp.and_then(Connections::poll_timeout);
+            let due = [shard_due, tcp_due, self.reports.poll_timeout()];
             let due = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
             let is_behind = outlook.events_waiting
                 || self.relays.iter().any(Link::is_behind)
@@ -409,7 +463,8 @@ impl Worker {
             let sockets = outlook.receive_failed.then_some(RECEIVE_RETRY);
             [due, events, sockets].into_iter().flatten().min()
         };
-        let sockets = self.sockets.iter().map(AsFd::as_fd).filter(|_| !outlook.receive_failed);
+        let sockets = self.sockets.iter().map(AsFd::as_fd).chain(self.reports.sources());
+        let sockets = sockets.filter(|_| !outlook.receive_failed);
         let sources = iter::once(self.wakeup.as_fd()).chain(tcp.map(Connections::source));
         let waiting = self.poll.wait(sources.chain(sockets), timeout);
         self.wakeup.unpark();
@@ -425,7 +480,8 @@ impl Worker {
 
     fn totals(&self) -> WorkerCounters {
         let mut totals = self.counters;
-        self.sockets.iter().for_each(|socket| totals.net += socket.counters());
+        let reports = self.reports.sockets.iter().map(|(_, socket)| socket);
+        self.sockets.iter().chain(reports).for_each(|socket| totals.net += socket.counters());
         totals.tcp = self.tcp.as_ref().map(Connections::counters).unwrap_or_default();
         totals.shard = *self.shard.counters();
         totals.handovers = self.shared.as_ref().map(SharedPort::counters).unwrap_or_default();
@@ -450,7 +506,7 @@ fn is_rtp(datagram: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Announced;
+    use crate::{Announced, WorkersConfig};
     use parlor_model::{DtlsRole, IceCredentials, PeerId, RemoteTransport, ShardId};
     use parlor_ring::wakeup;
     use parlor_sfu::{DtlsIdentity, ShardConfig, command::LocalTransport};
@@ -459,28 +515,71 @@ mod tests {
         sync::atomic::{AtomicUsize, Ordering},
     };
 
-    /// Peers that never come up fail by and by, each with an event.
-    #[test]
-    fn events_that_find_no_room_stay_and_come_in_order() {
-        const PEERS: u64 = 7;
+    /// What the control thread has of [`worker`].
+    type Control = (ring::Sender<ToWorker>, ring::Receiver<MediaEvent>, Arc<AtomicUsize>);
+
+    fn worker() -> (Worker, Control) {
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let socket = UdpSocket::bind((localhost, 0).into()).unwrap();
-        let local = vec![socket.local_address()];
-        let addresses = Addresses::new(local, &[Announced::new(localhost)]).unwrap();
+        let config = WorkersConfig {
+            first_port: 0,
+            shares_port: false,
+            listen: vec![localhost],
+            announced: vec![Announced::new(localhost)],
+            tcp: None,
+            identity: DtlsIdentity::generate().unwrap(),
+            active_red_encoding: false,
+            slow_reader_bps: 0,
+            seeds: vec![[1; 32]],
+        };
+        let (sockets, addresses) = config.open().unwrap().remove(0);
         let shard = Shard::new(ShardConfig {
             id: ShardId(0),
-            identity: DtlsIdentity::generate().unwrap(),
+            identity: config.identity,
             local_addresses: addresses.announced(TransportProtocol::Udp),
             seed: [1; 32],
         });
-        let (mut commands, commands_out) = ring::channel(16);
-        let (events, mut events_out) = ring::channel(2);
+        let (commands, commands_out) = ring::channel(16);
+        let (events, events_out) = ring::channel(2);
         let notified = Arc::new(AtomicUsize::new(0));
         let count = notified.clone();
         let notify = Arc::new(move || _ = count.fetch_add(1, Ordering::SeqCst));
         let (_, wakeup) = wakeup().unwrap();
-        let mut worker =
-            Worker::new(shard, vec![socket], addresses, commands_out, events, notify, wakeup);
+        let worker = Worker::new(shard, sockets, addresses, commands_out, events, notify, wakeup);
+        (worker, (commands, events_out, notified))
+    }
+
+    /// Nobody else wakes the worker.
+    #[test]
+    fn reports_that_come_often_are_all_read() {
+        const HEAPS: u64 = 20;
+        const IN_A_HEAP: u64 = 100;
+        let (mut worker, control) = worker();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let to = worker.sockets[0].local_address();
+            let client = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            for heap in 1..=HEAPS {
+                for _ in 0..IN_A_HEAP {
+                    client.send_to(&[0x80, 201, 0, 1, 0, 0, 0, 0], to).unwrap();
+                }
+                while worker.totals().net.received_datagrams < heap * IN_A_HEAP {
+                    let outlook = worker.turn(Instant::now());
+                    worker.sleep(outlook);
+                }
+            }
+            drop(control);
+            tell.send(worker.totals().net).unwrap();
+        });
+        let net = told.recv_timeout(Duration::from_secs(60)).expect("it sleeps beside reports");
+        assert_eq!(net.received_datagrams, HEAPS * IN_A_HEAP);
+        assert!(net.receive_calls < net.received_datagrams / 4, "{}", net.receive_calls);
+    }
+
+    /// Peers that never come up fail by and by, each with an event.
+    #[test]
+    fn events_that_find_no_room_stay_and_come_in_order() {
+        const PEERS: u64 = 7;
+        let (mut worker, (mut commands, mut events_out, notified)) = worker();
 
         let start = Instant::now();
         for peer in (0..PEERS).map(PeerId) {
