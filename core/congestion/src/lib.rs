@@ -60,6 +60,6 @@ pub use allocate::{
 };
 pub use delay::Usage;
 pub use estimator::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS, Estimator, ProbePacket};
-pub use pacer::{BURST, Paced, Pacer, Priority, QUEUE_MAX};
+pub use pacer::{BURST, BURST_CALM, BURST_CALM_BYTES, Paced, Pacer, Priority, QUEUE_MAX};
 pub use sent::{PacketKind, PacketResult, ProbeCluster};
 pub use state::{Cause, EstimatorState};

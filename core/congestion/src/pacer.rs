@@ -1,8 +1,8 @@
 //! The pacer of one peer: what leaves when.
 //!
 //! It holds handles, not packets. Audio leaves at once; the rest waits for its share of the
-//! pacing rate, by priority, and leaves in bursts of [`BURST`] so that packets of one size can
-//! share a system call. What waited too long is handed back instead of sent.
+//! pacing rate, by priority, and leaves in bursts of [`BURST`] or [`BURST_CALM`] so that packets of
+//! one size can share a system call. What waited too long is handed back instead of sent.
 //!
 //! Times are microseconds of any clock of the caller's: each packet passes here.
 
@@ -12,6 +12,11 @@ use std::time::Duration;
 pub const QUEUE_MAX: usize = 1024;
 /// How much sending is put into one burst.
 pub const BURST: Duration = Duration::from_millis(5);
+/// The same, at most, where nothing waits at the bottleneck; it is no more than
+/// [`BURST_CALM_BYTES`].
+pub const BURST_CALM: Duration = Duration::from_millis(20);
+/// Ten packets, as TCP sends at once before it knows anything of the way (RFC 6928).
+pub const BURST_CALM_BYTES: u64 = 12_000;
 /// A thread that is woken late makes up for so much: without that a busy machine would send less
 /// than the rate, whatever waits.
 const LATE_MAX_US: i64 = 20_000;
@@ -137,6 +142,7 @@ pub struct Pacer<T> {
     waits_since_us: i64,
     queued_bytes: u64,
     queued: usize,
+    burst_us: i64,
     /// Parts of a byte a microsecond.
     rate: i64,
     /// What was sent ahead of the rate, in parts of a byte.
@@ -153,6 +159,7 @@ impl<T: Copy> Pacer<T> {
             queued: 0,
             waits_since_us: now_us,
             queued_bytes: 0,
+            burst_us: BURST.as_micros() as i64,
             rate: parts_per_us(rate_bps),
             debt: 0,
             updated_us: now_us,
@@ -164,6 +171,14 @@ impl<T: Copy> Pacer<T> {
     pub fn set_rate(&mut self, rate_bps: u64, now_us: i64) {
         self.pay(now_us);
         self.rate = parts_per_us(rate_bps);
+    }
+
+    /// Whether bursts may be long from now on: nothing waits at the bottleneck, and there is room.
+    pub fn set_calm(&mut self, is_calm: bool) {
+        let bytes_us = BURST_CALM_BYTES as i64 * PARTS / self.rate;
+        let calm_us = bytes_us.min(BURST_CALM.as_micros() as i64);
+        let burst_us = BURST.as_micros() as i64;
+        self.burst_us = if is_calm { calm_us.max(burst_us) } else { burst_us };
     }
 
     /// Queues a packet; hands it back where [`QUEUE_MAX`] of its priority wait.
@@ -230,7 +245,13 @@ impl<T: Copy> Pacer<T> {
         }
         let waits = |priority: &Priority| !self.queues[*priority as usize].is_empty();
         let priority = Priority::ALL.into_iter().find(waits)?;
-        if priority != Priority::Audio && !self.may_send() {
+        let may_leave = match priority {
+            Priority::Audio => true,
+            // Somebody waits for it: it joins a burst that has ended.
+            Priority::Retransmission => self.debt < self.burst(),
+            Priority::Video | Priority::Padding => self.may_send(),
+        };
+        if !may_leave {
             return None;
         }
         let queue = &mut self.queues[priority as usize];
@@ -251,7 +272,7 @@ impl<T: Copy> Pacer<T> {
     }
 
     /// Whether the rate allows another packet. A burst begins without debt and ends with that of
-    /// [`BURST`].
+    /// [`BURST`] or [`BURST_CALM`].
     #[inline]
     pub fn may_send(&mut self) -> bool {
         self.is_bursting = match self.is_bursting {
@@ -264,7 +285,7 @@ impl<T: Copy> Pacer<T> {
     /// A microsecond that timers are late must not add a packet.
     #[inline]
     fn burst(&self) -> i64 {
-        self.rate_now() * (BURST.as_micros() as i64 - 5)
+        self.rate_now() * (self.burst_us - 5)
     }
 
     /// The rate, raised where the queue would last too long.
@@ -295,14 +316,16 @@ impl<T: Copy> Pacer<T> {
         if self.is_empty() {
             return None;
         }
-        let is_due = !self.queues[Priority::Audio as usize].is_empty()
+        let is_repairing = self.has(Priority::Retransmission);
+        let is_due = self.has(Priority::Audio)
             || self.debt <= 0
-            || self.is_bursting && self.debt < self.burst();
+            || (self.is_bursting || is_repairing) && self.debt < self.burst();
         if is_due {
             return Some(self.updated_us);
         }
         let rate = self.rate_now();
-        let wait_us = (self.debt / rate + 1).min(PAID_US);
+        let until = if is_repairing { self.burst() } else { 0 };
+        let wait_us = ((self.debt - until) / rate + 1).min(PAID_US);
         let useless = Priority::ALL.into_iter().filter_map(|priority| {
             let waiting = self.queues[priority as usize].waiting().first()?;
             Some(waiting.pushed_us + priority.useless_after_us() + 1)
@@ -425,6 +448,44 @@ mod tests {
         assert_eq!(largest, 8, "one GSO run");
         let ms = (now - start) / MS;
         assert!((110..130).contains(&ms), "200 packets of 10 kbit at 16 Mbit/s: {ms} ms");
+    }
+
+    #[test]
+    fn a_frame_leaves_whole_where_nothing_waits_at_the_bottleneck() {
+        let most = |rate_bps, is_calm| {
+            let mut pacer = Pacer::new(0, rate_bps);
+            pacer.set_calm(is_calm);
+            (0..40).for_each(|n| pacer.push(0, n, 1200, Priority::Video).unwrap());
+            drain(&mut pacer, 0).len()
+        };
+        assert_eq!((most(5_000_000, false), most(5_000_000, true)), (3, 10));
+        assert_eq!((most(500_000, false), most(500_000, true)), (1, 2), "20 ms at most");
+        assert_eq!(
+            (most(50_000_000, false), most(50_000_000, true)),
+            (27, 27),
+            "no less than else"
+        );
+    }
+
+    #[test]
+    fn what_was_asked_for_again_does_not_wait_for_the_end_of_a_burst() {
+        let mut pacer = Pacer::new(0, 5_000_000);
+        pacer.set_calm(true);
+        (0..7).for_each(|n| pacer.push(0, n, 1200, Priority::Video).unwrap());
+        assert_eq!(drain(&mut pacer, 0).len(), 7);
+        pacer.is_bursting = false;
+        let now = MS;
+        pacer.push(now, 7, 1200, Priority::Video).unwrap();
+        (8..16).for_each(|n| pacer.push(now, n, 1200, Priority::Retransmission).unwrap());
+        let first = drain(&mut pacer, now);
+        assert_eq!(first, [8, 9, 10, 11], "within the burst");
+        let (mut now, mut rest) = (now, Vec::new());
+        while let Some(due) = pacer.poll_timeout() {
+            assert!(due > now);
+            now = due;
+            rest.extend(drain(&mut pacer, now));
+        }
+        assert_eq!(rest, [12, 13, 14, 15, 7]);
     }
 
     #[test]

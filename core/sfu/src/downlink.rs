@@ -23,6 +23,11 @@ const CALM_FACTOR: f64 = 2.5;
 /// the estimate is a little less than that.
 const CALM_ROOM: f64 = 1.3;
 const CALM_QUEUE_MS: f64 = 10.0;
+/// Bursts are long only where they make no queue that can be told from jitter: on a link that others
+/// use too they would look like a link that has fallen.
+const CALM_BURST_QUEUE_MS: f64 = 3.0;
+/// And where the link takes one in a fiftieth of a second or so.
+const CALM_BURST_BPS: u64 = 2_000_000;
 const CALM_LOSS: f64 = 0.01;
 /// A receiver report limits a peer that gives no other feedback from this loss on, in 256ths.
 const REPORTED_LOSS: u8 = 26;
@@ -213,6 +218,11 @@ impl Downlink {
         let full_bps = self.estimator.full_bps(now).filter(|_| share < 1.0);
         let pacing_bps = pacing_bps.min(full_bps.unwrap_or(u64::MAX));
         self.pacer.set_rate(pacing_bps, micros(self.epoch, now));
+        let takes_bursts = is_calm
+            && share > 0.0
+            && state.queue_delay_ms < CALM_BURST_QUEUE_MS
+            && state.estimate_bps >= CALM_BURST_BPS;
+        self.pacer.set_calm(takes_bursts);
     }
 
     /// How long what waits for its turn will take.
