@@ -2,69 +2,105 @@
 
 use std::collections::VecDeque;
 
-/// Most packets that the rate is taken over.
-const PACKETS_MAX: usize = 512;
+/// Most entries that the rate is taken over.
+const ENTRIES_MAX: usize = 512;
 /// The rate is taken over this time, in microseconds.
 const WINDOW_US: i64 = 500_000;
+/// What arrives within so many microseconds is one entry.
+const TOGETHER_US: i64 = 700;
 /// The busy rate is taken over this time, in microseconds.
 const BUSY_WINDOW_US: i64 = 200_000;
 const BUSY_PACKETS_LEAST: u32 = 5;
 /// A packet whose delay is so much above the least waited behind another one, in milliseconds.
 const WAITED_MS: f64 = 5.0;
-const PACKETS_LEAST: usize = 6;
+const PACKETS_LEAST: u32 = 6;
 
 /// Rate of what arrived, by the receiver's clock.
 #[derive(Debug, Default)]
 pub struct AcknowledgedRate {
-    packets: VecDeque<Arrival>,
+    /// In the order of arrival.
+    entries: VecDeque<Arrivals>,
+    /// Of all entries.
+    packets: u32,
 }
 
+/// Packets that arrived together, all after waiting or none.
 #[derive(Clone, Copy, Debug)]
-struct Arrival {
-    at_us: i64,
-    size_bytes: u16,
-    has_waited: bool,
+struct Arrivals {
+    first_us: i64,
+    last_us: i64,
+    bytes: u32,
+    packets: u16,
+    have_waited: bool,
 }
 
 impl AcknowledgedRate {
     /// Takes a packet that arrived after waiting in queues for `queue_ms`.
     pub fn on_packet(&mut self, arrival_us: i64, size_bytes: u16, queue_ms: f64) {
-        let newest_us = self.packets.back().map_or(arrival_us, |newest| newest.at_us);
-        if (arrival_us - newest_us).abs() > 4 * WINDOW_US {
-            self.packets.clear();
-        }
-        while self.packets.len() >= PACKETS_MAX
-            || self.packets.front().is_some_and(|oldest| arrival_us - oldest.at_us > WINDOW_US)
+        let have_waited = queue_ms > WAITED_MS;
+        self.forget_before(arrival_us);
+        self.packets += 1;
+        if let Some(newest) = self.entries.back_mut()
+            && newest.last_us <= arrival_us
+            && arrival_us - newest.first_us < TOGETHER_US
+            && newest.have_waited == have_waited
         {
-            self.packets.pop_front();
+            newest.last_us = arrival_us;
+            newest.bytes += u32::from(size_bytes);
+            newest.packets += 1;
+            return;
         }
-        let later = self.packets.iter().rev().take_while(|later| later.at_us > arrival_us).count();
-        let arrival = Arrival { at_us: arrival_us, size_bytes, has_waited: queue_ms > WAITED_MS };
-        self.packets.insert(self.packets.len() - later, arrival);
+        let arrivals = Arrivals {
+            first_us: arrival_us,
+            last_us: arrival_us,
+            bytes: u32::from(size_bytes),
+            packets: 1,
+            have_waited,
+        };
+        if self.entries.back().is_none_or(|newest| newest.last_us <= arrival_us) {
+            return self.entries.push_back(arrivals);
+        }
+        let later = self.entries.iter().rev().take_while(|later| later.last_us > arrival_us);
+        self.entries.insert(self.entries.len() - later.count(), arrivals);
+    }
+
+    fn forget_before(&mut self, arrival_us: i64) {
+        let newest_us = self.entries.back().map_or(arrival_us, |newest| newest.last_us);
+        if (arrival_us - newest_us).abs() > 4 * WINDOW_US {
+            self.entries.clear();
+            self.packets = 0;
+        }
+        while let Some(oldest) = self.entries.front()
+            && (self.entries.len() >= ENTRIES_MAX || arrival_us - oldest.last_us > WINDOW_US)
+        {
+            self.packets -= u32::from(oldest.packets);
+            self.entries.pop_front();
+        }
     }
 
     /// Bits a second over half a second, `None` before there is enough to tell.
     ///
     /// The longest gap counts as the second longest: it may be feedback that was lost.
     pub fn bps(&self) -> Option<f64> {
-        let newest_us = self.packets.back()?.at_us;
+        let newest_us = self.entries.back()?.last_us;
         let mut after_us = newest_us;
         let mut gaps_us = [0; 2];
         let mut bytes = 0;
-        for arrival in self.packets.iter().rev() {
-            let gap_us = after_us - arrival.at_us;
+        for arrivals in self.entries.iter().rev() {
+            let gap_us = after_us - arrivals.last_us;
             if gap_us > gaps_us[0] {
                 gaps_us = [gap_us, gaps_us[0]];
             } else if gap_us > gaps_us[1] {
                 gaps_us[1] = gap_us;
             }
-            bytes += u64::from(arrival.size_bytes);
-            after_us = arrival.at_us;
+            bytes += u64::from(arrivals.bytes);
+            after_us = arrivals.first_us;
         }
-        // The first packet only marks the start: its bytes came before it.
-        bytes -= self.packets.front().map_or(0, |oldest| u64::from(oldest.size_bytes));
-        let span_us = newest_us - after_us - (gaps_us[0] - gaps_us[1]);
-        let is_enough = self.packets.len() >= PACKETS_LEAST && span_us >= WINDOW_US / 5;
+        let oldest = self.entries.front()?;
+        // What came first only marks the start: its bytes came before it.
+        bytes -= u64::from(oldest.bytes);
+        let span_us = newest_us - oldest.last_us - (gaps_us[0] - gaps_us[1]);
+        let is_enough = self.packets >= PACKETS_LEAST && span_us >= WINDOW_US / 5;
         is_enough.then(|| bytes as f64 * 8e6 / span_us as f64)
     }
 
@@ -74,18 +110,18 @@ impl AcknowledgedRate {
     /// with it when the one before was done: only such packets and gaps count. So media that
     /// pauses does not make the link look slow.
     pub fn busy_bps(&self) -> Option<f64> {
-        let newest_us = self.packets.back()?.at_us;
+        let newest_us = self.entries.back()?.last_us;
         let recent =
-            || self.packets.iter().rev().take_while(|a| newest_us - a.at_us <= BUSY_WINDOW_US);
-        let (mut bytes, mut span_us, mut count) = (0, 0, 0);
+            || self.entries.iter().rev().take_while(|a| newest_us - a.last_us <= BUSY_WINDOW_US);
+        let (mut bytes, mut span_us, mut packets) = (0, 0, 0);
         for (after, before) in recent().zip(recent().skip(1)) {
-            if after.has_waited {
-                bytes += u64::from(after.size_bytes);
-                span_us += after.at_us - before.at_us;
-                count += 1;
+            if after.have_waited {
+                bytes += u64::from(after.bytes);
+                span_us += after.last_us - before.last_us;
+                packets += u32::from(after.packets);
             }
         }
-        let is_enough = count >= BUSY_PACKETS_LEAST && span_us > 0;
+        let is_enough = packets >= BUSY_PACKETS_LEAST && span_us > 0;
         is_enough.then(|| bytes as f64 * 8e6 / span_us as f64)
     }
 }
@@ -108,7 +144,21 @@ mod tests {
         }
         let bps = rate.bps().unwrap();
         assert!((395_000.0..405_000.0).contains(&bps), "{bps}");
-        assert!(rate.packets.len() <= PACKETS_MAX);
+        assert!(rate.entries.len() <= ENTRIES_MAX);
+    }
+
+    #[test]
+    fn what_arrives_together_is_one_entry() {
+        let (mut heaps, mut flow) = (AcknowledgedRate::default(), AcknowledgedRate::default());
+        for n in 0..3_000 {
+            // 20 Mbit/s: 50 packets at once each 20 ms, or one each 400 us.
+            heaps.on_packet(n / 50 * 20_000 + n % 50 * 10, 1000, 0.0);
+            flow.on_packet(n * 400, 1000, 0.0);
+        }
+        assert!(heaps.entries.len() <= 26, "{}", heaps.entries.len());
+        for bps in [heaps.bps().unwrap(), flow.bps().unwrap()] {
+            assert!((19_500_000.0..20_500_000.0).contains(&bps), "{bps}");
+        }
     }
 
     #[test]

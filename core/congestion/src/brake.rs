@@ -17,13 +17,14 @@ const CARRIED_MOST: f64 = 0.4;
 #[derive(Debug, Default)]
 pub struct Brake {
     start: Option<Point>,
-    newest: Option<Point>,
+    /// If there is any after the start.
+    newest: Point,
     /// What arrived after the start.
     bytes: u64,
     packets: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Point {
     sent_us: i64,
     arrival_us: i64,
@@ -42,14 +43,15 @@ impl Brake {
             self.bytes += u64::from(size_bytes);
             self.packets += 1;
         } else {
-            *self = Self { start: Some(point), ..Self::default() };
+            self.start = Some(point);
+            (self.bytes, self.packets) = (0, 0);
         }
-        self.newest = Some(point);
+        self.newest = point;
     }
 
     /// Whether the queue grows as it cannot where the link carries `estimate_bps`.
     pub fn is_on(&self, estimate_bps: f64) -> bool {
-        let (Some(start), Some(newest)) = (self.start, self.newest) else { return false };
+        let Self { start: Some(start), newest, .. } = self else { return false };
         let arrival_us = (newest.arrival_us - start.arrival_us) as f64;
         let sent_us = (newest.sent_us - start.sent_us) as f64;
         self.packets >= PACKETS_LEAST

@@ -244,8 +244,9 @@ fn slope(points: &[(f64, f64)]) -> Option<f64> {
 #[derive(Debug, Default)]
 struct QueueDelay {
     bucket_started_us: Option<i64>,
-    /// Least one-way delay of this bucket and the two before it.
+    /// Least one-way delay of this bucket and the two before it, and of all three.
     least_us: [Option<i64>; 3],
+    base_us: i64,
     last_ms: f64,
     smoothed_ms: f64,
 }
@@ -257,10 +258,11 @@ impl QueueDelay {
             self.bucket_started_us = Some(sent_us);
             self.least_us = [None, self.least_us[0], self.least_us[1]];
         }
-        let least = &mut self.least_us[0];
-        *least = Some(least.map_or(one_way_us, |least_us| least_us.min(one_way_us)));
-        let base_us = self.least_us.iter().flatten().min().copied().unwrap_or(one_way_us);
-        let delay_ms = (one_way_us - base_us) as f64 / 1000.0;
+        if self.least_us[0].is_none_or(|least_us| one_way_us < least_us) {
+            self.least_us[0] = Some(one_way_us);
+            self.base_us = self.least_us.iter().flatten().min().copied().unwrap_or(one_way_us);
+        }
+        let delay_ms = (one_way_us - self.base_us) as f64 / 1000.0;
         self.last_ms = delay_ms;
         self.smoothed_ms += 0.25 * (delay_ms - self.smoothed_ms);
     }

@@ -11,7 +11,7 @@ use crate::{
     loss::LossBound,
     probe::{ProbeInputs, ProbeResult, Prober},
     rate::RateControl,
-    sent::{PacketKind, PacketResult, ProbeCluster, SentHistory},
+    sent::{PacketKind, ProbeCluster, SentHistory},
     state::{Cause, EstimatorState},
 };
 use parlor_rtp::rtcp::TransportFeedback;
@@ -94,7 +94,6 @@ pub struct Estimator {
     history: SentHistory,
     prober: Prober,
     epoch: Instant,
-    results: Vec<PacketResult>,
     delay: DelayDetector,
     rate: RateControl,
     loss: LossBound,
@@ -128,7 +127,6 @@ impl Estimator {
         Self {
             epoch: now,
             history: SentHistory::default(),
-            results: Vec::new(),
             delay: DelayDetector::default(),
             rate: RateControl::new(start_bps),
             loss: LossBound::default(),
@@ -232,42 +230,38 @@ impl Estimator {
     /// Takes transport-wide feedback
     /// (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1).
     ///
-    /// Returns what it says of each packet for the first time.
-    pub fn on_feedback(
-        &mut self,
-        feedback: &TransportFeedback<'_>,
-        now: Instant,
-    ) -> &[PacketResult] {
+    /// Returns of how many packets it says something for the first time.
+    pub fn on_feedback(&mut self, feedback: &TransportFeedback<'_>, now: Instant) -> u32 {
         let now_us = self.turn(now);
-        self.results.clear();
-        self.history.on_feedback(feedback, &mut self.results);
-        if self.results.is_empty() {
-            return &self.results;
+        let Self { history, loss, prober, delay, brake, acknowledged, media_us, .. } = self;
+        let (mut told, mut lost) = (0, 0);
+        let mut newest_us = None;
+        history.on_feedback(feedback, |result| {
+            told += 1;
+            loss.on_packet(result);
+            let Some(arrival_us) = result.arrival_us else {
+                prober.on_packet(result, 0.0);
+                lost += 1;
+                return;
+            };
+            if prober.has_disturbed(result.sent_us) {
+                delay.on_disturbed_packet(result.sent_us, arrival_us);
+            } else {
+                delay.on_packet(result.sent_us, arrival_us);
+                *media_us = Some(now_us);
+            }
+            let queue_ms = delay.last_queue_delay_ms();
+            brake.on_packet(result.sent_us, arrival_us, result.size_bytes, queue_ms);
+            prober.on_packet(result, queue_ms);
+            acknowledged.on_packet(arrival_us, result.size_bytes, queue_ms);
+            newest_us = newest_us.max(Some(result.sent_us));
+        });
+        if told == 0 {
+            return 0;
         }
         self.feedback_us = Some(now_us);
         self.expects_feedback = true;
         self.silence_us = now_us;
-        let mut lost = 0;
-        let mut newest_us = None;
-        for result in &self.results {
-            self.loss.on_packet(result);
-            let Some(arrival_us) = result.arrival_us else {
-                self.prober.on_packet(result, 0.0);
-                lost += 1;
-                continue;
-            };
-            if self.prober.has_disturbed(result.sent_us) {
-                self.delay.on_disturbed_packet(result.sent_us, arrival_us);
-            } else {
-                self.delay.on_packet(result.sent_us, arrival_us);
-                self.media_us = Some(now_us);
-            }
-            let queue_ms = self.delay.last_queue_delay_ms();
-            self.brake.on_packet(result.sent_us, arrival_us, result.size_bytes, queue_ms);
-            self.prober.on_packet(result, queue_ms);
-            self.acknowledged.on_packet(arrival_us, result.size_bytes, queue_ms);
-            newest_us = newest_us.max(Some(result.sent_us));
-        }
         self.arriving_bps = self.acknowledged.bps();
         if let Some(newest_us) = newest_us {
             self.rtt_us += (now_us - newest_us - self.rtt_us) / 4;
@@ -276,21 +270,21 @@ impl Estimator {
             self.lost_us = Some(now_us);
         }
         self.is_braking = self.brake.is_on(self.estimate_bps);
-        self.follow_delay(lost, now_us);
+        self.follow_delay(told, lost, now_us);
         self.follow_loss(now_us);
         self.follow_probes(now_us);
         self.combine();
         self.begin_probe(now_us);
-        &self.results
+        told
     }
 
-    fn follow_delay(&mut self, lost: u32, now_us: i64) {
+    /// After feedback that said something of so many packets, and that so many of them are lost.
+    fn follow_delay(&mut self, told: u32, lost: u32, now_us: i64) {
         let queue_ms = self.delay.queue_delay_ms();
         self.prober.bucket.on_queue(self.delay.last_queue_delay_ms());
         let is_full = queue_ms > QUEUE_FULL_MS
             && lost >= FULL_LOST_LEAST
-            && f64::from(lost) / self.results.len() as f64
-                > FULL_LOSS.max(2.5 * self.loss.inherent());
+            && f64::from(lost) / f64::from(told) > FULL_LOSS.max(2.5 * self.loss.inherent());
         // The queue is long, and what comes out of it is far less than what is sent into it.
         let is_flooded = queue_ms > FLOODED_MS
             && self.delay.last_queue_delay_ms() > FLOODED_MS
@@ -569,7 +563,6 @@ impl Estimator {
             },
             inherent_loss: self.loss.inherent(),
             rtt: Duration::from_micros(u64::try_from(self.rtt_us).unwrap_or(0)),
-            in_flight_bytes: self.history.in_flight_bytes(),
             is_application_limited: self.application.is_limited(),
             wanted_bps: self.wanted_bps as u64,
             probing_bps: self.prober.rate_bps().map(|bps| bps as u64),

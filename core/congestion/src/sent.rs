@@ -185,7 +185,8 @@ impl SentHistory {
     }
 
     /// Bytes sent after the newest packet that feedback has spoken of.
-    pub fn in_flight_bytes(&self) -> u64 {
+    #[cfg(test)]
+    fn in_flight_bytes(&self) -> u64 {
         let in_flight = self.acknowledged()..self.next;
         in_flight.map(|number| u64::from(self.ring[self.index(number)].size_bytes)).sum()
     }
@@ -206,25 +207,32 @@ impl SentHistory {
         sent.map(|sent| sent.sent_us)
     }
 
-    /// Appends to `out` what `feedback` says for the first time, in order of sequence numbers.
+    /// Tells `told` what `feedback` says for the first time, in order of sequence numbers.
     ///
     /// Packets that feedback has spoken of before are left out, unless they were called lost and
     /// now have arrived. Packets never sent, or too old, are left out too.
-    pub fn on_feedback(&mut self, feedback: &TransportFeedback<'_>, out: &mut Vec<PacketResult>) {
+    pub fn on_feedback(
+        &mut self,
+        feedback: &TransportFeedback<'_>,
+        mut told: impl FnMut(&PacketResult),
+    ) {
         if self.ring.is_empty() {
             return;
         }
         let offset_us = self.unwrap_reference(feedback.reference_time_ticks());
-        for (sequence_number, arrival_us) in feedback.arrivals_us().take(HISTORY_MAX) {
-            let newest = self.next - 1;
-            let behind = u64::from((newest as u16).wrapping_sub(sequence_number));
-            if behind >= 1 << 15 || newest - behind < self.first() {
-                continue;
+        let newest = self.next - 1;
+        let ahead = feedback.base_sequence_number().wrapping_sub(newest as u16).cast_signed();
+        let mut next = newest.saturating_add_signed(i64::from(ahead));
+        let known = self.first()..self.next;
+        feedback.arrivals_us().take(HISTORY_MAX).for_each(|(_, arrival_us)| {
+            let number = next;
+            next += 1;
+            if !known.contains(&number) {
+                return;
             }
-            let number = newest - behind;
-            self.acknowledged = self.acknowledged.max(number + 1);
+            self.acknowledged = self.acknowledged.max(next);
             let index = self.index(number);
-            let sent = &mut self.ring[index];
+            let Some(sent) = self.ring.get_mut(index) else { return };
             let fate = if arrival_us.is_some() { Fate::Received } else { Fate::Lost };
             let is_news = match sent.fate {
                 Fate::NotSent | Fate::Received => false,
@@ -232,17 +240,18 @@ impl SentHistory {
                 Fate::Lost => fate == Fate::Received,
             };
             if is_news {
-                out.push(PacketResult {
+                let was_lost = sent.fate == Fate::Lost;
+                sent.fate = fate;
+                told(&PacketResult {
                     sent_us: sent.sent_us,
                     arrival_us: arrival_us.map(|arrival_us| arrival_us + offset_us),
                     size_bytes: sent.size_bytes,
                     kind: sent.kind,
                     cluster: (sent.cluster != 0).then_some(ProbeCluster(sent.cluster)),
-                    was_lost: sent.fate == Fate::Lost,
+                    was_lost,
                 });
-                sent.fate = fate;
             }
-        }
+        });
     }
 
     /// What to add to arrivals so that they do not wrap, in microseconds.
@@ -280,7 +289,7 @@ mod tests {
         write_transport_feedback(&mut bytes, &fields, arrivals_us);
         let Some(Rtcp::TransportFeedback(feedback)) = packets(&bytes).next() else { panic!() };
         let mut results = Vec::new();
-        history.on_feedback(&feedback, &mut results);
+        history.on_feedback(&feedback, |result| results.push(*result));
         results
     }
 

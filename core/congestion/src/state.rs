@@ -49,8 +49,6 @@ pub struct EstimatorState {
     pub inherent_loss: f64,
     /// Round trip, the wait for feedback included.
     pub rtt: Duration,
-    /// Bytes that no feedback has spoken of yet.
-    pub in_flight_bytes: u64,
     /// Whether less is sent than the estimate allows.
     pub is_application_limited: bool,
     /// What would be used if the link carried it.

@@ -58,10 +58,13 @@ pub struct Downlink {
     limited_since: Option<Instant>,
     /// No more than this is shared among the subscriptions, whatever the estimate.
     limit_bps: Option<u64>,
-    /// The estimate that was shared among the subscriptions last.
+    /// When the estimate was shared among the subscriptions last, and what it was.
+    pub shared: Option<Instant>,
     pub allocated_bps: u64,
     /// What was shared out of it, in bits a second.
     pub used_bps: u64,
+    /// Whether all had what they want, of an estimate that was more than a guess.
+    pub is_settled: bool,
     /// Whether video leaves twice.
     pub repairs_ahead: bool,
     /// When there was no room for redundant audio last.
@@ -85,8 +88,10 @@ impl Downlink {
             pacer: Pacer::new(micros(epoch, now), UNLIMITED_BPS),
             limited_since: None,
             limit_bps: None,
+            shared: None,
             allocated_bps: 0,
             used_bps: 0,
+            is_settled: false,
             repairs_ahead: false,
             redundancy_lacked_room: None,
             decisions: Decisions::default(),
@@ -129,7 +134,7 @@ impl Downlink {
     }
 
     pub fn handle_transport_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
-        if !self.estimator.on_feedback(feedback, now).is_empty() {
+        if self.estimator.on_feedback(feedback, now) > 0 {
             self.limited_since.get_or_insert(now);
         }
         self.set_rate(now);

@@ -14,12 +14,17 @@ use crate::{
     command::MediaEvent,
     downlink::Downlink,
     forward::{Sending, Share, Subscription},
-    peer::{Peer, bring_forward},
+    peer::Peer,
     track::Track,
 };
 
-/// How often an estimate is shared out anew.
-const SHARE_INTERVAL: Duration = Duration::from_millis(100);
+/// An estimate is shared out anew with feedback that comes so long after the last time: what is
+/// needed is at hand then.
+const SHARE_INTERVAL: Duration = Duration::from_millis(80);
+/// As [`SHARE_INTERVAL`] while all have what they want.
+const SHARE_INTERVAL_SETTLED: Duration = Duration::from_millis(180);
+/// And so long after the last time without feedback.
+const SHARE_INTERVAL_MAX: Duration = Duration::from_millis(300);
 /// How often videos are looked after that wait for the first feedback.
 const FEEDBACK_WAIT: Duration = Duration::from_millis(500);
 /// A subscription that fell does not rise before.
@@ -72,10 +77,13 @@ impl Shard {
         if !peer.downlink.is_limited() || peer.subscriptions.is_empty() {
             return;
         }
-        let due = if peer.downlink.has_moved() { now } else { now + SHARE_INTERVAL };
-        bring_forward(&mut peer.deadlines.allocation, due);
+        let link = &peer.downlink;
+        let interval = if link.is_settled { SHARE_INTERVAL_SETTLED } else { SHARE_INTERVAL };
+        if link.has_moved() || link.shared.is_none_or(|shared| now >= shared + interval) {
+            self.share_out(now, key);
+        }
+        // The flush of this turn sets its timers.
         self.mark_ready(key);
-        self.schedule(key);
     }
 
     /// Shares the estimate among a peer's subscriptions.
@@ -87,8 +95,9 @@ impl Shard {
         if !peer.downlink.is_limited() {
             return self.await_feedback(now, key);
         }
-        peer.deadlines.allocation = Some(now + SHARE_INTERVAL);
+        peer.deadlines.allocation = Some(now + SHARE_INTERVAL_MAX);
         let link = &mut peer.downlink;
+        link.shared = Some(now);
         let is_far = link.is_far(now);
         let may_pause = link.may_pause(now);
         let mut audio_bps = 0;
@@ -110,6 +119,8 @@ impl Shard {
         let is_starving =
             self.allocations.iter().any(|got| matches!(got.reason, Reason::Paused { .. }));
         let is_short = self.allocations.iter().any(|got| is_short(&got.reason));
+        link.is_settled =
+            !state.is_guess && self.allocations.iter().all(|got| is_settled(&got.reason));
         let sheds_redundancy = link.sheds_redundancy(now, audio_bps, is_short);
         link.used_bps = self.allocations.iter().map(|got| u64::from(got.bps)).sum();
         let wanted_bps = wanted_bps(&self.demands, hysteresis) + link.ahead_bps(is_far);
@@ -282,6 +293,11 @@ impl Shard {
 /// Whether something lacks room.
 fn is_short(reason: &Reason) -> bool {
     matches!(reason, Reason::Estimate { .. } | Reason::Paused { .. } | Reason::MayNotPause { .. })
+}
+
+/// Whether it has what it wants of what is sent.
+fn is_settled(reason: &Reason) -> bool {
+    matches!(reason, Reason::Audio | Reason::Wanted { .. } | Reason::BestSent { .. })
 }
 
 const NOTHING: TrackDemand = TrackDemand {
