@@ -24,36 +24,53 @@ pub struct AcknowledgedRate {
     packets: u32,
 }
 
-/// Packets that arrived together, all after waiting or none.
+/// Packets that arrived together, all after waiting or none. Small: all of them are looked through
+/// at each feedback.
 #[derive(Clone, Copy, Debug)]
 struct Arrivals {
-    first_us: i64,
     last_us: i64,
     bytes: u32,
-    packets: u16,
+    /// From the first to the last; less than [`TOGETHER_US`].
+    span_us: u16,
+    packets: u8,
     have_waited: bool,
+}
+
+impl Arrivals {
+    fn first_us(&self) -> i64 {
+        self.last_us - i64::from(self.span_us)
+    }
 }
 
 impl AcknowledgedRate {
     /// Takes a packet that arrived after waiting in queues for `queue_ms`.
+    #[inline]
     pub fn on_packet(&mut self, arrival_us: i64, size_bytes: u16, queue_ms: f64) {
         let have_waited = queue_ms > WAITED_MS;
-        self.forget_before(arrival_us);
-        self.packets += 1;
         if let Some(newest) = self.entries.back_mut()
             && newest.last_us <= arrival_us
-            && arrival_us - newest.first_us < TOGETHER_US
+            && let span_us = arrival_us - newest.first_us()
+            && span_us < TOGETHER_US
+            && newest.packets < u8::MAX
             && newest.have_waited == have_waited
         {
             newest.last_us = arrival_us;
             newest.bytes += u32::from(size_bytes);
+            newest.span_us = span_us as u16;
             newest.packets += 1;
+            self.packets += 1;
             return;
         }
+        self.begin_entry(arrival_us, size_bytes, have_waited);
+    }
+
+    fn begin_entry(&mut self, arrival_us: i64, size_bytes: u16, have_waited: bool) {
+        self.forget_before(arrival_us);
+        self.packets += 1;
         let arrivals = Arrivals {
-            first_us: arrival_us,
             last_us: arrival_us,
             bytes: u32::from(size_bytes),
+            span_us: 0,
             packets: 1,
             have_waited,
         };
@@ -94,7 +111,7 @@ impl AcknowledgedRate {
                 gaps_us[1] = gap_us;
             }
             bytes += u64::from(arrivals.bytes);
-            after_us = arrivals.first_us;
+            after_us = arrivals.first_us();
         }
         let oldest = self.entries.front()?;
         // What came first only marks the start: its bytes came before it.

@@ -55,7 +55,7 @@ impl DelayDetector {
     /// Takes a packet that arrived; both times in microseconds, each of its own clock.
     pub fn on_packet(&mut self, sent_us: i64, arrival_us: i64) {
         self.on_disturbed_packet(sent_us, arrival_us);
-        let Some(mut current) = self.current else {
+        let Some(current) = &mut self.current else {
             self.current = Some(Group::new(sent_us, arrival_us));
             return;
         };
@@ -69,9 +69,9 @@ impl DelayDetector {
         if current.takes(sent_us, arrival_us) {
             current.last_sent_us = current.last_sent_us.max(sent_us);
             current.last_arrival_us = current.last_arrival_us.max(arrival_us);
-            self.current = Some(current);
             return;
         }
+        let current = *current;
         if let Some(previous) = self.previous {
             let sent_delta_us = current.last_sent_us - previous.last_sent_us;
             let arrival_delta_us = current.last_arrival_us - previous.last_arrival_us;

@@ -218,8 +218,8 @@ impl Estimator {
         }
     }
 
-    /// Takes the time of anything but a packet that was sent: rates are worked out, and timeouts
-    /// may move.
+    /// Takes the time of anything but packets that were sent and feedback on them: rates are worked
+    /// out, and timeouts may move.
     fn turn(&mut self, now: Instant) -> i64 {
         let now_us = self.micros(now);
         self.account(now_us);
@@ -232,7 +232,9 @@ impl Estimator {
     ///
     /// Returns of how many packets it says something for the first time.
     pub fn on_feedback(&mut self, feedback: &TransportFeedback<'_>, now: Instant) -> u32 {
-        let now_us = self.turn(now);
+        let now_us = self.micros(now);
+        self.account(now_us);
+        let probes_us = self.prober.next_us(self.rtt_us);
         let Self { history, loss, prober, delay, brake, acknowledged, media_us, .. } = self;
         let (mut told, mut lost) = (0, 0);
         let mut newest_us = None;
@@ -275,6 +277,8 @@ impl Estimator {
         self.follow_probes(now_us);
         self.combine();
         self.begin_probe(now_us);
+        // Silence is due later than before.
+        self.timeout_has_changed |= self.prober.next_us(self.rtt_us) != probes_us;
         told
     }
 
@@ -484,17 +488,19 @@ impl Estimator {
     /// Whether [`Self::timeout_has_changed`] may say so.
     #[inline]
     pub fn timeout_may_have_changed(&self) -> bool {
-        self.timeout_has_changed || self.awaits_feedback() != self.watches_silence
+        self.timeout_has_changed || !self.watches_silence && self.awaits_feedback()
     }
 
     /// Whether [`Self::poll_timeout`] may say something sooner than when this was asked last. Most
     /// packets that are sent change nothing.
     #[inline]
     pub fn timeout_has_changed(&mut self) -> bool {
-        let watches_silence = self.awaits_feedback();
-        let begins = watches_silence && !self.watches_silence;
-        self.watches_silence = watches_silence;
-        std::mem::take(&mut self.timeout_has_changed) || begins
+        let has_changed = self.timeout_may_have_changed();
+        if has_changed {
+            self.watches_silence = self.awaits_feedback();
+            self.timeout_has_changed = false;
+        }
+        has_changed
     }
 
     /// When to call [`Self::handle_timeout`], then [`Self::poll_probe`].

@@ -187,7 +187,8 @@ pub struct ProbeResult {
 #[repr(C)]
 pub struct Prober {
     sending: Option<Probe>,
-    awaited: [Option<Probe>; AWAITED],
+    /// At most [`AWAITED`], and mostly none: no memory is looked through then.
+    awaited: Vec<Probe>,
     last_cluster: u16,
     /// When the last probe was sent, from its first packet to its last.
     last_sent_us: Option<(i64, i64)>,
@@ -217,7 +218,7 @@ impl Prober {
         if let Some(probe) = self.sending {
             return Some(probe.deadline_us() + 1);
         }
-        let awaited = self.awaited.iter().flatten();
+        let awaited = self.awaited.iter();
         awaited.map(|probe| probe.last_sent_us + patience_us(rtt_us) + 1).min().or(self.next_us)
     }
 
@@ -247,7 +248,7 @@ impl Prober {
     }
 
     fn is_awaiting(&self) -> bool {
-        self.sending.is_some() || self.awaited.iter().any(Option::is_some)
+        self.sending.is_some() || !self.awaited.is_empty()
     }
 
     /// Begins none before `at_us`.
@@ -372,14 +373,22 @@ impl Prober {
     fn stop(&mut self) {
         let Some(probe) = self.sending.take() else { return };
         self.last_sent_us = Some((probe.first_sent_us, probe.last_sent_us));
-        let place = self.awaited.iter().position(Option::is_none).unwrap_or(0);
-        self.awaited[place] = Some(probe);
+        if self.awaited.len() == AWAITED {
+            self.awaited.remove(0);
+        }
+        self.awaited.push(probe);
     }
 
     /// Takes what feedback said of a packet of a probe, which waited in queues for `queue_ms`.
+    #[inline]
     pub fn on_packet(&mut self, result: &PacketResult, queue_ms: f64) {
-        let Some(cluster) = result.cluster else { return };
-        let probes = self.awaited.iter_mut().chain([&mut self.sending]).flatten();
+        if let Some(cluster) = result.cluster {
+            self.on_probe_packet(cluster, result, queue_ms);
+        }
+    }
+
+    fn on_probe_packet(&mut self, cluster: ProbeCluster, result: &PacketResult, queue_ms: f64) {
+        let probes = self.awaited.iter_mut().chain(&mut self.sending);
         let Some(probe) = { probes }.find(|probe| probe.cluster == cluster) else { return };
         let size_bytes = u64::from(result.size_bytes);
         if !result.was_lost {
@@ -407,22 +416,15 @@ impl Prober {
     /// The result of a probe that feedback has spoken of in whole, or in most part where the rest
     /// has had its time.
     pub fn poll_result(&mut self, rtt_us: i64, now_us: i64) -> Option<ProbeResult> {
-        for place in &mut self.awaited {
-            let Some(probe) = *place else { continue };
+        let is_over = |probe: &mut Probe| {
             let is_late = now_us - probe.last_sent_us > patience_us(rtt_us);
-            if probe.accounted_packets < probe.sent_packets && !is_late {
-                continue;
-            }
-            *place = None;
-            let result = match probe.is_cut_short() {
-                true => probe.result_of_a_queue(),
-                false => probe.result(),
-            };
-            if result.is_some() {
-                return result;
-            }
-        }
-        None
+            probe.accounted_packets >= probe.sent_packets || is_late
+        };
+        let mut over = self.awaited.extract_if(.., is_over);
+        over.find_map(|probe| match probe.is_cut_short() {
+            true => probe.result_of_a_queue(),
+            false => probe.result(),
+        })
     }
 
     /// Takes notice that a result raised the estimate from `before_bps`, and asks for more while

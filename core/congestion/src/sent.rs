@@ -6,7 +6,12 @@ use parlor_rtp::rtcp::{REFERENCE_TICK_US, TransportFeedback};
 pub const HISTORY_MAX: usize = 8192;
 /// How long a packet waits for feedback before its place may be used again, in microseconds.
 const HISTORY_TIME_US: i64 = 2_000_000;
+/// As [`HISTORY_TIME_US`], of one that feedback has called lost: it may arrive after all.
+const LOST_TIME_US: i64 = 500_000;
 const HISTORY_START: usize = 128;
+/// Arrivals that are read of feedback at once, before any is looked at: each of both goes fast
+/// alone.
+const READ_AT_ONCE: usize = 32;
 /// How many times the reference time ticks before it wraps.
 const REFERENCE_WRAP: i64 = 1 << 24;
 
@@ -62,18 +67,28 @@ struct Sent {
     fate: Fate,
 }
 
-/// Of a number that was passed over, or in a place where there has been none: never young.
-const NOT_SENT: Sent = Sent {
-    sent_us: i64::MIN / 2,
-    size_bytes: 0,
-    cluster: 0,
-    kind: PacketKind::Padding,
-    fate: Fate::NotSent,
-};
+impl Sent {
+    /// Whether feedback may still say something of it that has not been said.
+    #[inline(always)]
+    fn awaits(&self, now_us: i64) -> bool {
+        let time_us = match self.fate {
+            Fate::NotSent | Fate::Received => return false,
+            Fate::Outstanding => HISTORY_TIME_US,
+            Fate::Lost => LOST_TIME_US,
+        };
+        now_us - self.sent_us < time_us
+    }
+}
+
+/// Of a number that was passed over, or in a place where there has been none.
+const NOT_SENT: Sent =
+    Sent { sent_us: 0, size_bytes: 0, cluster: 0, kind: PacketKind::Padding, fate: Fate::NotSent };
 
 /// A ring of what was sent, by transport-wide sequence number.
 ///
-/// It is empty before the first packet, then grows by doubling while packets younger than two seconds fill it, up to [`HISTORY_MAX`].
+/// It is empty before the first packet, then grows by doubling while packets fill it of which
+/// feedback may still say something, up to [`HISTORY_MAX`]: small as it stays, more of what a
+/// feedback touches is still in the processor's cache.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct SentHistory {
@@ -136,7 +151,7 @@ impl SentHistory {
     fn append(&mut self, sent: Sent, now_us: i64) {
         let index = self.index(self.next);
         let mut place = self.ring.get_mut(index);
-        if place.as_ref().is_some_and(|oldest| now_us - oldest.sent_us < HISTORY_TIME_US) {
+        if place.as_ref().is_some_and(|oldest| oldest.awaits(now_us)) {
             place = self.grow_if_it_may();
         }
         if let Some(place) = place {
@@ -211,6 +226,7 @@ impl SentHistory {
     ///
     /// Packets that feedback has spoken of before are left out, unless they were called lost and
     /// now have arrived. Packets never sent, or too old, are left out too.
+    #[inline]
     pub fn on_feedback(
         &mut self,
         feedback: &TransportFeedback<'_>,
@@ -224,34 +240,54 @@ impl SentHistory {
         let ahead = feedback.base_sequence_number().wrapping_sub(newest as u16).cast_signed();
         let mut next = newest.saturating_add_signed(i64::from(ahead));
         let known = self.first()..self.next;
-        feedback.arrivals_us().take(HISTORY_MAX).for_each(|(_, arrival_us)| {
-            let number = next;
-            next += 1;
-            if !known.contains(&number) {
+        let mut arrivals = feedback.arrivals_us().take(HISTORY_MAX);
+        loop {
+            let (mut read, mut count) = ([None; READ_AT_ONCE], 0);
+            arrivals.by_ref().take(READ_AT_ONCE).zip(&mut read).for_each(|((_, at), place)| {
+                *place = at;
+                count += 1;
+            });
+            for arrival_us in read.into_iter().take(count) {
+                let number = next;
+                next += 1;
+                if !known.contains(&number) {
+                    continue;
+                }
+                self.acknowledged = self.acknowledged.max(next);
+                let arrival_us = arrival_us.map(|arrival_us| arrival_us + offset_us);
+                if let Some(result) = self.settle(number, arrival_us) {
+                    told(&result);
+                }
+            }
+            if count < READ_AT_ONCE {
                 return;
             }
-            self.acknowledged = self.acknowledged.max(next);
-            let index = self.index(number);
-            let Some(sent) = self.ring.get_mut(index) else { return };
-            let fate = if arrival_us.is_some() { Fate::Received } else { Fate::Lost };
-            let is_news = match sent.fate {
-                Fate::NotSent | Fate::Received => false,
-                Fate::Outstanding => true,
-                Fate::Lost => fate == Fate::Received,
-            };
-            if is_news {
-                let was_lost = sent.fate == Fate::Lost;
-                sent.fate = fate;
-                told(&PacketResult {
-                    sent_us: sent.sent_us,
-                    arrival_us: arrival_us.map(|arrival_us| arrival_us + offset_us),
-                    size_bytes: sent.size_bytes,
-                    kind: sent.kind,
-                    cluster: (sent.cluster != 0).then_some(ProbeCluster(sent.cluster)),
-                    was_lost,
-                });
-            }
-        });
+        }
+    }
+
+    /// Notes what is told of a number; `None` if that is nothing new.
+    #[inline]
+    fn settle(&mut self, number: u64, arrival_us: Option<i64>) -> Option<PacketResult> {
+        let index = self.index(number);
+        let sent = self.ring.get_mut(index)?;
+        let was_lost = sent.fate == Fate::Lost;
+        let is_news = match sent.fate {
+            Fate::NotSent | Fate::Received => false,
+            Fate::Outstanding => true,
+            Fate::Lost => arrival_us.is_some(),
+        };
+        if !is_news {
+            return None;
+        }
+        sent.fate = if arrival_us.is_some() { Fate::Received } else { Fate::Lost };
+        Some(PacketResult {
+            sent_us: sent.sent_us,
+            arrival_us,
+            size_bytes: sent.size_bytes,
+            kind: sent.kind,
+            cluster: (sent.cluster != 0).then_some(ProbeCluster(sent.cluster)),
+            was_lost,
+        })
     }
 
     /// What to add to arrivals so that they do not wrap, in microseconds.
@@ -350,6 +386,20 @@ mod tests {
         assert_eq!(give(&mut history, 1, &[Some(0)]).len(), 1);
         history.on_sent((HISTORY_MAX + 32_000) as u16, 0, 100, PacketKind::Video, None);
         assert_eq!(history.in_flight_bytes(), 100);
+    }
+
+    #[test]
+    fn what_has_arrived_makes_room() {
+        let mut history = SentHistory::default();
+        for n in 0..2_000_u16 {
+            history.on_sent(n, i64::from(n) * 2_000, 1000, PacketKind::Video, None);
+            if n % 50 == 49 {
+                // The first of each feedback is lost, and one of those comes after all.
+                let arrivals = [vec![None], vec![Some(0); 49]].concat();
+                assert_eq!(give(&mut history, n - 49, &arrivals).len(), 50, "{n}");
+            }
+        }
+        assert_eq!(history.ring.len(), 2 * HISTORY_START);
     }
 
     #[test]

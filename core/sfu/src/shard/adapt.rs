@@ -22,9 +22,9 @@ use crate::{
 /// needed is at hand then.
 const SHARE_INTERVAL: Duration = Duration::from_millis(80);
 /// As [`SHARE_INTERVAL`] while all have what they want.
-const SHARE_INTERVAL_SETTLED: Duration = Duration::from_millis(180);
+const SHARE_INTERVAL_SETTLED: Duration = Duration::from_millis(280);
 /// And so long after the last time without feedback.
-const SHARE_INTERVAL_MAX: Duration = Duration::from_millis(300);
+const SHARE_INTERVAL_MAX: Duration = Duration::from_millis(450);
 /// How often videos are looked after that wait for the first feedback.
 const FEEDBACK_WAIT: Duration = Duration::from_millis(500);
 /// A subscription that fell does not rise before.
@@ -82,8 +82,11 @@ impl Shard {
         if link.has_moved() || link.shared.is_none_or(|shared| now >= shared + interval) {
             self.share_out(now, key);
         }
-        // The flush of this turn sets its timers.
-        self.mark_ready(key);
+        let Some(link) = self.peers.get(key).map(|peer| &peer.downlink) else { return };
+        // What waits may leave at another pace. The flush of this turn sets timers.
+        if link.estimator.timeout_may_have_changed() || !link.pacer.is_empty() {
+            self.mark_ready(key);
+        }
     }
 
     /// Shares the estimate among a peer's subscriptions.

@@ -143,12 +143,16 @@ impl Shard {
         peer.is_ready = false;
         // Mostly nothing waits, and what left moves no timeout.
         let waits = !downlink.pacer.is_empty() || peer.deadlines.pace.is_some();
-        if downlink.estimator.timeout_has_changed() || waits {
-            let not_before = now + LEAST_WAIT;
-            let due = |at: Option<Instant>| at.map(|at| at.max(not_before));
+        let estimates = downlink.estimator.timeout_has_changed();
+        let due = |at: Option<Instant>| at.map(|at| at.max(now + LEAST_WAIT));
+        if estimates {
+            peer.deadlines.estimate = due(downlink.estimator.poll_timeout());
+        }
+        if waits {
             let paced = || due(downlink.pacer.poll_timeout().map(|at| downlink.instant(at)));
             peer.deadlines.pace = held.map(|at| downlink.instant(at)).or_else(paced);
-            peer.deadlines.estimate = due(downlink.estimator.poll_timeout());
+        }
+        if estimates || waits {
             self.schedule(key);
         }
         if let Some(late) = late {
