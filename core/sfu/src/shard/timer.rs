@@ -17,6 +17,8 @@ use crate::{
 const KEYFRAME_SPACING: Duration = Duration::from_millis(350);
 /// Time between two reports about a stream.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Reports to different peers leave together: to wake for each costs more than to write it.
+const REPORT_GRID_US: u64 = 50_000;
 
 impl Shard {
     /// Does what is due for the peers that something is due for.
@@ -213,7 +215,13 @@ impl Shard {
             });
         }
         if !(peer.tracks.is_empty() && peer.subscriptions.is_empty()) {
-            peer.deadlines.report = Some(now + REPORT_INTERVAL);
+            peer.deadlines.report = Some(next_report(self.epoch.unwrap_or(now), now));
         }
     }
+}
+
+/// When the next reports leave.
+fn next_report(epoch: Instant, now: Instant) -> Instant {
+    let due_us = (now.saturating_duration_since(epoch) + REPORT_INTERVAL).as_micros() as u64;
+    epoch + Duration::from_micros(due_us - due_us % REPORT_GRID_US)
 }
