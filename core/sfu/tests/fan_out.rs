@@ -45,6 +45,27 @@ fn all_get_all_whatever_the_batch_holds() {
 }
 
 #[test]
+fn what_comes_in_the_middle_of_it_goes_to_all() {
+    for batch_datagrams in [1, 2, 4, 8] {
+        let (mut world, alice, clients, mut camera) = stream(batch_datagrams);
+        let (server, from) = ("127.0.0.1:7882".parse().unwrap(), world.clients[alice].address);
+        let mut number = 0;
+        for frame in 0..4 {
+            for packet in camera.next(frame == 0, &mut number) {
+                let mut sealed = world.clients[alice].seal(&packet);
+                world.shard.handle_datagram(world.now, Path::udp(server, from), &mut sealed);
+                // Some have got it when the next one comes.
+                world.flush();
+            }
+            world.run(ms(33));
+        }
+        let all = 4 * camera.packets_per_frame;
+        assert_eq!(seen(&world, &clients), vec![all; SUBSCRIBERS as usize], "{batch_datagrams}");
+        world.assert_clean();
+    }
+}
+
+#[test]
 fn a_command_in_the_middle_of_it_loses_and_doubles_nothing() {
     for stopped in 0..SUBSCRIBERS as usize {
         let (mut world, alice, clients, mut camera) = stream(4);

@@ -4,7 +4,10 @@
 //! stream goes to one peer after the other, numbered, written and sealed in one go; who has
 //! something waiting already, or has to wait, is owed it as ever.
 
-use std::{ops::Range, time::Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use parlor_congestion::PacketKind;
 use parlor_model::TrackKind;
@@ -18,7 +21,9 @@ use super::{
 use crate::{
     batch::{MAX_RUN_DATAGRAMS, SLOT_BYTES, SendBatch},
     counters::Counters,
+    downlink::FRAME_WAIT_US,
     forward::{Subscription, header::HeaderTemplate, sent::SentPacket, write::write_untouched},
+    held::HELD_BOUNDS_US,
     peer::{Peer, Source},
     receive::Stream,
     track::{Route, Track},
@@ -28,32 +33,80 @@ use crate::{
 const MAX_ARRIVED: usize = 128;
 
 /// Packets that wait for the flush, each the newest of its stream when it came, and how far that
-/// flush has come.
+/// flush has come. Those of one stream stand together.
 #[derive(Default)]
 pub(super) struct Waiting {
     packets: Vec<Coming>,
-    /// The packets before this one have been dealt with, and of this one and those that go with
-    /// it the routes before that.
+    /// The packets before this one have been dealt with.
     first: usize,
-    first_route: usize,
+    /// Of those from there to the second number, the routes before the first number have.
+    begun: Option<(usize, usize)>,
+    /// The rest of their frame is yet to come: they wait for it, after the flush.
+    unfinished: Vec<Coming>,
+    /// When they leave without it, in microseconds since the shard began.
+    unfinished_until_us: Option<i64>,
 }
 
 impl Waiting {
+    fn len(&self) -> usize {
+        self.packets.len() + self.unfinished.len()
+    }
+
+    fn push(&mut self, coming: Coming) {
+        let goes_along = |other: &Coming| other.goes_along(&coming);
+        // A flush that is not over has set its stream aside.
+        if let Some(last) = self.unfinished.iter().rposition(goes_along) {
+            return self.unfinished.insert(last + 1, coming);
+        }
+        let free = self.begun.map_or(self.first, |(_, end)| end);
+        let others = self.packets.get(free..).unwrap_or_default();
+        let last = others.iter().rposition(goes_along);
+        let place = last.map_or(self.packets.len(), |last| free + last + 1);
+        self.packets.insert(place, coming);
+    }
+
     fn clear(&mut self) {
         self.packets.clear();
-        (self.first, self.first_route) = (0, 0);
+        self.unfinished.clear();
+        (self.first, self.begun, self.unfinished_until_us) = (0, None, None);
     }
 
     /// The next packets that come of one stream.
     fn group(&self) -> Option<Range<usize>> {
+        if let Some((_, end)) = self.begun {
+            return Some(self.first..end);
+        }
         let left = self.packets.get(self.first..)?;
-        let Coming { source: first, .. } = left.first()?;
-        let goes_along = |coming: &&Coming| {
-            let Source { track, stream, .. } = coming.source;
-            (track, stream) == (first.track, first.stream)
-        };
-        let count = left.iter().take(MAX_RUN_DATAGRAMS).take_while(goes_along).count();
+        let first = left.first()?;
+        let together = left.iter().take(MAX_RUN_DATAGRAMS);
+        let count = together.take_while(|coming| coming.goes_along(first)).count();
         Some(self.first..self.first + count)
+    }
+
+    /// Until when the group waits for the rest of its frame; `None` when that has come, or is not
+    /// waited for.
+    fn is_unfinished_until_us(&self, group: &Range<usize>, moment: &Moment) -> Option<i64> {
+        let left = self.packets.get(group.start..)?;
+        let first = left.first()?;
+        let until_us = first.came_us + FRAME_WAIT_US.min(moment.gathering_us);
+        let mut stream = left.iter().take_while(|coming| coming.goes_along(first));
+        let waits = until_us > moment.since_epoch_us && !stream.any(|coming| coming.ends_frame);
+        waits.then_some(until_us)
+    }
+
+    /// Sets a group aside.
+    fn keep(&mut self, group: Range<usize>, until_us: i64) {
+        self.unfinished.extend(self.packets.get(group.clone()).unwrap_or_default());
+        self.unfinished_until_us =
+            Some(self.unfinished_until_us.map_or(until_us, |other_us| other_us.min(until_us)));
+        self.first = group.end;
+    }
+
+    /// The flush is over; what was set aside waits for the next.
+    fn finish(&mut self) {
+        self.packets.clear();
+        std::mem::swap(&mut self.packets, &mut self.unfinished);
+        (self.first, self.begun) = (0, None);
     }
 }
 
@@ -64,12 +117,15 @@ impl Shard {
         let Some(track) = self.tracks.get(source.track) else { return };
         let Some(stream) = track.streams.get(usize::from(source.stream)) else { return };
         let newest = stream.history.highest();
-        let coming = Coming { source, number, newest, keyframe };
+        let facts = stream.history.facts(number);
+        let ends_frame = track.kind == TrackKind::Audio || facts.is_none_or(|facts| facts.marker);
+        let came_us = self.micros(now);
+        let coming = Coming { source, number, newest, keyframe, ends_frame, came_us };
         let follows = number == newest
-            && stream.history.facts(number).is_some_and(is_simple)
+            && facts.is_some_and(is_simple)
             && !(keyframe && track.kind == TrackKind::Video);
-        if follows && self.arrived.packets.len() < MAX_ARRIVED {
-            self.arrived.packets.push(coming);
+        if follows && self.arrived.len() < MAX_ARRIVED {
+            self.arrived.push(coming);
             return;
         }
         self.owe_arrived(now);
@@ -78,32 +134,58 @@ impl Shard {
 
     /// Owes what waits for the flush, before anything changes that it depends on.
     pub(super) fn owe_arrived(&mut self, now: Instant) {
-        if self.arrived.packets.is_empty() {
+        if self.arrived.len() == 0 {
             return;
         }
         let waiting = std::mem::take(&mut self.arrived);
-        let begun = waiting.group().unwrap_or_default();
+        let (begun_routes, begun_end) = waiting.begun.unwrap_or_default();
         for (at, coming) in waiting.packets.iter().enumerate().skip(waiting.first) {
-            let first_route = if begun.contains(&at) { waiting.first_route } else { 0 };
-            self.owe(now, coming, first_route);
+            self.owe(now, coming, if at < begun_end { begun_routes } else { 0 });
+        }
+        // Set aside in a flush that is not over.
+        for coming in &waiting.unfinished {
+            self.owe(now, coming, 0);
         }
         self.arrived = waiting;
         self.arrived.clear();
     }
 
+    /// When what waits for the rest of its frame leaves without it.
+    pub(super) fn unfinished_due(&self) -> Option<Instant> {
+        let due_us = self.arrived.unfinished_until_us?;
+        Some(self.epoch? + Duration::from_micros(due_us.unsigned_abs()))
+    }
+
     /// Sends what waits for the flush, or owes it.
     pub(super) fn fan_out(&mut self, moment: &Moment, out: &mut SendBatch) -> Room {
+        if self.arrived.first == 0 && self.arrived.begun.is_none() {
+            self.arrived.unfinished_until_us = None;
+        }
         while let Some(group) = self.arrived.group() {
-            if self.fan_out_group(moment, group.clone(), out) == Room::Full {
+            let begun = self.arrived.begun.is_some();
+            let until_us = self.arrived.is_unfinished_until_us(&group, moment);
+            if let Some(until_us) = until_us.filter(|_| !begun) {
+                self.arrived.keep(group, until_us);
+                continue;
+            }
+            let mut first_route = self.arrived.begun.map_or(0, |(routes, _)| routes);
+            if self.fan_out_group(moment, group.clone(), &mut first_route, out) == Room::Full {
+                self.arrived.begun = Some((first_route, group.end));
                 return Room::Full;
             }
-            (self.arrived.first, self.arrived.first_route) = (group.end, 0);
+            (self.arrived.first, self.arrived.begun) = (group.end, None);
         }
-        self.arrived.clear();
+        self.arrived.finish();
         Room::Left
     }
 
-    fn fan_out_group(&mut self, moment: &Moment, group: Range<usize>, out: &mut SendBatch) -> Room {
+    fn fan_out_group(
+        &mut self,
+        moment: &Moment,
+        group: Range<usize>,
+        first_route: &mut usize,
+        out: &mut SendBatch,
+    ) -> Room {
         let count = group.len();
         let Some(group) = self.arrived.packets.get(group) else { return Room::Left };
         let Some(first) = group.first() else { return Room::Left };
@@ -119,7 +201,6 @@ impl Shard {
         }
         let mut fan = Fan {
             at: first.source.stream,
-            is_whole: ends_frame(*kind, packets.iter().flatten()),
             way: Way { kind: packet_kind(*kind), moment, out },
             owing: Owing {
                 now: moment.now,
@@ -137,12 +218,18 @@ impl Shard {
         };
         let packets = packets.get(..count).unwrap_or_default();
         // What came since has taken their places.
-        if self.arrived.first_route == 0 {
+        if *first_route == 0 {
             let gone = packets.iter().filter(|packet| packet.is_none()).count();
             fan.owing.counters.unsent_history += gone as u64;
         }
-        let room = fan.send_all(routes, packets, &mut self.arrived.first_route);
+        let sent_before = fan.owing.counters.rtp_sent;
+        let room = fan.send_all(routes, packets, first_route);
         let waits = fan.owing.waits;
+        let sent = self.counters.rtp_sent - sent_before;
+        for coming in group.iter().filter(|coming| coming.came_us < moment.since_epoch_us) {
+            let held_us = (moment.since_epoch_us - coming.came_us) as u64;
+            self.held.record_many(&HELD_BOUNDS_US, held_us, sent / count as u64);
+        }
         let last = group.last().copied();
         if let Some(last) = last {
             self.ask_for_keyframe(moment.now, &last, false, waits);
@@ -170,15 +257,9 @@ impl<'a> Departing<'a> {
     }
 }
 
-/// Whether no more of a frame is to come.
-fn ends_frame<'a>(kind: TrackKind, mut packets: impl Iterator<Item = &'a Departing<'a>>) -> bool {
-    kind == TrackKind::Audio || packets.any(|packet| packet.arrived.facts.marker)
-}
-
 /// Packets of one stream on their way to all who get them.
 struct Fan<'a> {
     at: u8,
-    is_whole: bool,
     way: Way<'a>,
     owing: Owing<'a>,
 }
@@ -238,7 +319,7 @@ impl Fan<'_> {
             return 0;
         }
         let (now_us, gathering_us) = (moment.since_epoch_us, moment.gathering_us);
-        if !peer.downlink.may_send_at_once(now_us, gathering_us, self.is_whole) {
+        if !peer.downlink.may_send_at_once(now_us, gathering_us) {
             return 0;
         }
         let subscription = self.owing.subscriptions.get_mut(route.subscription);
