@@ -39,6 +39,7 @@ pub const MAX_QUEUED_BYTES: usize = 8 << 20;
 const MIN_COMPRESSED_BYTES: usize = 256;
 /// Longest message where the operator set no limit.
 const UNLIMITED_MESSAGE_BYTES: usize = 64 << 20;
+/// A socket that has been silent for so long is pinged, so that no proxy takes it for dead.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// The node answers a join much earlier; this holds when it is stuck.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -285,7 +286,10 @@ impl Session {
                     }
                 }
                 frame = self.queue.recv() => match frame {
-                    Some(frame) => self.take_frames(frame, deflate, &mut output),
+                    Some(frame) => {
+                        self.take_frames(frame, deflate, &mut output);
+                        ping.reset();
+                    }
                     None => return End::Close,
                 },
                 _ = ping.tick() => websocket::encode(Opcode::Ping, false, &[], &mut output),
