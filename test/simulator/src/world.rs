@@ -29,6 +29,8 @@ use std::{
 /// When a world begins, since the Unix epoch.
 const UNIX_START: Duration = Duration::from_secs(1_800_000_000);
 const SEND_BATCH_DATAGRAMS: usize = 64;
+/// As media threads gather.
+const GATHERING: Duration = Duration::from_millis(5);
 /// Where the sockets of guests begin.
 const GUEST_PORT: u16 = 5000;
 
@@ -535,12 +537,14 @@ fn draw(rng: &mut ChaCha8Rng) -> [u8; 32] {
 fn server(identity: &DtlsIdentity, shards: u16, rng: &mut ChaCha8Rng) -> (Node, Vec<Shard>) {
     let node = Node::new(node_config(identity, shards), draw(rng));
     let shard = |shard| {
-        Shard::new(ShardConfig {
+        let mut shard = Shard::new(ShardConfig {
             id: ShardId(u32::from(shard)),
             identity: identity.clone(),
             local_addresses: vec![TransportAddress::udp(server_address(shard))],
             seed: draw(rng),
-        })
+        });
+        shard.set_gathering(GATHERING);
+        shard
     };
     (node, (0..shards).map(shard).collect())
 }
