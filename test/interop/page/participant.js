@@ -227,11 +227,14 @@ globalThis.participant = {
     published.get(name).track.mediaStreamTrack.gain.gain.value = gain;
   },
 
-  setSubscribed({ identity, name, subscribed }) {
-    const publications = room.remoteParticipants.get(identity)?.trackPublications.values() ?? [];
-    const publication = [...publications].find((candidate) => candidate.trackName === name);
-    if (!publication) throw new Error(`${identity} has no track ${name}`);
-    publication.setSubscribed(subscribed);
+  // Whoever publishes may know of it before we are told.
+  async setSubscribed({ identity, name, subscribed }) {
+    const find = () => {
+      const publications = room.remoteParticipants.get(identity)?.trackPublications.values() ?? [];
+      return [...publications].find((candidate) => candidate.trackName === name);
+    };
+    while (!find()) await new Promise((told) => room.once(RoomEvent.TrackPublished, told));
+    find().setSubscribed(subscribed);
     return performance.now();
   },
 

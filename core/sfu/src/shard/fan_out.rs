@@ -4,10 +4,7 @@
 //! stream goes to one peer after the other, numbered, written and sealed in one go; who has
 //! something waiting already, or has to wait, is owed it as ever.
 
-use std::{
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::{ops::Range, time::Instant};
 
 use parlor_congestion::PacketKind;
 use parlor_model::TrackKind;
@@ -21,10 +18,10 @@ use super::{
 use crate::{
     batch::{MAX_RUN_DATAGRAMS, SLOT_BYTES, SendBatch},
     counters::Counters,
-    downlink::FRAME_WAIT_US,
+    downlink::FRAME_WAIT,
     forward::{Subscription, header::HeaderTemplate, sent::SentPacket, write::write_untouched},
     held::HELD_BOUNDS_US,
-    peer::{Peer, Source},
+    peer::{Peer, Source, bring_forward},
     receive::Stream,
     track::{Route, Track},
 };
@@ -43,8 +40,8 @@ pub(super) struct Waiting {
     begun: Option<(usize, usize)>,
     /// The rest of their frame is yet to come: they wait for it, after the flush.
     unfinished: Vec<Coming>,
-    /// When they leave without it, in microseconds since the shard began.
-    unfinished_until_us: Option<i64>,
+    /// When they leave without it.
+    unfinished_until: Option<Instant>,
 }
 
 impl Waiting {
@@ -52,7 +49,11 @@ impl Waiting {
         self.packets.len() + self.unfinished.len()
     }
 
+    #[inline]
     fn push(&mut self, coming: Coming) {
+        if self.len() == 0 {
+            return self.packets.push(coming);
+        }
         let goes_along = |other: &Coming| other.goes_along(&coming);
         // A flush that is not over has set its stream aside.
         if let Some(last) = self.unfinished.iter().rposition(goes_along) {
@@ -68,7 +69,7 @@ impl Waiting {
     fn clear(&mut self) {
         self.packets.clear();
         self.unfinished.clear();
-        (self.first, self.begun, self.unfinished_until_us) = (0, None, None);
+        (self.first, self.begun, self.unfinished_until) = (0, None, None);
     }
 
     /// The next packets that come of one stream.
@@ -85,20 +86,20 @@ impl Waiting {
 
     /// Until when the group waits for the rest of its frame; `None` when that has come, or is not
     /// waited for.
-    fn is_unfinished_until_us(&self, group: &Range<usize>, moment: &Moment) -> Option<i64> {
-        let left = self.packets.get(group.start..)?;
+    fn is_unfinished_until(&self, group: &Range<usize>, moment: &Moment) -> Option<Instant> {
+        let left = self.packets.get(group.start..).filter(|_| moment.gathering_us > 0)?;
         let first = left.first()?;
-        let until_us = first.came_us + FRAME_WAIT_US.min(moment.gathering_us);
         let mut stream = left.iter().take_while(|coming| coming.goes_along(first));
-        let waits = until_us > moment.since_epoch_us && !stream.any(|coming| coming.ends_frame);
-        waits.then_some(until_us)
+        if stream.any(|coming| coming.ends_frame) {
+            return None;
+        }
+        Some(first.came + FRAME_WAIT).filter(|until| *until > moment.now)
     }
 
     /// Sets a group aside.
-    fn keep(&mut self, group: Range<usize>, until_us: i64) {
+    fn keep(&mut self, group: Range<usize>, until: Instant) {
         self.unfinished.extend(self.packets.get(group.clone()).unwrap_or_default());
-        self.unfinished_until_us =
-            Some(self.unfinished_until_us.map_or(until_us, |other_us| other_us.min(until_us)));
+        bring_forward(&mut self.unfinished_until, until);
         self.first = group.end;
     }
 
@@ -119,8 +120,7 @@ impl Shard {
         let newest = stream.history.highest();
         let facts = stream.history.facts(number);
         let ends_frame = track.kind == TrackKind::Audio || facts.is_none_or(|facts| facts.marker);
-        let came_us = self.micros(now);
-        let coming = Coming { source, number, newest, keyframe, ends_frame, came_us };
+        let coming = Coming { source, number, newest, keyframe, ends_frame, came: now };
         let follows = number == newest
             && facts.is_some_and(is_simple)
             && !(keyframe && track.kind == TrackKind::Video);
@@ -152,20 +152,19 @@ impl Shard {
 
     /// When what waits for the rest of its frame leaves without it.
     pub(super) fn unfinished_due(&self) -> Option<Instant> {
-        let due_us = self.arrived.unfinished_until_us?;
-        Some(self.epoch? + Duration::from_micros(due_us.unsigned_abs()))
+        self.arrived.unfinished_until
     }
 
     /// Sends what waits for the flush, or owes it.
     pub(super) fn fan_out(&mut self, moment: &Moment, out: &mut SendBatch) -> Room {
         if self.arrived.first == 0 && self.arrived.begun.is_none() {
-            self.arrived.unfinished_until_us = None;
+            self.arrived.unfinished_until = None;
         }
         while let Some(group) = self.arrived.group() {
             let begun = self.arrived.begun.is_some();
-            let until_us = self.arrived.is_unfinished_until_us(&group, moment);
-            if let Some(until_us) = until_us.filter(|_| !begun) {
-                self.arrived.keep(group, until_us);
+            let until = self.arrived.is_unfinished_until(&group, moment);
+            if let Some(until) = until.filter(|_| !begun) {
+                self.arrived.keep(group, until);
                 continue;
             }
             let mut first_route = self.arrived.begun.map_or(0, |(routes, _)| routes);
@@ -226,8 +225,8 @@ impl Shard {
         let room = fan.send_all(routes, packets, first_route);
         let waits = fan.owing.waits;
         let sent = self.counters.rtp_sent - sent_before;
-        for coming in group.iter().filter(|coming| coming.came_us < moment.since_epoch_us) {
-            let held_us = (moment.since_epoch_us - coming.came_us) as u64;
+        for coming in group.iter().filter(|coming| coming.came < moment.now) {
+            let held_us = moment.now.saturating_duration_since(coming.came).as_micros() as u64;
             self.held.record_many(&HELD_BOUNDS_US, held_us, sent / count as u64);
         }
         let last = group.last().copied();

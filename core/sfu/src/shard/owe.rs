@@ -38,12 +38,12 @@ pub(super) struct Coming {
     pub keyframe: bool,
     /// Nothing more of its frame is to come.
     pub ends_frame: bool,
-    /// When it came, in microseconds since the shard began.
-    pub came_us: i64,
+    pub came: Instant,
 }
 
 impl Coming {
     /// Whether it is of the same stream.
+    #[inline]
     pub fn goes_along(&self, other: &Self) -> bool {
         let of = |Source { track, stream, .. }: Source| (track, stream);
         of(self.source) == of(other.source)
