@@ -284,8 +284,7 @@ impl Shard {
 
     /// When [`Shard::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Self { levels_due, quality_due, guests_due, .. } = *self;
-        let dues = [self.timers.next(), self.unfinished_due(), levels_due, quality_due, guests_due];
+        let dues = [self.timers.next(), self.levels_due, self.quality_due, self.guests_due];
         dues.into_iter().flatten().min()
     }
 
