@@ -23,6 +23,14 @@ fn stream(batch_datagrams: usize) -> (World, usize, Vec<usize>, VideoSource) {
     (world, alice, clients, VideoSource::new(50, "1", None))
 }
 
+/// A packet comes, and is not sent on yet.
+fn arrives(world: &mut World, from: usize, packet: &[u8]) {
+    let client = &mut world.clients[from];
+    let path = Path::udp("127.0.0.1:7882".parse().unwrap(), client.address);
+    let mut sealed = client.seal(packet);
+    world.shard.handle_datagram(world.now, path, &mut sealed);
+}
+
 fn seen(world: &World, clients: &[usize]) -> Vec<usize> {
     clients.iter().map(|client| world.clients[*client].checker.packets(Ssrc(2000))).collect()
 }
@@ -48,12 +56,10 @@ fn all_get_all_whatever_the_batch_holds() {
 fn what_comes_in_the_middle_of_it_goes_to_all() {
     for batch_datagrams in [1, 2, 4, 8] {
         let (mut world, alice, clients, mut camera) = stream(batch_datagrams);
-        let (server, from) = ("127.0.0.1:7882".parse().unwrap(), world.clients[alice].address);
         let mut number = 0;
         for frame in 0..4 {
             for packet in camera.next(frame == 0, &mut number) {
-                let mut sealed = world.clients[alice].seal(&packet);
-                world.shard.handle_datagram(world.now, Path::udp(server, from), &mut sealed);
+                arrives(&mut world, alice, &packet);
                 // Some have got it when the next one comes.
                 world.flush();
             }
@@ -69,12 +75,10 @@ fn what_comes_in_the_middle_of_it_goes_to_all() {
 fn a_command_in_the_middle_of_it_loses_and_doubles_nothing() {
     for stopped in 0..SUBSCRIBERS as usize {
         let (mut world, alice, clients, mut camera) = stream(4);
-        let (server, from) = ("127.0.0.1:7882".parse().unwrap(), world.clients[alice].address);
         let mut number = 0;
         for frame in 0..4 {
             for packet in camera.next(frame == 0, &mut number) {
-                let mut sealed = world.clients[alice].seal(&packet);
-                world.shard.handle_datagram(world.now, Path::udp(server, from), &mut sealed);
+                arrives(&mut world, alice, &packet);
             }
             if frame == 2 {
                 // Some have got the frame when one of those who see it goes.
