@@ -13,6 +13,10 @@ const LAYERED = { width: 1280, height: 720 };
 const SINGLE = { width: 640, height: 360 };
 // Twice for CI, ten times for the long run.
 const ROUNDS = [2, 10];
+// What is captured is encoded once for each layer, whatever is asked for.
+const LAYERS = 3;
+// Both ends are not asked in the same moment.
+const ON_THEIR_WAY = 3;
 // A switch waits for a round trip and a keyframe.
 const SWITCH_MS = 10_000;
 
@@ -54,7 +58,8 @@ for (const [{ single, ...publication }, rounds] of PUBLICATIONS.flatMap((publica
     await seesFrames(bob, KEY, 10);
     await receives(bob, size.width);
     const before = (await bob.call("media"))[KEY];
-    const plisBefore = sum(await alice.call("sending", { name: "pictures" }), "pliCount");
+    const sentBefore = await alice.call("sending", { name: "pictures" });
+    const plisBefore = sum(sentBefore, "pliCount");
     const times = [];
     for (let round = 0; round < rounds; round += 1) {
       for (const [quality, width] of QUALITIES) {
@@ -66,11 +71,15 @@ for (const [{ single, ...publication }, rounds] of PUBLICATIONS.flatMap((publica
     }
     await seesFrames(bob, KEY, 10);
     const after = (await bob.call("media"))[KEY];
-    const plis = sum(await alice.call("sending", { name: "pictures" }), "pliCount") - plisBefore;
+    const sentAfter = await alice.call("sending", { name: "pictures" });
+    const plis = sum(sentAfter, "pliCount") - plisBefore;
+    const encoded = (sum(sentAfter, "framesEncoded") - sum(sentBefore, "framesEncoded")) / (single ? 1 : LAYERS);
+    const decoded = after.rtp.framesDecoded - before.rtp.framesDecoded;
     const switches = rounds * QUALITIES.length;
     times.sort((one, other) => one - other);
-    t.note(`${after.rtp.codec}: ${switches} switches, median ${Math.round(times[times.length >> 1])} ms, longest ${Math.round(times.at(-1))} ms, ${plis} PLIs, ${after.rtp.freezeCount - before.rtp.freezeCount} freezes, longest gap ${Math.round(after.longestGapMs)} ms`);
-    assert.equal(after.rtp.freezeCount, before.rtp.freezeCount, "no freeze");
+    t.note(`${after.rtp.codec}: ${switches} switches, median ${Math.round(times[times.length >> 1])} ms, longest ${Math.round(times.at(-1))} ms, ${plis} PLIs, longest gap ${Math.round(after.longestGapMs)} ms, ${Math.round(encoded)} pictures encoded, ${decoded} decoded`);
+    // Not whether it froze: on a busy machine the encoder itself is late by more than that.
+    assert.ok(decoded >= encoded - ON_THEIR_WAY, `${decoded} of ${encoded} pictures`);
     assert.equal(after.backwards, 0, "pictures in order");
     assert.equal(after.rtp.pliCount, before.rtp.pliCount, "the decoder never asked for a keyframe");
     // One for each on a quiet machine. A busy encoder may need to be asked again.
