@@ -13,11 +13,16 @@ pub struct Histogram<const N: usize> {
 impl<const N: usize> Histogram<N> {
     /// Counts a duration; `bounds_us` are `N - 1` in rising order, each of its own bucket.
     pub fn record(&mut self, bounds_us: &[u64], us: u64) {
+        self.record_many(bounds_us, us, 1);
+    }
+
+    /// As [`Self::record`], so many times.
+    pub fn record_many(&mut self, bounds_us: &[u64], us: u64, times: u64) {
         let bucket = bounds_us.partition_point(|bound| *bound < us);
         if let Some(count) = self.counts.get_mut(bucket) {
-            *count += 1;
+            *count += times;
         }
-        self.sum_us = self.sum_us.saturating_add(us);
+        self.sum_us = self.sum_us.saturating_add(us * times);
     }
 }
 

@@ -32,7 +32,7 @@ const CALM_LOSS: f64 = 0.01;
 /// A receiver report limits a peer that gives no other feedback from this loss on, in 256ths.
 const REPORTED_LOSS: u8 = 26;
 /// How long the first packet of a frame waits for the others.
-const FRAME_WAIT_US: i64 = 1000;
+pub const FRAME_WAIT: Duration = Duration::from_millis(1);
 /// A link that loses more than this share of packets needs redundant audio.
 const REDUNDANCY_LOSS: f64 = 0.01;
 /// Audio with redundancy may take this share of the estimate.
@@ -173,19 +173,19 @@ impl Downlink {
     #[inline]
     pub fn gathers_until(&self, now_us: i64, gathering_us: i64) -> Option<i64> {
         let (oldest_us, has_audio) = self.pacer.oldest()?;
-        let wait_us = if has_audio { 0 } else { gathering_us.min(FRAME_WAIT_US) };
+        let wait_us = if has_audio { 0 } else { gathering_us.min(FRAME_WAIT.as_micros() as i64) };
         // A burst in the future by more than that is of another gathering.
         let burst_us = self.next_burst_us.min(now_us + gathering_us);
         let next_us = burst_us.max(oldest_us + wait_us);
         (next_us > now_us).then_some(next_us)
     }
 
-    /// Whether media that has just come may leave in the same turn: nothing waits or is probed, no
-    /// burst has begun less than `gathering_us` ago but in this very turn, and a frame is whole.
+    /// Whether media that has just come may leave in the same turn: nothing waits or is probed, and
+    /// no burst has begun less than `gathering_us` ago but in this very turn.
     #[inline(always)]
-    pub fn may_send_at_once(&mut self, now_us: i64, gathering_us: i64, is_whole: bool) -> bool {
+    pub fn may_send_at_once(&mut self, now_us: i64, gathering_us: i64) -> bool {
         let wait_us = self.next_burst_us - now_us;
-        let gathers = gathering_us > 0 && (!is_whole || wait_us > 0 && wait_us != gathering_us);
+        let gathers = gathering_us > 0 && wait_us > 0 && wait_us != gathering_us;
         !gathers && !self.estimator.is_probing() && self.pacer.may_pass(now_us)
     }
 

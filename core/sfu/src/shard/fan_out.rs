@@ -18,8 +18,10 @@ use super::{
 use crate::{
     batch::{MAX_RUN_DATAGRAMS, SLOT_BYTES, SendBatch},
     counters::Counters,
+    downlink::FRAME_WAIT,
     forward::{Subscription, header::HeaderTemplate, sent::SentPacket, write::write_untouched},
-    peer::{Peer, Source},
+    held::HELD_BOUNDS_US,
+    peer::{Peer, Source, bring_forward},
     receive::Stream,
     track::{Route, Track},
 };
@@ -28,21 +30,46 @@ use crate::{
 const MAX_ARRIVED: usize = 128;
 
 /// Packets that wait for the flush, each the newest of its stream when it came, and how far that
-/// flush has come.
+/// flush has come. Those of one stream stand together.
 #[derive(Default)]
 pub(super) struct Waiting {
     packets: Vec<Coming>,
     /// The packets before this one have been dealt with.
     first: usize,
-    /// Of those from there to the second number, the routes before the first number have: what
-    /// comes meanwhile is not of them.
+    /// Of those from there to the second number, the routes before the first number have.
     begun: Option<(usize, usize)>,
+    /// The rest of their frame is yet to come: they wait for it, after the flush.
+    unfinished: Vec<Coming>,
+    /// When they leave without it.
+    unfinished_until: Option<Instant>,
 }
 
 impl Waiting {
+    fn len(&self) -> usize {
+        self.packets.len() + self.unfinished.len()
+    }
+
+    #[inline]
+    fn push(&mut self, coming: Coming) {
+        if self.len() == 0 {
+            return self.packets.push(coming);
+        }
+        let goes_along = |other: &Coming| other.goes_along(&coming);
+        // A flush that is not over has set its stream aside.
+        if let Some(last) = self.unfinished.iter().rposition(goes_along) {
+            return self.unfinished.insert(last + 1, coming);
+        }
+        let free = self.begun.map_or(self.first, |(_, end)| end);
+        let others = self.packets.get(free..).unwrap_or_default();
+        let last = others.iter().rposition(goes_along);
+        let place = last.map_or(self.packets.len(), |last| free + last + 1);
+        self.packets.insert(place, coming);
+    }
+
     fn clear(&mut self) {
         self.packets.clear();
-        (self.first, self.begun) = (0, None);
+        self.unfinished.clear();
+        (self.first, self.begun, self.unfinished_until) = (0, None, None);
     }
 
     /// The next packets that come of one stream.
@@ -51,13 +78,36 @@ impl Waiting {
             return Some(self.first..end);
         }
         let left = self.packets.get(self.first..)?;
-        let Coming { source: first, .. } = left.first()?;
-        let goes_along = |coming: &&Coming| {
-            let Source { track, stream, .. } = coming.source;
-            (track, stream) == (first.track, first.stream)
-        };
-        let count = left.iter().take(MAX_RUN_DATAGRAMS).take_while(goes_along).count();
+        let first = left.first()?;
+        let together = left.iter().take(MAX_RUN_DATAGRAMS);
+        let count = together.take_while(|coming| coming.goes_along(first)).count();
         Some(self.first..self.first + count)
+    }
+
+    /// Until when the group waits for the rest of its frame; `None` when that has come, or is not
+    /// waited for.
+    fn is_unfinished_until(&self, group: &Range<usize>, moment: &Moment) -> Option<Instant> {
+        let left = self.packets.get(group.start..).filter(|_| moment.gathering_us > 0)?;
+        let first = left.first()?;
+        let mut stream = left.iter().take_while(|coming| coming.goes_along(first));
+        if stream.any(|coming| coming.ends_frame) {
+            return None;
+        }
+        Some(first.came + FRAME_WAIT).filter(|until| *until > moment.now)
+    }
+
+    /// Sets a group aside.
+    fn keep(&mut self, group: Range<usize>, until: Instant) {
+        self.unfinished.extend(self.packets.get(group.clone()).unwrap_or_default());
+        bring_forward(&mut self.unfinished_until, until);
+        self.first = group.end;
+    }
+
+    /// The flush is over; what was set aside waits for the next.
+    fn finish(&mut self) {
+        self.packets.clear();
+        std::mem::swap(&mut self.packets, &mut self.unfinished);
+        (self.first, self.begun) = (0, None);
     }
 }
 
@@ -68,12 +118,14 @@ impl Shard {
         let Some(track) = self.tracks.get(source.track) else { return };
         let Some(stream) = track.streams.get(usize::from(source.stream)) else { return };
         let newest = stream.history.highest();
-        let coming = Coming { source, number, newest, keyframe };
+        let facts = stream.history.facts(number);
+        let ends_frame = track.kind == TrackKind::Audio || facts.is_none_or(|facts| facts.marker);
+        let coming = Coming { source, number, newest, keyframe, ends_frame, came: now };
         let follows = number == newest
-            && stream.history.facts(number).is_some_and(is_simple)
+            && facts.is_some_and(is_simple)
             && !(keyframe && track.kind == TrackKind::Video);
-        if follows && self.arrived.packets.len() < MAX_ARRIVED {
-            self.arrived.packets.push(coming);
+        if follows && self.arrived.len() < MAX_ARRIVED {
+            self.arrived.push(coming);
             return;
         }
         self.owe_arrived(now);
@@ -82,7 +134,7 @@ impl Shard {
 
     /// Owes what waits for the flush, before anything changes that it depends on.
     pub(super) fn owe_arrived(&mut self, now: Instant) {
-        if self.arrived.packets.is_empty() {
+        if self.arrived.len() == 0 {
             return;
         }
         let waiting = std::mem::take(&mut self.arrived);
@@ -90,13 +142,31 @@ impl Shard {
         for (at, coming) in waiting.packets.iter().enumerate().skip(waiting.first) {
             self.owe(now, coming, if at < begun_end { begun_routes } else { 0 });
         }
+        // Set aside in a flush that is not over.
+        for coming in &waiting.unfinished {
+            self.owe(now, coming, 0);
+        }
         self.arrived = waiting;
         self.arrived.clear();
     }
 
+    /// When what waits for the rest of its frame leaves without it.
+    pub(super) fn unfinished_due(&self) -> Option<Instant> {
+        self.arrived.unfinished_until
+    }
+
     /// Sends what waits for the flush, or owes it.
     pub(super) fn fan_out(&mut self, moment: &Moment, out: &mut SendBatch) -> Room {
+        if self.arrived.first == 0 && self.arrived.begun.is_none() {
+            self.arrived.unfinished_until = None;
+        }
         while let Some(group) = self.arrived.group() {
+            let begun = self.arrived.begun.is_some();
+            let until = self.arrived.is_unfinished_until(&group, moment);
+            if let Some(until) = until.filter(|_| !begun) {
+                self.arrived.keep(group, until);
+                continue;
+            }
             let mut first_route = self.arrived.begun.map_or(0, |(routes, _)| routes);
             if self.fan_out_group(moment, group.clone(), &mut first_route, out) == Room::Full {
                 self.arrived.begun = Some((first_route, group.end));
@@ -104,7 +174,7 @@ impl Shard {
             }
             (self.arrived.first, self.arrived.begun) = (group.end, None);
         }
-        self.arrived.clear();
+        self.arrived.finish();
         Room::Left
     }
 
@@ -130,7 +200,6 @@ impl Shard {
         }
         let mut fan = Fan {
             at: first.source.stream,
-            is_whole: ends_frame(*kind, packets.iter().flatten()),
             way: Way { kind: packet_kind(*kind), moment, out },
             owing: Owing {
                 now: moment.now,
@@ -152,8 +221,14 @@ impl Shard {
             let gone = packets.iter().filter(|packet| packet.is_none()).count();
             fan.owing.counters.unsent_history += gone as u64;
         }
+        let sent_before = fan.owing.counters.rtp_sent;
         let room = fan.send_all(routes, packets, first_route);
         let waits = fan.owing.waits;
+        let sent = self.counters.rtp_sent - sent_before;
+        for coming in group.iter().filter(|coming| coming.came < moment.now) {
+            let held_us = moment.now.saturating_duration_since(coming.came).as_micros() as u64;
+            self.held.record_many(&HELD_BOUNDS_US, held_us, sent / count as u64);
+        }
         let last = group.last().copied();
         if let Some(last) = last {
             self.ask_for_keyframe(moment.now, &last, false, waits);
@@ -181,15 +256,9 @@ impl<'a> Departing<'a> {
     }
 }
 
-/// Whether no more of a frame is to come.
-fn ends_frame<'a>(kind: TrackKind, mut packets: impl Iterator<Item = &'a Departing<'a>>) -> bool {
-    kind == TrackKind::Audio || packets.any(|packet| packet.arrived.facts.marker)
-}
-
 /// Packets of one stream on their way to all who get them.
 struct Fan<'a> {
     at: u8,
-    is_whole: bool,
     way: Way<'a>,
     owing: Owing<'a>,
 }
@@ -249,7 +318,7 @@ impl Fan<'_> {
             return 0;
         }
         let (now_us, gathering_us) = (moment.since_epoch_us, moment.gathering_us);
-        if !peer.downlink.may_send_at_once(now_us, gathering_us, self.is_whole) {
+        if !peer.downlink.may_send_at_once(now_us, gathering_us) {
             return 0;
         }
         let subscription = self.owing.subscriptions.get_mut(route.subscription);

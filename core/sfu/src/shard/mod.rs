@@ -284,7 +284,8 @@ impl Shard {
 
     /// When [`Shard::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let dues = [self.timers.next(), self.levels_due, self.quality_due, self.guests_due];
+        let Self { levels_due, quality_due, guests_due, .. } = *self;
+        let dues = [self.timers.next(), self.unfinished_due(), levels_due, quality_due, guests_due];
         dues.into_iter().flatten().min()
     }
 

@@ -36,6 +36,18 @@ pub(super) struct Coming {
     /// The newest of its stream when it came.
     pub newest: u64,
     pub keyframe: bool,
+    /// Nothing more of its frame is to come.
+    pub ends_frame: bool,
+    pub came: Instant,
+}
+
+impl Coming {
+    /// Whether it is of the same stream.
+    #[inline]
+    pub fn goes_along(&self, other: &Self) -> bool {
+        let of = |Source { track, stream, .. }: Source| (track, stream);
+        of(self.source) == of(other.source)
+    }
 }
 
 impl Shard {
@@ -154,7 +166,7 @@ pub(super) struct Arrived<'a> {
 impl<'a> Arrived<'a> {
     #[inline]
     pub fn new(streams: &'a [Stream], coming: &Coming) -> Option<Self> {
-        let Coming { source, number, newest, keyframe } = *coming;
+        let Coming { source, number, newest, keyframe, .. } = *coming;
         let at = source.stream;
         let stream = streams.get(usize::from(at))?;
         let facts = stream.history.facts(number)?;
