@@ -19,6 +19,10 @@ const RUN_DATAGRAMS: usize = 8;
 /// How long the bare loops run.
 const BARE_SECONDS: u32 = 4;
 const WARM_UP: &str = "8s";
+/// Loads and joins are measured so often, and the one in the median counts: now and then a host is
+/// half as fast for a minute.
+const TURNS: usize = 3;
+const US: &str = "/us_per_packet";
 
 /// What to measure, and for how long.
 #[derive(Debug, PartialEq, Eq)]
@@ -148,8 +152,7 @@ fn measure(root: &Path, plan: &Plan) -> Result<(), String> {
         found.insert(load.name.into(), value);
     }
     type Row = (&'static str, fn(&Bench, &Plan) -> Result<Value, String>);
-    let rows: [Row; 5] = [
-        ("congestion", |bench, _| bench.congestion()),
+    let rows: [Row; 4] = [
         ("memory", |bench, _| bench.memory()),
         ("joins", |bench, _| bench.joins()),
         ("delay", |bench, _| bench.delay()),
@@ -217,11 +220,31 @@ impl Bench {
         }
     }
 
+    /// A load with congestion control and without, the turn in the median of each. Without
+    /// transport-wide feedback nothing is numbered, reported or estimated.
     fn load(&self, load: &Load) -> Result<Value, String> {
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for turn in 0..2 * TURNS {
+            // With, without, without, with: what drifts adds the same to both.
+            match turn % 4 {
+                1 | 2 => without.push(self.load_turn(load, "--no-transport-feedback")?),
+                _ => with.push(self.load_turn(load, "")?),
+            }
+        }
+        let us = |turns: &[Value]| turns.iter().map(|turn| at(turn, US)).collect::<Vec<_>>();
+        let (with_us, without_us) = (us(&with), us(&without));
+        let mut row = median(with, US);
+        row["us_of_turns"] = json!(with_us);
+        row["us_of_turns_without_congestion_control"] = json!(without_us);
+        row["us_without_congestion_control"] = json!(at(&median(without, US), US));
+        Ok(row)
+    }
+
+    fn load_turn(&self, load: &Load, more_flags: &str) -> Result<Value, String> {
         let server = self.server()?;
         let softirqs = Used::of_softirqs();
         let flags = format!(
-            "{} --join-rate 20 --warm-up {WARM_UP} --duration {}s",
+            "{} {more_flags} --join-rate 20 --warm-up {WARM_UP} --duration {}s",
             load.flags, self.seconds
         );
         let report = self.load_test(&server, &flags)?;
@@ -262,45 +285,6 @@ impl Bench {
         }))
     }
 
-    /// What a packet costs with congestion control and without, one after the other, in the median:
-    /// now and then a host is half as fast for a minute. Without transport-wide feedback nothing is
-    /// numbered, reported or estimated.
-    fn congestion(&self) -> Result<Value, String> {
-        const TURNS: usize = 3;
-        let mut rows = serde_json::Map::new();
-        for load in LOADS.iter().filter(|load| !load.flags.contains("vp8")) {
-            let mut us = [Vec::new(), Vec::new()];
-            for turn in 0..2 * TURNS {
-                // With, without, without, with: what drifts adds the same to both.
-                let is_without = matches!(turn % 4, 1 | 2);
-                let without = if is_without { "--no-transport-feedback" } else { "" };
-                let server = self.server()?;
-                let flags = format!(
-                    "{} {without} --join-rate 20 --warm-up {WARM_UP} --duration {}s",
-                    load.flags, self.seconds
-                );
-                let report = self.load_test(&server, &flags)?;
-                let user_us = at(&report, "/server/cpu/user_us_per_packet");
-                let all_us = user_us + at(&report, "/server/cpu/system_us_per_packet");
-                us[usize::from(is_without)].push(all_us);
-            }
-            let [with_us, without_us] = [0, 1].map(|which| {
-                let mut sorted: Vec<f64> = us[which].clone();
-                sorted.sort_by(f64::total_cmp);
-                sorted[TURNS / 2]
-            });
-            rows.insert(
-                load.name.into(),
-                json!({
-                    "us_per_packet": with_us,
-                    "us_per_packet_without": without_us,
-                    "all": us,
-                }),
-            );
-        }
-        Ok(Value::Object(rows))
-    }
-
     /// 1000 rooms of two who both publish audio and hear each other.
     fn memory(&self) -> Result<Value, String> {
         const ROOMS: usize = 1000;
@@ -334,21 +318,27 @@ impl Bench {
             ("1000 in one room, 100/s", "--subscribers 1000 --join-rate 100"),
             ("1000 in rooms of 2, 100/s", "--rooms 500 --subscribers 2 --join-rate 100"),
         ] {
-            let server = self.server()?;
-            let report = self.load_test(&server, &format!("{flags} --duration 1s"))?;
-            rows.insert(
-                name.into(),
-                json!({
-                    "cpu_ms_per_join": at(&report, "/server/cpu_ms_per_join"),
-                    "connected": at(&report, "/joins/connected"),
-                    "failed": at(&report, "/joins/failed"),
-                    "failures": report["failures"],
-                    "to_media_p50_ms": at(&report, "/joins/connection/p50_us") / 1000.0,
-                    "to_media_p99_ms": at(&report, "/joins/connection/p99_us") / 1000.0,
-                }),
-            );
+            let turns: Vec<_> =
+                (0..TURNS).map(|_| self.join_turn(flags)).collect::<Result<_, _>>()?;
+            let failed: f64 = turns.iter().map(|turn| at(turn, "/failed")).sum();
+            let mut row = median(turns, "/cpu_ms_per_join");
+            row["failed"] = json!(failed);
+            rows.insert(name.into(), row);
         }
         Ok(Value::Object(rows))
+    }
+
+    fn join_turn(&self, flags: &str) -> Result<Value, String> {
+        let server = self.server()?;
+        let report = self.load_test(&server, &format!("{flags} --duration 1s"))?;
+        Ok(json!({
+            "cpu_ms_per_join": at(&report, "/server/cpu_ms_per_join"),
+            "connected": at(&report, "/joins/connected"),
+            "failed": at(&report, "/joins/failed"),
+            "failures": report["failures"],
+            "to_media_p50_ms": at(&report, "/joins/connection/p50_us") / 1000.0,
+            "to_media_p99_ms": at(&report, "/joins/connection/p99_us") / 1000.0,
+        }))
     }
 
     /// From the kernel's receive stamp to the last send, as the server's workers measure it.
@@ -425,6 +415,13 @@ impl Bench {
     }
 }
 
+/// The one of them whose number at `path` is in the middle; `null` of none.
+fn median(mut turns: Vec<Value>, path: &str) -> Value {
+    turns.sort_by(|one, other| at(one, path).total_cmp(&at(other, path)));
+    let middle = turns.len() / 2;
+    turns.into_iter().nth(middle).unwrap_or_default()
+}
+
 fn sample(server: &Server) -> Result<(Used, f64), String> {
     let sent = server.metrics()?.sum("livekit_packet_total", "direction=\"outgoing\"");
     Ok((server.used()?, sent))
@@ -454,6 +451,13 @@ mod tests {
         assert!(plan.has("audio 10 x 50") && !plan.has("memory"));
         assert!(Plan::parse(&words("--seconds x")).is_err());
         assert!(Plan::parse(&words("--fast")).is_err());
+    }
+
+    #[test]
+    fn the_turn_in_the_middle_counts() {
+        let turns = [3.0, 9.0, 2.0].map(|us| json!({ "us_per_packet": us })).to_vec();
+        assert_eq!(at(&median(turns, US), US), 3.0);
+        assert_eq!(median(Vec::new(), US), Value::Null);
     }
 
     #[test]

@@ -145,11 +145,16 @@ fn more(text: &mut String, all: &Value) {
         );
         line(&format!("added delay, {name}"), measured, goal, is_met);
     }
-    for (name, row) in all["congestion"].as_object().into_iter().flatten() {
-        let (with_us, without_us) = (at(row, "/us_per_packet"), at(row, "/us_per_packet_without"));
+    for load in &LOADS {
+        let row = &all[load.name];
+        let with_us = at(row, "/us_per_packet");
+        let without_us = at(row, "/us_without_congestion_control");
+        if without_us == 0.0 {
+            continue;
+        }
         let more = with_us / without_us - 1.0;
         line(
-            &format!("congestion control, {name}"),
+            &format!("congestion control, {}", load.name),
             format!("{with_us:.2} us a packet, {without_us:.2} without: {:+.0} %", 100.0 * more),
             "10 % more",
             more <= 0.1,
