@@ -228,7 +228,7 @@ impl Bench {
             // With, without, without, with: what drifts adds the same to both.
             match turn % 4 {
                 1 | 2 => without.push(self.load_turn(load, "--no-transport-feedback")?),
-                _ => with.push(self.load_turn(load, "")?),
+                _ => with.push(self.beside_bare(load, self.load_turn(load, "")?)?),
             }
         }
         let us = |turns: &[Value]| turns.iter().map(|turn| at(turn, US)).collect::<Vec<_>>();
@@ -254,8 +254,6 @@ impl Bench {
         let packets = at(&report, "/received/packets");
         let bytes = at(&report, "/received/bytes") / packets.max(1.0);
         let rate = at(&report, "/received/packets_per_second");
-        let bare_us = self.bare(1, bytes, load.subscribers, rate)?;
-        let run_us = self.bare(RUN_DATAGRAMS, bytes, load.subscribers, rate)?;
         let sockets = |kind: &str| metrics.sum("parlor_socket_total", &format!("kind=\"{kind}\""));
         let user_us = at(&report, "/server/cpu/user_us_per_packet");
         let all_us = user_us + at(&report, "/server/cpu/system_us_per_packet");
@@ -267,9 +265,6 @@ impl Bench {
         Ok(json!({
             "us_per_packet": all_us,
             "user_us_per_packet": user_us,
-            "bare_sendto_us": bare_us,
-            "run_of_8_us": run_us,
-            "in_bare_sendtos": all_us / bare_us,
             "packets_per_second": rate,
             "bytes_per_packet": bytes,
             "packets_per_message": sockets("sent_datagrams") / sockets("sent_messages").max(1.0),
@@ -283,6 +278,16 @@ impl Bench {
             "client_user_us_per_packet": at(&report, "/own_cpu/user_us_per_packet"),
             "load_average": conditions()["load_average"],
         }))
+    }
+
+    /// Adds to a turn what bare loops of its rate and size take.
+    fn beside_bare(&self, load: &Load, mut turn: Value) -> Result<Value, String> {
+        let (bytes, rate) = (at(&turn, "/bytes_per_packet"), at(&turn, "/packets_per_second"));
+        let bare_us = self.bare(1, bytes, load.subscribers, rate)?;
+        turn["bare_sendto_us"] = json!(bare_us);
+        turn["run_of_8_us"] = json!(self.bare(RUN_DATAGRAMS, bytes, load.subscribers, rate)?);
+        turn["in_bare_sendtos"] = json!(at(&turn, US) / bare_us);
+        Ok(turn)
     }
 
     /// 1000 rooms of two who both publish audio and hear each other.
