@@ -37,7 +37,7 @@ pub struct LoadConfig {
     pub joins_per_second: f64,
     /// What subscribers show.
     pub layout: Layout,
-    /// Whether VP8 and H264 come in several sizes, VP9 in spatial layers.
+    /// Whether VP8 and H264 come in several sizes, VP9 and AV1 in spatial layers.
     pub simulcast: bool,
     /// Whether one speaks at a time, in turn; else all do.
     pub simulate_speakers: bool,

@@ -28,6 +28,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod config;
+mod descriptor;
 mod histogram;
 mod packetize;
 mod participant;

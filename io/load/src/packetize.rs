@@ -101,14 +101,14 @@ fn h264(part: &Part, payload: &mut Vec<u8>) {
 fn av1(part: &Part, payload: &mut Vec<u8>) {
     const SEQUENCE_HEADER: [u8; 11] = [0x08, 0, 0, 0, 0x42, 0xA7, 0xBF, 0xE6, 0x2C, 0xA0, 0x40];
     let edges = u8::from(!part.is_first) << 7 | u8::from(!part.is_last) << 6;
-    if part.is_key && part.is_first {
+    if part.is_key && part.is_first && part.spatial == 0 {
         payload.extend([edges | 0x28, SEQUENCE_HEADER.len() as u8]);
         payload.extend(SEQUENCE_HEADER);
     } else {
         payload.push(edges | 0x10);
     }
     if part.is_first {
-        payload.extend([0x30, 0x10]);
+        payload.extend([0x34, part.temporal << 5 | part.spatial << 3, 0x10]);
     }
 }
 
@@ -185,6 +185,6 @@ mod tests {
         let units: Vec<_> = h264::nal_types(&payload(Codec::H264, &PART)).collect();
         assert_eq!(units, [7, 8, 5]);
         let sequence = payload(Codec::Av1, &PART);
-        assert_eq!(av1::elements(&sequence).map(|obu| obu[0]).collect::<Vec<_>>(), [0x08, 0x30]);
+        assert_eq!(av1::elements(&sequence).map(|obu| obu[0]).collect::<Vec<_>>(), [0x08, 0x34]);
     }
 }

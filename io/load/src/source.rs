@@ -1,7 +1,10 @@
 //! Media as encoders make it: the rate, the shape and the rhythm of packets, and in each the time
 //! at which it was sent.
 
-use crate::packetize::{self, Part};
+use crate::{
+    descriptor::Descriptors,
+    packetize::{self, Part},
+};
 use parlor_client::RtpPayload;
 use parlor_model::{Codec, Now, Rid, RtpTimestamp};
 use rand::{RngExt, SeedableRng};
@@ -81,7 +84,7 @@ pub fn video_streams(codec: Codec, layers: usize, simulcast: bool) -> Vec<VideoS
         vec![VideoStream { rid: None, layer: top as u8, bitrates_bps, size: SIZES[top] }]
     };
     match codec {
-        Codec::Vp9 if simulcast => one(BITRATES_BPS[..layers].to_vec()),
+        Codec::Vp9 | Codec::Av1 if simulcast => one(BITRATES_BPS[..layers].to_vec()),
         Codec::Vp8 | Codec::H264 if simulcast && layers > 1 => (0..layers)
             .map(|layer| VideoStream {
                 rid: Rid::new(RIDS[layer]),
@@ -120,6 +123,8 @@ struct Stream {
     part: Part,
     timestamp: RtpTimestamp,
     frames: usize,
+    /// As libwebrtc sends them with VP9 and AV1.
+    descriptors: Option<Box<Descriptors>>,
 }
 
 impl Source {
@@ -139,7 +144,7 @@ impl Source {
         let started = now + VIDEO_INTERVAL.mul_f64(rng.random_range(0.0..1.0));
         Self {
             codec,
-            streams: streams.into_iter().map(Stream::new).collect(),
+            streams: streams.into_iter().map(|video| Stream::new(codec, video)).collect(),
             started,
             next_frame: started,
             next_burst: None,
@@ -213,16 +218,18 @@ impl Source {
         self.next_burst = None;
         for stream in &mut self.streams {
             for _ in 0..most {
-                let Some(marker) = stream.write_packet(self.codec, now.unix, &mut self.payload)
+                let Some((part, marker)) =
+                    stream.write_packet(self.codec, now.unix, &mut self.payload)
                 else {
                     break;
                 };
+                let descriptors = stream.descriptors.as_mut();
                 let packet = RtpPayload {
                     payload: &self.payload,
                     timestamp: stream.timestamp,
                     marker: marker && !is_audio,
                     audio_level: is_audio.then_some(level),
-                    dependency_descriptor: None,
+                    dependency_descriptor: descriptors.and_then(|all| all.next(&part)),
                 };
                 send(stream.video.rid, &packet);
             }
@@ -234,7 +241,8 @@ impl Source {
 }
 
 impl Stream {
-    fn new(video: VideoStream) -> Self {
+    fn new(codec: Codec, video: VideoStream) -> Self {
+        let has_descriptors = matches!(codec, Codec::Vp9 | Codec::Av1);
         let part = Part {
             is_key: true,
             is_first: true,
@@ -248,6 +256,10 @@ impl Stream {
             height: video.size.1,
         };
         Self {
+            descriptors: has_descriptors
+                .then(|| Descriptors::new(part.spatial_layers))
+                .flatten()
+                .map(Box::new),
             video,
             needs_key: true,
             packets: Vec::new(),
@@ -288,14 +300,14 @@ impl Stream {
         self.sent < self.packets.iter().map(|(count, _)| count).sum()
     }
 
-    /// Writes the next packet of the frame under way and returns its marker; `None` when all
-    /// have been written.
+    /// Writes the next packet of the frame under way and returns what it holds and its marker;
+    /// `None` when all have been written.
     fn write_packet(
         &mut self,
         codec: Codec,
         unix: Duration,
         payload: &mut Vec<u8>,
-    ) -> Option<bool> {
+    ) -> Option<(Part, bool)> {
         let mut index = self.sent;
         let found = self.packets.iter().enumerate().find_map(|(spatial, &(count, len))| {
             if index < count {
@@ -318,7 +330,7 @@ impl Stream {
         packetize::finish(codec, &part, payload);
         let layer = if self.video.bitrates_bps.len() > 1 { part.spatial } else { self.video.layer };
         Stamp { layer, sent: unix }.write(payload);
-        Some(!self.has_more())
+        Some((part, !self.has_more()))
     }
 }
 
