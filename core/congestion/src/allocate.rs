@@ -16,9 +16,11 @@ pub const TRACKS_MAX: usize = 1024;
 
 /// From this queue at the bottleneck on nothing rises in haste, in milliseconds.
 const QUEUED_MS: f64 = 50.0;
-/// From this queue on, or this wait in the pacer, a layer that does not fit is left at once: audio
-/// would wait with it in the one, and a picture be late in the other.
-const QUEUE_MAX_MS: f64 = 120.0;
+/// From this queue on what is fallen to has to fit: it begins with a keyframe, and audio would wait.
+const QUEUE_FALL_MAX_MS: f64 = 120.0;
+/// From this queue on, or this wait in the pacer, a layer that does not fit is left at once. A large
+/// picture alone makes a queue of 150 ms on a link that its layer fills.
+const QUEUE_KEEP_MAX_MS: f64 = 200.0;
 /// As [`Hysteresis::keep`]: a link that was full is taken for 0.85 of what it carried, and what
 /// filled it took up to a tenth more.
 const KEEP: f64 = 1.3;
@@ -80,13 +82,15 @@ pub struct TrackDemand {
 pub struct Hysteresis {
     /// Layers above the current ones must fit into this times the estimate.
     pub rise: f64,
-    /// The current ones must fit into this times the estimate.
+    /// The current spatial layer must fit into this times the estimate.
     pub keep: f64,
+    /// Those below it must fit into this times the estimate.
+    pub fall: f64,
 }
 
 impl Default for Hysteresis {
     fn default() -> Self {
-        Self { rise: 0.9, keep: 1.05 }
+        Self { rise: 0.9, keep: 1.05, fall: 1.05 }
     }
 }
 
@@ -100,9 +104,12 @@ impl Hysteresis {
     pub fn on(queue_delay_ms: f64, pacer_wait: Duration) -> Self {
         let is_queued = queue_delay_ms > QUEUED_MS;
         let rise = if is_queued { 0.9 } else { 0.98 };
-        let keep =
-            if pacer_wait > PACER_WAIT_MAX || queue_delay_ms > QUEUE_MAX_MS { 1.0 } else { KEEP };
-        Self { rise, keep }
+        let unless = |is_too_long: bool| {
+            if is_too_long || pacer_wait > PACER_WAIT_MAX { 1.0 } else { KEEP }
+        };
+        let keep = unless(queue_delay_ms > QUEUE_KEEP_MAX_MS);
+        let fall = unless(queue_delay_ms > QUEUE_FALL_MAX_MS);
+        Self { rise, keep, fall }
     }
 }
 
@@ -370,13 +377,13 @@ struct Share {
 impl Share {
     /// What the estimate would have to be for `more_bps`.
     fn needed_bps(&self, track: &TrackDemand, layer: Layer, more_bps: u32) -> u64 {
-        let is_kept = track.current.is_some_and(|current| layer <= current);
         let is_least = track.next_rung(None).is_some_and(|(least, _)| layer == least);
-        let factor = match (is_kept, is_least) {
-            (false, _) => self.hysteresis.rise,
-            (true, false) => self.hysteresis.keep,
+        let factor = match track.current.filter(|current| layer <= *current) {
+            None => self.hysteresis.rise,
             // Whoever can not even have this has audio that suffers.
-            (true, true) => self.hysteresis.keep.min(LEAST_KEEP),
+            Some(_) if is_least => self.hysteresis.fall.min(LEAST_KEEP),
+            Some(current) if layer.spatial == current.spatial => self.hysteresis.keep,
+            Some(_) => self.hysteresis.fall,
         };
         libm::ceil((self.used_bps + u64::from(more_bps)) as f64 / factor.max(0.01)) as u64
     }
@@ -541,17 +548,21 @@ mod tests {
     fn a_layer_that_filled_the_link_for_a_moment_is_kept() {
         let mut track = TrackDemand { current: Some(MIDDLE), ..camera() };
         track.bitrates[1][2] = Some(530_000);
-        let tracks = [audio(50_000), track];
-        let kept = |queue_ms, wait_ms| {
+        let mut tracks = [audio(50_000), track];
+        let kept = |tracks: &[TrackDemand], queue_ms, wait_ms| {
             let hysteresis = Hysteresis::on(queue_ms, Duration::from_millis(wait_ms));
             let mut out = Vec::new();
             // 0.85 of the 560 kbit/s that came through.
-            allocate(476_000, &tracks, hysteresis, &mut out);
+            allocate(476_000, tracks, hysteresis, &mut out);
             out[1].target == Some(MIDDLE)
         };
-        assert!(kept(90.0, 100));
-        assert!(!kept(130.0, 100), "audio waits too long with it");
-        assert!(!kept(90.0, 700), "it does not fit in the long run either");
+        assert!(kept(&tracks, 90.0, 100));
+        assert!(kept(&tracks, 155.0, 100), "a large picture");
+        assert!(!kept(&tracks, 210.0, 100), "audio waits too long with it");
+        assert!(!kept(&tracks, 90.0, 700), "it does not fit in the long run either");
+        tracks[1].current = Some(HIGH);
+        assert!(kept(&tracks, 90.0, 100));
+        assert!(!kept(&tracks, 155.0, 100), "its keyframe would make the queue longer");
     }
 
     #[test]
