@@ -16,7 +16,6 @@ const DESCRIPTOR_BYTES_MAX: usize = 255;
 #[derive(Debug)]
 pub(crate) struct Descriptors {
     structure: Structure,
-    spatial_layers: u8,
     /// Of the frame at hand.
     frame_number: u16,
     /// The newest frame of each spatial and temporal layer since the last key picture.
@@ -47,7 +46,6 @@ impl Descriptors {
         let count = usize::from(spatial_layers);
         Some(Self {
             structure: Structure::new(0, &templates, templates.len(), count, &chains)?,
-            spatial_layers,
             frame_number: 0,
             newest: Default::default(),
             frame_diffs: FrameDiffs::default(),
@@ -72,7 +70,7 @@ impl Descriptors {
             spatial_layer: part.spatial,
             temporal_layer: part.temporal,
             decode_targets: decode_targets(
-                self.spatial_layers,
+                part.spatial_layers,
                 part.spatial,
                 part.temporal,
                 part.is_key,
@@ -103,7 +101,7 @@ impl Descriptors {
         };
         self.frame_diffs = FrameDiffs::new(refers.as_slice())?;
         // The layers above are decoded from a key picture's, and so are their chains.
-        let last = if part.is_key { self.spatial_layers - 1 } else { part.spatial };
+        let last = if part.is_key { part.spatial_layers - 1 } else { part.spatial };
         for layer in self.newest.get_mut(usize::from(part.spatial)..=usize::from(last))? {
             *layer.get_mut(usize::from(part.temporal))? = Some(number);
         }
@@ -136,19 +134,10 @@ fn indication(frame: (u8, u8), target: (u8, u8), is_key: bool) -> DecodeTargetIn
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packetize;
 
-    const PART: Part = Part {
-        is_key: false,
-        is_first: true,
-        is_last: true,
-        picture_id: 0,
-        tl0_picture_index: 0,
-        temporal: 0,
-        spatial: 0,
-        spatial_layers: 2,
-        width: 640,
-        height: 360,
-    };
+    const PART: Part =
+        Part { is_key: false, is_last: true, spatial_layers: 2, ..packetize::tests::PART };
 
     /// Number, frames it refers to, and the first two chains, as a receiver reads them.
     fn frames(pictures: &[(bool, u8)]) -> Vec<(u16, Vec<u16>, [u8; 2])> {

@@ -124,7 +124,7 @@ pub(crate) fn finish(codec: Codec, part: &Part, payload: &mut [u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use parlor_rtp::{av1, h264, vp8, vp9};
 
@@ -136,7 +136,7 @@ mod tests {
         payload
     }
 
-    const PART: Part = Part {
+    pub(crate) const PART: Part = Part {
         is_key: true,
         is_first: true,
         is_last: false,
