@@ -99,6 +99,25 @@ fn random_loss_does_not_freeze_the_picture() {
     }
 }
 
+/// A client asks for what was lost twice 100 ms later only.
+#[test]
+fn what_a_link_of_4_percent_loss_lost_is_sent_twice() {
+    for seed in 1..=3 {
+        let mut call = Call::new(seed, Model::Single, link(None, Loss::Independent(0.04)));
+        call.watch("first 5 s", 5000 * MS);
+        let counted = |call: &Call| {
+            let counters = call.world.shard().counters();
+            (counters.packets_nacked_by_peers, counters.retransmissions_sent)
+        };
+        let (asked_before, sent_before) = counted(&call);
+        let got = call.watch("later", 10_000 * MS);
+        let (asked, sent) = counted(&call);
+        let (asked, sent) = (asked - asked_before, sent - sent_before);
+        assert!(asked > 50 && sent * 2 > asked * 3, "{asked} asked for, {sent} sent; {got}");
+        call.assert_clean();
+    }
+}
+
 /// A satellite: what is asked for again comes 600 ms after it was lost at the earliest.
 #[test]
 fn a_far_link_that_loses_in_bursts_keeps_its_picture() {

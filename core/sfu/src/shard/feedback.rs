@@ -16,7 +16,7 @@ use crate::{
 
 /// Where the link itself loses more than this, what was asked for again is sent twice: a client
 /// asks for what was lost twice only after 100 ms, which is long for a picture that waits.
-const COPIES_LOSS: f64 = 0.05;
+const COPIES_LOSS: f64 = 0.02;
 /// With a longer queue it is not the link itself that loses.
 const COPIES_QUEUE_MS: f64 = 30.0;
 
