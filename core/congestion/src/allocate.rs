@@ -7,6 +7,8 @@
 
 use std::{cmp::Reverse, fmt, time::Duration};
 
+use crate::rate::EQUAL_BPS;
+
 /// Spatial layers of a track.
 pub const SPATIAL_MAX: usize = 3;
 /// Temporal layers of a spatial layer.
@@ -16,16 +18,21 @@ pub const TRACKS_MAX: usize = 1024;
 
 /// From this queue at the bottleneck on nothing rises in haste, in milliseconds.
 const QUEUED_MS: f64 = 50.0;
-/// From this queue on what is fallen to has to fit: it begins with a keyframe, and audio would wait.
-const QUEUE_FALL_MAX_MS: f64 = 120.0;
-/// From this queue on, or this wait in the pacer, a layer that does not fit is left at once. A large
-/// picture alone makes a queue of 150 ms on a link that its layer fills.
-const QUEUE_KEEP_MAX_MS: f64 = 200.0;
-/// As [`Hysteresis::keep`]: a link that was full is taken for 0.85 of what it carried, and what
-/// filled it took up to a tenth more.
-const KEEP: f64 = 1.3;
+/// From this queue on what does not fit is left at once, and what is fallen to has to fit: it begins
+/// with a keyframe, and audio would wait.
+const QUEUE_KEEP_MAX_MS: f64 = 120.0;
+/// The same of a layer in use where the estimate is below [`EQUAL_BPS`]: one large picture makes a
+/// queue of 150 ms on a link that its layer fills.
+const QUEUE_KEEP_SMALL_MAX_MS: f64 = 200.0;
+/// As [`Hysteresis::keep`]: a link that was full is taken for 0.85 of what it carried, which a tenth
+/// more than it carries has filled, or others.
+const KEEP: f64 = 1.2;
+/// As [`KEEP`] where the estimate is below [`EQUAL_BPS`]: of flows that share a link those give way
+/// first that have much of it.
+const KEEP_SMALL: f64 = 1.7;
 /// As [`Hysteresis::keep`] for a track's least layer.
 const LEAST_KEEP: f64 = 1.05;
+/// From this wait in the pacer on what does not fit is left at once.
 const PACER_WAIT_MAX: Duration = Duration::from_millis(600);
 
 /// A layer of a track. Higher is better; spatial before temporal.
@@ -101,15 +108,19 @@ impl Hysteresis {
     /// A queue lowers the estimate below what the link carries, so that the queue empties: the
     /// pacer sees to that. Layers need not fall for it as long as what they are more waits a short
     /// time only.
-    pub fn on(queue_delay_ms: f64, pacer_wait: Duration) -> Self {
+    pub fn on(estimate_bps: u64, queue_delay_ms: f64, pacer_wait: Duration) -> Self {
         let is_queued = queue_delay_ms > QUEUED_MS;
         let rise = if is_queued { 0.9 } else { 0.98 };
-        let unless = |is_too_long: bool| {
-            if is_too_long || pacer_wait > PACER_WAIT_MAX { 1.0 } else { KEEP }
+        let (factor, queue_max_ms) = if (estimate_bps as f64) < EQUAL_BPS {
+            (KEEP_SMALL, QUEUE_KEEP_SMALL_MAX_MS)
+        } else {
+            (KEEP, QUEUE_KEEP_MAX_MS)
         };
-        let keep = unless(queue_delay_ms > QUEUE_KEEP_MAX_MS);
-        let fall = unless(queue_delay_ms > QUEUE_FALL_MAX_MS);
-        Self { rise, keep, fall }
+        let up_to = |queue_max_ms| {
+            let waits_too_long = queue_delay_ms > queue_max_ms || pacer_wait > PACER_WAIT_MAX;
+            if waits_too_long { 1.0 } else { factor }
+        };
+        Self { rise, keep: up_to(queue_max_ms), fall: up_to(QUEUE_KEEP_MAX_MS) }
     }
 }
 
@@ -550,10 +561,11 @@ mod tests {
         track.bitrates[1][2] = Some(530_000);
         let mut tracks = [audio(50_000), track];
         let kept = |tracks: &[TrackDemand], queue_ms, wait_ms| {
-            let hysteresis = Hysteresis::on(queue_ms, Duration::from_millis(wait_ms));
-            let mut out = Vec::new();
             // 0.85 of the 560 kbit/s that came through.
-            allocate(476_000, tracks, hysteresis, &mut out);
+            let estimate_bps = 476_000;
+            let hysteresis = Hysteresis::on(estimate_bps, queue_ms, Duration::from_millis(wait_ms));
+            let mut out = Vec::new();
+            allocate(estimate_bps, tracks, hysteresis, &mut out);
             out[1].target == Some(MIDDLE)
         };
         assert!(kept(&tracks, 90.0, 100));
@@ -563,6 +575,22 @@ mod tests {
         tracks[1].current = Some(HIGH);
         assert!(kept(&tracks, 90.0, 100));
         assert!(!kept(&tracks, 155.0, 100), "its keyframe would make the queue longer");
+    }
+
+    #[test]
+    fn who_has_much_of_a_link_gives_way_before_who_has_little() {
+        let keeps = |layer: Layer, bps: u32, estimate_bps: u64| {
+            let tracks = [TrackDemand { current: Some(layer), ..camera() }];
+            assert_eq!(tracks[0].bps(layer), Some(bps));
+            let hysteresis = Hysteresis::on(estimate_bps, 60.0, Duration::ZERO);
+            let mut out = Vec::new();
+            allocate(estimate_bps, &tracks, hysteresis, &mut out);
+            out[0].target == Some(layer)
+        };
+        assert!(keeps(HIGH, 1_700_000, 1_420_000));
+        assert!(!keeps(HIGH, 1_700_000, 1_400_000));
+        assert!(keeps(MIDDLE, 450_000, 270_000));
+        assert!(!keeps(MIDDLE, 450_000, 260_000));
     }
 
     #[test]

@@ -11,7 +11,7 @@ const GROWTH_MAX_BPS: f64 = 80_000.0;
 /// Flows that share a link become equal because the small ones grow faster than the large: by the
 /// square of what this rate is to theirs, within bounds. No flow grows slower before it has met the
 /// capacity.
-const EQUAL_BPS: f64 = 1_000_000.0;
+pub(crate) const EQUAL_BPS: f64 = 1_000_000.0;
 const EQUALITY: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 /// The estimate grows no further than this times the acknowledged rate, plus a little.
 const ACKNOWLEDGED_FACTOR: f64 = 1.5;

@@ -353,10 +353,11 @@ impl Flow {
             may_rise: self.fell.is_none_or(|at| now - at > RISE_WAIT),
         };
         let tracks = [audio, video];
-        let waits = self.pacer.queued_bytes() as f64 * 8.0 / self.estimator.estimate_bps() as f64;
+        let estimate_bps = self.estimator.estimate_bps();
+        let waits = self.pacer.queued_bytes() as f64 * 8.0 / estimate_bps as f64;
         let wait = Duration::from_secs_f64(waits);
-        let hysteresis = Hysteresis::on(self.estimator.state().queue_delay_ms, wait);
-        allocate(self.estimator.estimate_bps(), &tracks, hysteresis, &mut self.allocations);
+        let hysteresis = Hysteresis::on(estimate_bps, self.estimator.state().queue_delay_ms, wait);
+        allocate(estimate_bps, &tracks, hysteresis, &mut self.allocations);
         let target = self.allocations[1].target.map(|layer| layer.spatial);
         self.reason = self.allocations[1].reason;
         if target != self.target {

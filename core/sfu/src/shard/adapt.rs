@@ -117,7 +117,7 @@ impl Shard {
         }
         let estimate_bps = link.shared_bps();
         let state = link.estimator.state();
-        let hysteresis = Hysteresis::on(state.queue_delay_ms, link.wait());
+        let hysteresis = Hysteresis::on(estimate_bps, state.queue_delay_ms, link.wait());
         allocate(estimate_bps, &self.demands, hysteresis, &mut self.allocations);
         let is_starving =
             self.allocations.iter().any(|got| matches!(got.reason, Reason::Paused { .. }));
