@@ -306,9 +306,12 @@ impl TrackDemand {
         (0..=wanted.min(TEMPORAL_MAX as u8 - 1)).rev().find(sent).unwrap_or(0)
     }
 
+    fn is_rise(&self, layer: Layer) -> bool {
+        self.current.is_none_or(|current| layer > current)
+    }
+
     fn avoids(&self, layer: Layer) -> bool {
-        self.avoided.is_some_and(|avoided| layer.spatial >= avoided)
-            && self.current.is_none_or(|current| layer > current)
+        self.is_rise(layer) && self.avoided.is_some_and(|avoided| layer.spatial >= avoided)
     }
 
     fn next_rung(&self, after: Option<Layer>) -> Option<(Layer, u32)> {
@@ -454,8 +457,7 @@ impl Share {
             allocation.reason = Reason::Estimate { has, estimate_bps, needed_bps, next };
             return false;
         }
-        let is_rise = track.current.is_none_or(|current| next > current);
-        if !track.may_rise && is_rise || track.avoids(next) {
+        if !track.may_rise && track.is_rise(next) || track.avoids(next) {
             allocation.reason = Reason::Waiting { has };
             return false;
         }

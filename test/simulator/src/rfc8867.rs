@@ -64,8 +64,8 @@ that are there; TCP, where there is some, counts as one flow.
 The goals of issue 7: estimate within 85 to 100 %, best layers 95 % of the time, padding at most \
 5 % outside probes, queue p95 at most 100 ms (but for the cases with TCP, where audio has to \
 survive), Jain at least 0.9. A dagger marks what is not met. Shares of a link that several flows \
-divide are not steps of 200, 700 and 2500 kbit/s, so one that has a layer keeps it while another \
-waits: the estimates say how fair the control is, what is received how fair the choice can be. Where \
+divide are not steps of 200, 700 and 2500 kbit/s, so one has the next layer while another waits: \
+the estimates say how fair the control is, what is received how fair the choice can be. Where \
 flows leave some of the link unused (5.4, most equal flows), each rightly sees more than its part.
 
 What is weak, then: flows that share a link have their parts on average, but at any moment their \

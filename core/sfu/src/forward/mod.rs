@@ -102,7 +102,7 @@ pub struct Subscription {
     pub share: Share,
     /// What the estimate was shared out as last, and why.
     pub allocation: Option<Allocation>,
-    /// Since its share became less.
+    /// How long it waits since its share became less.
     pub patience: Patience,
     /// By position in the published section's codecs.
     codecs: Box<[Option<OutgoingCodec>]>,

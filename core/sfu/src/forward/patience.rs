@@ -4,35 +4,30 @@ use std::time::{Duration, Instant};
 
 /// What fell does not rise before.
 const RISE_WAIT: Duration = Duration::from_secs(2);
-/// Lost again within so long after it might rise, a costly layer waits twice as long as the time before,
-/// and never longer than this.
-const RELAPSE: Duration = Duration::from_secs(60);
-/// From this spatial layer on: who takes 720p of a link that others share pushes them out of theirs
-/// before it has to fall itself.
+/// The costly spatial layer: who takes 720p of a link that others share pushes them out of theirs before
+/// it has to fall itself.
 const COSTLY: u8 = 2;
+/// Lost again within so long after it might be had, it waits twice as long as the time before, and never
+/// longer than this.
+const RELAPSE: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Patience {
     fell: Option<Instant>,
-    costly: Option<Loss>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Loss {
-    at: Instant,
-    spatial: u8,
-    wait: Duration,
+    /// When the costly layer was lost, and how long it waits since.
+    costly: Option<(Instant, Duration)>,
 }
 
 impl Patience {
     /// It has less than before. `lost` is the spatial layer that it had, unless it has that still.
     pub fn on_fall(&mut self, now: Instant, lost: Option<u8>) {
         self.fell = Some(now);
-        let Some(spatial) = lost.filter(|lost| *lost >= COSTLY) else { return };
-        let last = self.costly.filter(|last| now < last.at + last.wait + RELAPSE);
-        let wait = last.map_or(RISE_WAIT, |last| (2 * last.wait).min(RELAPSE));
-        self.costly = Some(Loss { at: now, spatial, wait });
+        if lost == Some(COSTLY) {
+            let last = self.costly.filter(|(at, wait)| now < *at + *wait + RELAPSE);
+            let wait = last.map_or(RISE_WAIT, |(_, wait)| (2 * wait).min(RELAPSE));
+            self.costly = Some((now, wait));
+        }
     }
 
     /// Whether it may rise at all.
@@ -42,7 +37,7 @@ impl Patience {
 
     /// The spatial layer that it does not rise to yet.
     pub fn avoided(&self, now: Instant) -> Option<u8> {
-        self.costly.filter(|loss| now < loss.at + loss.wait).map(|loss| loss.spatial)
+        self.costly.filter(|(at, wait)| now < *at + *wait).map(|_| COSTLY)
     }
 }
 
