@@ -54,9 +54,9 @@ const FLOODED_MS: f64 = 70.0;
 const FLOODED: f64 = 0.6;
 const FULL_LOST_LEAST: u32 = 4;
 const FULL_LOSS: f64 = 0.15;
-/// A probe that filled a link which is in use raises the estimate by this at most, in bits a
-/// second: of a link that others use too a probe takes more than its share.
-const FULL_RAISE_BPS: f64 = 80_000.0;
+/// A probe that filled a link, or met a queue where one has lowered the estimate before, raises it by
+/// this at most, in bits a second: of a link that others use too it takes more than its share.
+const FULL_RAISE_BPS: f64 = 120_000.0;
 /// The estimate is in full use where this share of it arrives.
 const USED_SHARE: f64 = 0.9;
 const AFTER_DECREASE_US: i64 = 600_000;
@@ -352,9 +352,12 @@ impl Estimator {
                 self.prober.bucket.suspect(now_us);
             }
             self.last_probe = Some(result);
-            let took_share = result.is_saturated || result.is_long && result.is_queued;
-            if took_share && !self.application.is_limited() {
-                result.bps = result.bps.min(self.estimate_bps + FULL_RAISE_BPS);
+            let most_bps = self.estimate_bps + FULL_RAISE_BPS;
+            if self.took_share(&result) && result.bps > most_bps {
+                if !result.is_long && !result.is_saturated {
+                    self.prober.verify(now_us);
+                }
+                result.bps = most_bps;
             }
             if self.delay.usage() == Usage::Overusing && !self.is_idle(now_us) {
                 continue;
@@ -367,6 +370,7 @@ impl Estimator {
                 result.bps = result.bps.min(full.grown_bps(now_us));
             }
             if result.bps <= self.estimate_bps {
+                self.prober.on_not_raised(&result, now_us);
                 self.follow_full_probe(&result, now_us);
                 continue;
             }
@@ -382,6 +386,14 @@ impl Estimator {
             self.cause = Cause::Probe;
             self.combine();
         }
+    }
+
+    /// Whether a probe may have found what is not free: others use the link too. A short one cannot tell
+    /// queues from delays that jitter.
+    fn took_share(&self, result: &ProbeResult) -> bool {
+        let was_full = self.rate.decreased_us().is_some();
+        let is_full = result.is_saturated || result.is_queued && (result.is_long || was_full);
+        is_full && !self.is_starving
     }
 
     /// A probe that filled the link below the estimate tells that the estimate is too high, where
@@ -417,7 +429,6 @@ impl Estimator {
             estimate_bps: self.estimate_bps,
             wanted_bps: self.wanted_bps,
             is_starving: self.is_starving,
-            is_application_limited: self.application.is_limited(),
             is_used: self.arriving_bps.is_some_and(|bps| bps > USED_SHARE * self.estimate_bps),
             is_congested: was_lowered.is_some_and(|at_us| now_us - at_us < AFTER_DECREASE_US)
                 || !self.is_idle(now_us)

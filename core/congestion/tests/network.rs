@@ -377,6 +377,31 @@ fn a_token_bucket_does_not_deceive_for_long() {
     }
 }
 
+/// As on Wi-Fi: delays alone look like a queue to a short probe.
+#[test]
+fn where_delays_jitter_720p_comes_back_too() {
+    let worlds = SEEDS.map(|seed| {
+        let config = LinkConfig { jitter: 10 * MS, ..link(Some(10_000_000)) };
+        let mut world = World::new(config, 1, seed);
+        for rate_bps in [10_000_000, 600_000, 4_000_000] {
+            world.set_rate(rate_bps);
+            world.run(20);
+        }
+        print(&world, "10 ms of jitter, 10 Mbit/s, 600 kbit/s, 4 Mbit/s");
+        world
+    });
+    let worlds: Vec<_> = worlds.collect();
+    let ramp = over(&worlds, |flow| flow.first(0, Some(2)).unwrap_or(99) as f64);
+    let back = over(&worlds, |flow| (flow.first(40, Some(2)).unwrap_or(99) - 40) as f64);
+    println!(
+        "| 10 ms of jitter | 720p after {:.0} s | and {:.0} s after 20 s at 600 kbit/s |",
+        ramp + 1.0,
+        back + 1.0
+    );
+    assert!(ramp < 4.0, "{ramp}");
+    assert!(back < 8.0, "{back}");
+}
+
 #[test]
 fn behind_a_token_bucket_720p_comes_back_too() {
     let worlds = SEEDS.map(|seed| {
