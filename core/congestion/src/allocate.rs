@@ -30,8 +30,6 @@ const KEEP: f64 = 1.2;
 /// As [`KEEP`] where the estimate is below [`EQUAL_BPS`]: of flows that share a link those give way
 /// first that have much of it.
 const KEEP_SMALL: f64 = 1.7;
-/// As [`Hysteresis::keep`] for a track's least layer.
-const LEAST_KEEP: f64 = 1.05;
 /// From this wait in the pacer on what does not fit is left at once.
 const PACER_WAIT_MAX: Duration = Duration::from_millis(600);
 
@@ -81,8 +79,6 @@ pub struct TrackDemand {
     pub may_pause: bool,
     /// Whether it may rise now: false for a while after it fell, so that it does not flap.
     pub may_rise: bool,
-    /// The spatial layer that it does not rise to now, nor above: it was lost there again and again.
-    pub avoided: Option<u8>,
 }
 
 /// How much more than it takes a layer needs before it is taken, and how much less before it is
@@ -306,14 +302,6 @@ impl TrackDemand {
         (0..=wanted.min(TEMPORAL_MAX as u8 - 1)).rev().find(sent).unwrap_or(0)
     }
 
-    fn is_rise(&self, layer: Layer) -> bool {
-        self.current.is_none_or(|current| layer > current)
-    }
-
-    fn avoids(&self, layer: Layer) -> bool {
-        self.is_rise(layer) && self.avoided.is_some_and(|avoided| layer.spatial >= avoided)
-    }
-
     fn next_rung(&self, after: Option<Layer>) -> Option<(Layer, u32)> {
         self.rungs().find(|(layer, _)| after.is_none_or(|after| *layer > after))
     }
@@ -328,15 +316,11 @@ impl TrackDemand {
     }
 }
 
-/// What all tracks would take now if the link carried it, with room to rise.
+/// What all tracks would take if the link carried it, with room to rise.
 pub fn wanted_bps(tracks: &[TrackDemand], hysteresis: Hysteresis) -> u64 {
     let taken = |track: &TrackDemand| match track.kind {
         TrackKind::Audio => track.audio_bps(),
-        _ => track
-            .rungs()
-            .take_while(|(layer, _)| !track.avoids(*layer))
-            .last()
-            .map_or(0, |(_, bps)| bps),
+        _ => track.rungs().last().map_or(0, |(_, bps)| bps),
     };
     let bps: u64 = tracks.iter().map(|track| u64::from(taken(track))).sum();
     (bps as f64 / hysteresis.rise) as u64
@@ -402,11 +386,8 @@ struct Share {
 impl Share {
     /// What the estimate would have to be for `more_bps`.
     fn needed_bps(&self, track: &TrackDemand, layer: Layer, more_bps: u32) -> u64 {
-        let is_least = track.next_rung(None).is_some_and(|(least, _)| layer == least);
         let factor = match track.current.filter(|current| layer <= *current) {
             None => self.hysteresis.rise,
-            // Whoever can not even have this has audio that suffers.
-            Some(_) if is_least => self.hysteresis.fall.min(LEAST_KEEP),
             Some(current) if layer.spatial == current.spatial => self.hysteresis.keep,
             Some(_) => self.hysteresis.fall,
         };
@@ -457,7 +438,7 @@ impl Share {
             allocation.reason = Reason::Estimate { has, estimate_bps, needed_bps, next };
             return false;
         }
-        if !track.may_rise && track.is_rise(next) || track.avoids(next) {
+        if !track.may_rise && track.current.is_none_or(|current| next > current) {
             allocation.reason = Reason::Waiting { has };
             return false;
         }
@@ -491,7 +472,6 @@ mod tests {
             current: None,
             may_pause: true,
             may_rise: true,
-            avoided: None,
         }
     }
 
@@ -606,19 +586,6 @@ mod tests {
         assert!(!keeps(HIGH, 1_700_000, 1_400_000));
         assert!(keeps(MIDDLE, 450_000, 270_000));
         assert!(!keeps(MIDDLE, 450_000, 260_000));
-    }
-
-    #[test]
-    fn what_was_lost_again_and_again_is_neither_taken_nor_probed_for() {
-        let wary = TrackDemand { current: Some(MIDDLE), avoided: Some(2), ..camera() };
-        let found = run(10_000_000, &[wary]);
-        assert_eq!(found[0].target, Some(MIDDLE));
-        assert!(matches!(found[0].reason, Reason::Waiting { .. }));
-        let wanted =
-            |track| wanted_bps(&[track], Hysteresis { rise: 1.0, ..Hysteresis::default() });
-        assert_eq!(wanted(wary), 450_000);
-        let has = TrackDemand { current: Some(HIGH), ..wary };
-        assert_eq!((targets(10_000_000, &[has])[0], wanted(has)), (Some(HIGH), 1_700_000));
     }
 
     #[test]

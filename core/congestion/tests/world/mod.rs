@@ -340,7 +340,6 @@ impl Flow {
             current: Some(layer(0)),
             may_pause: false,
             may_rise: true,
-            avoided: None,
         };
         let video = TrackDemand {
             kind: TrackKind::Camera,
@@ -352,7 +351,6 @@ impl Flow {
             current: self.target.map(layer),
             may_pause: true,
             may_rise: self.fell.is_none_or(|at| now - at > RISE_WAIT),
-            avoided: None,
         };
         let tracks = [audio, video];
         let estimate_bps = self.estimator.estimate_bps();

@@ -4,7 +4,6 @@ pub mod bare;
 pub mod blank;
 pub mod header;
 pub mod munger;
-pub mod patience;
 pub mod red;
 pub mod select;
 pub mod sent;
@@ -22,7 +21,6 @@ use self::{
     blank::Silence,
     header::HeaderTemplate,
     munger::Munger,
-    patience::Patience,
     red::Redundancy,
     sent::{SentPacket, SentPackets},
 };
@@ -102,8 +100,8 @@ pub struct Subscription {
     pub share: Share,
     /// What the estimate was shared out as last, and why.
     pub allocation: Option<Allocation>,
-    /// How long it waits since its share became less.
-    pub patience: Patience,
+    /// When its share became less.
+    pub fell: Option<Instant>,
     /// By position in the published section's codecs.
     codecs: Box<[Option<OutgoingCodec>]>,
     pub next_rtx: u64,
@@ -150,7 +148,7 @@ impl Subscription {
             settings,
             share: if is_guess { Share::FIRST } else { Share::ALL },
             allocation: None,
-            patience: Patience::default(),
+            fell: None,
             useless_below: 0,
             munger: Munger::new(first, clock_rate),
             sent: SentPackets::new(max_sent),

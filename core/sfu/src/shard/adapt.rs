@@ -27,6 +27,8 @@ const SHARE_INTERVAL_SETTLED: Duration = Duration::from_millis(280);
 const SHARE_INTERVAL_MAX: Duration = Duration::from_millis(450);
 /// How often videos are looked after that wait for the first feedback.
 const FEEDBACK_WAIT: Duration = Duration::from_millis(500);
+/// A subscription that fell does not rise before.
+const RISE_WAIT: Duration = Duration::from_secs(2);
 /// Where so much more is forwarded than the link carries, in percent, a layer ends before the next
 /// lower one begins.
 const OVERLOAD_PERCENT: u64 = 130;
@@ -236,9 +238,7 @@ impl Shard {
         subscription.share = share;
         // Who asked for less may have more again at once.
         if !is_first && share != Share::ALL && got.target < before.1 {
-            let had = before.1.map(|layer| layer.spatial);
-            let lost = had.filter(|had| got.target.is_none_or(|got| got.spatial < *had));
-            subscription.patience.on_fall(now, lost);
+            subscription.fell = Some(now);
         }
         if share == before.0 {
             return;
@@ -313,7 +313,6 @@ const NOTHING: TrackDemand = TrackDemand {
     current: None,
     may_pause: false,
     may_rise: false,
-    avoided: None,
 };
 
 fn bps(demand: &TrackDemand, layer: Layer) -> Option<u32> {
@@ -354,7 +353,6 @@ fn demand(
         wanted: settings.enabled.then_some(best),
         current: subscription.allocated(),
         may_pause: may_pause && settings.may_pause,
-        may_rise: subscription.patience.may_rise(now),
-        avoided: subscription.patience.avoided(now),
+        may_rise: subscription.fell.is_none_or(|at| now >= at + RISE_WAIT),
     }
 }
