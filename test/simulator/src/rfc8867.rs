@@ -69,9 +69,9 @@ the estimates say how fair the control is, what is received how fair the choice 
 flows leave some of the link unused (5.4, most equal flows), each rightly sees more than its part.
 
 What is weak, then: flows that share a link have their parts on average, but at any moment their \
-estimates swing about them by more than 15 %, so that layers change; where ten flows or TCP leave \
-little, probes for what is paused take more than a tenth of the bytes; and TCP that keeps a drop-tail queue full pushes video out \
-(audio survives).
+estimates swing about them by more than 15 %, so that of eight and ten flows one now and then has \
+less than its best layer; where TCP leaves little, probes for what is paused take a fifth of the \
+bytes; and TCP that keeps a drop-tail queue full pushes video out (audio survives).
 
 ## Cases
 ";
