@@ -57,6 +57,9 @@ const FULL_LOSS: f64 = 0.15;
 /// A probe that filled a link, or met a queue where one has lowered the estimate before, raises it by
 /// this at most, in bits a second: of a link that others use too it takes more than its share.
 const FULL_RAISE_BPS: f64 = 120_000.0;
+/// Of what the estimate is, no less is taken to arrive with a queue that is not long: who uses less of it
+/// has not made the queue, and has others on the link.
+const OTHERS_QUEUE: f64 = 0.7;
 /// The estimate is in full use where this share of it arrives.
 const USED_SHARE: f64 = 0.9;
 const AFTER_DECREASE_US: i64 = 600_000;
@@ -304,7 +307,9 @@ impl Estimator {
         let mut acknowledged_bps = self.arriving_bps;
         match usage {
             Usage::Overusing => {
-                acknowledged_bps = self.acknowledged.busy_bps().or(acknowledged_bps)
+                let busy_bps = self.acknowledged.busy_bps().or(acknowledged_bps);
+                let least_bps = if is_full || is_flooded { 0.0 } else { OTHERS_QUEUE * before_bps };
+                acknowledged_bps = busy_bps.map(|bps| bps.max(least_bps));
             }
             Usage::Normal if self.is_starving && self.prober.may_deceive(now_us) => {
                 acknowledged_bps = None;

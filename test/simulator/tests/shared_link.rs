@@ -11,6 +11,6 @@ fn five_on_one_link_have_equal_parts_and_their_layers() {
     for seed in 9004..9008 {
         let measured = measure(&equal, seed);
         let (jain, best) = (measured.jain_received.unwrap(), measured.best_share);
-        assert!(jain > 0.9 && best > 0.85, "seed {seed}: {jain:.2}, best layers {best:.2}");
+        assert!(jain > 0.9 && best > 0.9, "seed {seed}: {jain:.2}, best layers {best:.2}");
     }
 }
