@@ -4,7 +4,6 @@ mod without_feedback;
 
 use crate::{
     acknowledged::AcknowledgedRate,
-    alr::ApplicationLimit,
     brake::Brake,
     delay::{DelayDetector, Usage},
     fallback::{ReportEstimate, SentRate},
@@ -103,7 +102,6 @@ pub struct Estimator {
     acknowledged: AcknowledgedRate,
     /// Its rate after the newest feedback.
     arriving_bps: Option<f64>,
-    application: ApplicationLimit,
     reports: ReportEstimate,
     sent: SentRate,
     rtt_us: i64,
@@ -135,7 +133,6 @@ impl Estimator {
             loss: LossBound::default(),
             acknowledged: AcknowledgedRate::default(),
             arriving_bps: None,
-            application: ApplicationLimit::default(),
             prober: Prober::default(),
             reports: ReportEstimate::new(start_bps.max(REPORTS_START_BPS)),
             sent: SentRate::default(),
@@ -216,7 +213,6 @@ impl Estimator {
         self.prober.bucket.on_traffic(size_bytes, self.estimate_bps, now_us);
         if size_bytes > 0 {
             self.accounted_us = now_us;
-            self.application.on_sent(size_bytes, self.estimate_bps, now_us);
             self.sent.on_sent(size_bytes, now_us);
         }
     }
@@ -585,7 +581,6 @@ impl Estimator {
             },
             inherent_loss: self.loss.inherent(),
             rtt: Duration::from_micros(u64::try_from(self.rtt_us).unwrap_or(0)),
-            is_application_limited: self.application.is_limited(),
             wanted_bps: self.wanted_bps as u64,
             probing_bps: self.prober.rate_bps().map(|bps| bps as u64),
             last_probe: self.last_probe,

@@ -41,7 +41,6 @@
 
 pub mod acknowledged;
 pub mod allocate;
-pub mod alr;
 pub mod brake;
 mod bucket;
 pub mod delay;

@@ -345,17 +345,26 @@ mod tests {
 
     /// Sends the probe that is due over a link of `capacity_bps`.
     fn run(prober: &mut Prober, now_us: i64, capacity_bps: i64) -> Option<ProbeResult> {
-        run_with(prober, now_us, capacity_bps, |_, bytes| bytes)
+        run_with(prober, now_us, |_, bytes| bytes, carried(capacity_bps))
     }
 
-    /// The same with packets of other sizes than the probe asks for.
+    /// For how long packets of a link wait and are sent, in microseconds.
+    fn carried(capacity_bps: i64) -> impl FnMut(i64, usize) -> i64 {
+        let mut free_us = 0;
+        move |now_us, bytes| {
+            free_us = now_us.max(free_us) + bytes as i64 * 8_000_000 / capacity_bps;
+            free_us - now_us
+        }
+    }
+
+    /// The same with packets of other sizes than the probe asks for, and delayed by `delay_us` of when they
+    /// are sent and their size.
     fn run_with(
         prober: &mut Prober,
         mut now_us: i64,
-        capacity_bps: i64,
         size: impl Fn(usize, usize) -> usize,
+        mut delay_us: impl FnMut(i64, usize) -> i64,
     ) -> Option<ProbeResult> {
-        let mut free_us = 0;
         let cluster = prober.cluster();
         let mut nth = 0;
         while let Some(due_us) = prober.packet_due_us() {
@@ -363,17 +372,17 @@ mod tests {
             let bytes = size(nth, prober.packet_bytes(now_us).unwrap());
             nth += 1;
             prober.on_sent(bytes, now_us);
-            free_us = now_us.max(free_us) + bytes as i64 * 8_000_000 / capacity_bps;
+            let delay_us = delay_us(now_us, bytes);
             prober.on_packet(
                 &PacketResult {
                     sent_us: now_us,
-                    arrival_us: Some(free_us),
+                    arrival_us: Some(now_us + delay_us),
                     size_bytes: bytes as u16,
                     kind: PacketKind::Padding,
                     cluster,
                     was_lost: false,
                 },
-                (free_us - now_us) as f64 / 1000.0,
+                delay_us as f64 / 1000.0,
             );
         }
         // The last packet left `sending` before its result came.
@@ -399,7 +408,7 @@ mod tests {
             let mut prober = Prober::default();
             prober.begin(&ProbeInputs { wanted_bps: 400_000.0, ..INPUTS }, 0);
             let size = |nth, _| if nth >= small { 90 } else { 1100 };
-            let result = run_with(&mut prober, 0, 1_000_000_000, size).unwrap();
+            let result = run_with(&mut prober, 0, size, carried(1_000_000_000)).unwrap();
             assert!(!result.is_saturated, "{small}: {result:?}");
         }
     }
@@ -439,31 +448,21 @@ mod tests {
 
     #[test]
     fn a_gentle_probe_fails_by_the_queue_that_it_causes_and_by_no_other() {
-        let result = |queue_ms: fn(usize) -> f64| {
+        let result = |delay_us: fn(i64) -> i64| {
             let mut prober = Prober::default();
             prober.verify(0);
             prober.begin(&INPUTS, 0);
             assert_eq!(prober.rate_bps(), Some(LONG_RATE_FACTOR * INPUTS.estimate_bps));
-            let (cluster, mut nth) = (prober.cluster(), 0);
-            while let Some(due_us) = prober.packet_due_us() {
-                let size_bytes = prober.packet_bytes(due_us).unwrap();
-                prober.on_sent(size_bytes, due_us);
-                let packet = PacketResult {
-                    sent_us: due_us,
-                    arrival_us: Some(due_us),
-                    size_bytes: size_bytes as u16,
-                    kind: PacketKind::Padding,
-                    cluster,
-                    was_lost: false,
-                };
-                prober.on_packet(&packet, queue_ms(nth));
+            let mut nth = 0;
+            let delay_us = |_, _| {
                 nth += 1;
-            }
-            prober.poll_result(100_000, 2_000_000).unwrap()
+                delay_us(nth)
+            };
+            run_with(&mut prober, 0, |_, bytes| bytes, delay_us).unwrap()
         };
-        let jitters = result(|nth| [9.0, 2.0, 6.0][nth % 3]);
+        let jitters = result(|nth| [9_000, 2_000, 6_000][nth as usize % 3]);
         assert!(jitters.is_long && !jitters.is_queued, "{jitters:?}");
-        assert!(result(|nth| 3.0 + 2.0 * nth as f64).is_queued);
+        assert!(result(|nth| 3_000 + 2_000 * nth).is_queued);
     }
 
     #[test]

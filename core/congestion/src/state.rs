@@ -49,8 +49,6 @@ pub struct EstimatorState {
     pub inherent_loss: f64,
     /// Round trip, the wait for feedback included.
     pub rtt: Duration,
-    /// Whether less is sent than the estimate allows.
-    pub is_application_limited: bool,
     /// What would be used if the link carried it.
     pub wanted_bps: u64,
     /// The rate of the probe that is being sent.

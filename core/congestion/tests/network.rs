@@ -36,6 +36,19 @@ fn run(config: &LinkConfig, seconds: u32, name: &str) -> Vec<World> {
     worlds.collect()
 }
 
+/// 20 s each at the rate of `config`, at 600 kbit/s and at 4 Mbit/s.
+fn run_falling(config: &LinkConfig, name: &str) -> Vec<World> {
+    let mut worlds = run(config, 20, name);
+    for world in &mut worlds {
+        for rate_bps in [600_000, 4_000_000] {
+            world.set_rate(rate_bps);
+            world.run(20);
+        }
+        print(world, name);
+    }
+    worlds
+}
+
 fn over(worlds: &[World], value: impl Fn(&Flow) -> f64) -> f64 {
     worst(worlds.iter().map(|world| value(&world.flows[0])))
 }
@@ -380,17 +393,8 @@ fn a_token_bucket_does_not_deceive_for_long() {
 /// As on Wi-Fi: delays alone look like a queue to a short probe.
 #[test]
 fn where_delays_jitter_720p_comes_back_too() {
-    let worlds = SEEDS.map(|seed| {
-        let config = LinkConfig { jitter: 10 * MS, ..link(Some(10_000_000)) };
-        let mut world = World::new(config, 1, seed);
-        for rate_bps in [10_000_000, 600_000, 4_000_000] {
-            world.set_rate(rate_bps);
-            world.run(20);
-        }
-        print(&world, "10 ms of jitter, 10 Mbit/s, 600 kbit/s, 4 Mbit/s");
-        world
-    });
-    let worlds: Vec<_> = worlds.collect();
+    let config = LinkConfig { jitter: 10 * MS, ..link(Some(10_000_000)) };
+    let worlds = run_falling(&config, "10 ms of jitter");
     let ramp = over(&worlds, |flow| flow.first(0, Some(2)).unwrap_or(99) as f64);
     let back = over(&worlds, |flow| (flow.first(40, Some(2)).unwrap_or(99) - 40) as f64);
     println!(
@@ -404,17 +408,8 @@ fn where_delays_jitter_720p_comes_back_too() {
 
 #[test]
 fn behind_a_token_bucket_720p_comes_back_too() {
-    let worlds = SEEDS.map(|seed| {
-        let config = LinkConfig { burst_bytes: 16_000, ..link(Some(4_000_000)) };
-        let mut world = World::new(config, 1, seed);
-        for rate_bps in [4_000_000, 600_000, 4_000_000] {
-            world.set_rate(rate_bps);
-            world.run(20);
-        }
-        print(&world, "token bucket, 4 Mbit/s, 600 kbit/s, 4 Mbit/s");
-        world
-    });
-    let worlds: Vec<_> = worlds.collect();
+    let config = LinkConfig { burst_bytes: 16_000, ..link(Some(4_000_000)) };
+    let worlds = run_falling(&config, "token bucket");
     let loss = over(&worlds, |flow| flow.loss(20..28));
     let without = over(&worlds, |flow| 1.0 - flow.share(28..40, Some(1)));
     let back = over(&worlds, |flow| (flow.first(40, Some(2)).unwrap_or(99) - 40) as f64);

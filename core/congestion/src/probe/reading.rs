@@ -52,7 +52,6 @@ pub struct Probe {
     /// When a packet was asked for that has not been sent yet.
     pub asked_us: Option<i64>,
     accounted_packets: u32,
-    accounted_bytes: u64,
     received_bytes: u64,
     pub first_sent_us: i64,
     pub last_sent_us: i64,
@@ -90,7 +89,6 @@ impl Probe {
             sent_packets: 0,
             asked_us: None,
             accounted_packets: 0,
-            accounted_bytes: 0,
             received_bytes: 0,
             first_sent_us: now_us,
             last_sent_us: now_us,
@@ -117,7 +115,6 @@ impl Probe {
         let size_bytes = u64::from(result.size_bytes);
         if !result.was_lost {
             self.accounted_packets += 1;
-            self.accounted_bytes += size_bytes;
         }
         let Some(arrival_us) = result.arrival_us else { return };
         self.queue.on_packet(queue_ms);
