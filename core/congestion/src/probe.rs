@@ -24,8 +24,7 @@ const LONG_RATE_FACTOR: f64 = 1.3;
 const LONG_RATE_FACTOR_STARVING: f64 = 1.6;
 /// The queue that a probe may cause if the estimate is all that the link carries, in microseconds.
 const QUEUE_MAX_US: i64 = 80_000;
-/// A probe is at least so large if the queue that it may cause allows that: links let a few
-/// thousand bytes through at once, which are left out of what is measured.
+/// A probe is at least so large if the queue that it may cause allows that.
 const GOAL_LEAST_BYTES: f64 = 9_000.0;
 /// So long after a probe its queue may be felt, in microseconds.
 const AFTERMATH_US: i64 = 150_000;
