@@ -53,9 +53,6 @@ const FLOODED_MS: f64 = 70.0;
 const FLOODED: f64 = 0.6;
 const FULL_LOST_LEAST: u32 = 4;
 const FULL_LOSS: f64 = 0.15;
-/// A probe that filled a link, or met a queue where one has lowered the estimate before, raises it by
-/// this at most, in bits a second: of a link that others use too it takes more than its share.
-const FULL_RAISE_BPS: f64 = 120_000.0;
 /// Of what the estimate is, no less is taken to arrive with a queue that is not long: who uses less of it
 /// has not made the queue, and has others on the link.
 const OTHERS_QUEUE: f64 = 0.7;
@@ -344,7 +341,7 @@ impl Estimator {
     }
 
     fn follow_probes(&mut self, now_us: i64) {
-        while let Some(mut result) = self.prober.poll_result(self.rtt_us, now_us) {
+        while let Some(result) = self.prober.poll_result(self.rtt_us, now_us) {
             if result.was_cut_short {
                 // Of a link that others use too, what it carried of ours is no measure.
                 if !self.is_starving {
@@ -353,48 +350,54 @@ impl Estimator {
                 self.prober.bucket.suspect(now_us);
             }
             self.last_probe = Some(result);
-            let most_bps = self.estimate_bps + FULL_RAISE_BPS;
-            if self.took_share(&result) && result.bps > most_bps {
-                if !result.is_long && !result.is_saturated {
-                    self.prober.verify(now_us);
-                }
-                result.bps = most_bps;
+            if self.is_hint(&result) {
+                self.prober.verify(now_us);
+                continue;
             }
             if self.delay.usage() == Usage::Overusing && !self.is_idle(now_us) {
                 continue;
             }
-            let may_deceive = !result.is_long && !self.is_starving;
+            let mut bps = result.bps;
+            if result.is_long && !self.is_starving && (result.is_saturated || result.is_queued) {
+                bps = bps.min(self.estimate_bps);
+            }
             if let Some(full) = self.recently_full(now_us)
-                && may_deceive
+                && !result.is_long
+                && !self.is_starving
                 && full.is_sure
             {
-                result.bps = result.bps.min(full.grown_bps(now_us));
+                bps = bps.min(full.grown_bps(now_us));
             }
-            if result.bps <= self.estimate_bps {
+            if bps <= self.estimate_bps {
                 self.prober.on_not_raised(&result, now_us);
                 self.follow_full_probe(&result, now_us);
                 continue;
             }
-            self.prober.on_raised(&result, self.estimate_bps, now_us);
-            self.loss.on_probe(result.bps);
-            self.full.take_if(|full| result.bps > FULL_REFUTED * full.bps);
-            if result.bps > self.rate.estimate_bps() {
-                self.rate.set_estimate(result.bps, now_us);
+            self.prober.on_raised(&ProbeResult { bps, ..result }, self.estimate_bps, now_us);
+            self.loss.on_probe(bps);
+            self.full.take_if(|full| bps > FULL_REFUTED * full.bps);
+            if bps > self.rate.estimate_bps() {
+                self.rate.set_estimate(bps, now_us);
             }
             if result.is_saturated {
-                self.rate.set_capacity(result.bps);
+                self.rate.set_capacity(bps);
             }
             self.cause = Cause::Probe;
             self.combine();
         }
     }
 
-    /// Whether a probe may have found what is not free: others use the link too. A short one cannot tell
-    /// queues from delays that jitter.
-    fn took_share(&self, result: &ProbeResult) -> bool {
+    /// Whether a short probe only says that a gentle one should be sent. What others use of a link it cannot
+    /// tell from what is free, nor queues from delays that jitter; while something is paused there is no
+    /// time for that.
+    fn is_hint(&self, result: &ProbeResult) -> bool {
         let was_full = self.rate.decreased_us().is_some();
-        let is_full = result.is_saturated || result.is_queued && (result.is_long || was_full);
-        is_full && !self.is_starving
+        let is_doubtful = if result.bps > self.estimate_bps {
+            result.is_saturated || result.is_queued && was_full
+        } else {
+            !result.is_saturated
+        };
+        is_doubtful && !result.is_long && !self.is_starving
     }
 
     /// A probe that filled the link below the estimate tells that the estimate is too high, where

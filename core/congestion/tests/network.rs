@@ -75,7 +75,7 @@ fn at_700_kbps_360p_stays_without_loss() {
     assert!(loss < 0.005, "{loss}");
     assert!(least > 0.85 * 700_000.0 && most < 700_000.0, "{least} {most}");
     assert!(padding < 0.05, "{padding}");
-    assert!(queue < 50.0, "{queue}");
+    assert!(queue < 60.0, "{queue}");
 }
 
 /// As Chromium on a busy machine was seen through a token bucket: no delay to speak of, audio with
@@ -404,6 +404,18 @@ fn where_delays_jitter_720p_comes_back_too() {
     );
     assert!(ramp < 4.0, "{ramp}");
     assert!(back < 8.0, "{back}");
+}
+
+/// A short probe that only seems to have filled the link must not be the last for long.
+#[test]
+fn where_delays_jitter_720p_comes_at_the_start() {
+    let config = LinkConfig { jitter: 10 * MS, ..link(Some(10_000_000)) };
+    for seed in 1..101 {
+        let mut world = World::new(config.clone(), 1, seed);
+        world.run(12);
+        let ramp = world.flows[0].first(0, Some(2));
+        assert!(ramp.is_some_and(|second| second < 8), "seed {seed}: {ramp:?}");
+    }
 }
 
 #[test]

@@ -17,9 +17,9 @@ const SEND_TIMEOUT_US: i64 = 500_000;
 const SKIPPED_BYTES: f64 = 4_000.0;
 /// A shorter queue is none.
 const QUEUED_MS: f64 = 4.0;
-/// A long probe met a queue that it caused where the last packets waited so much longer than the first:
-/// by less they differ where delays jitter.
-const GREW_MS: f64 = 5.0;
+/// A long probe met a queue that it caused where its end waited so much longer than its beginning: by less
+/// they differ where delays jitter.
+const GREW_MS: f64 = 4.0;
 /// Less than this share arriving makes a probe worthless.
 const RECEIVED_LEAST: f64 = 0.6;
 /// A probe that took longer to arrive met something else, in microseconds.
@@ -117,7 +117,7 @@ impl Probe {
             self.accounted_packets += 1;
         }
         let Some(arrival_us) = result.arrival_us else { return };
-        self.queue.on_packet(queue_ms);
+        self.queue.on_packet(queue_ms, self.received_bytes as f64 / self.goal_bytes);
         self.carried.on_packet(arrival_us, size_bytes, queue_ms);
         self.received_bytes += size_bytes;
         let skipped_bytes = self.skipped_bytes + size_bytes;
@@ -192,7 +192,7 @@ impl Probe {
             is_saturated,
             is_long: self.is_long,
             is_queued: match self.is_long {
-                true => self.queue.last_ms > self.queue.first_ms + GREW_MS,
+                true => self.queue.grew_ms() > GREW_MS,
                 false => self.queue.longest_ms > QUEUED_MS,
             },
             was_cut_short: false,
@@ -228,22 +228,42 @@ impl Carried {
 /// The queue that packets of a probe met.
 #[derive(Clone, Copy, Default, Debug)]
 struct MetQueue {
-    packets: u32,
     longest_ms: f64,
-    /// Of the first four packets, and about as many of the last.
-    first_ms: f64,
-    last_ms: f64,
+    /// Of the first quarter and of the last.
+    first: Mean,
+    last: Mean,
 }
 
 impl MetQueue {
-    fn on_packet(&mut self, queue_ms: f64) {
-        self.packets += 1;
+    /// `position`: the share of the probe that has arrived before.
+    fn on_packet(&mut self, queue_ms: f64, position: f64) {
         self.longest_ms = self.longest_ms.max(queue_ms);
-        let share = 1.0 / f64::from(self.packets.min(4));
-        self.last_ms += share * (queue_ms - self.last_ms);
-        if self.packets <= 4 {
-            self.first_ms = self.last_ms;
+        if position < 0.25 {
+            self.first.add(queue_ms);
+        } else if position >= 0.75 {
+            self.last.add(queue_ms);
         }
+    }
+
+    fn grew_ms(&self) -> f64 {
+        self.last.value() - self.first.value()
+    }
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Mean {
+    sum: f64,
+    count: f64,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        self.sum += value;
+        self.count += 1.0;
+    }
+
+    fn value(&self) -> f64 {
+        self.sum / self.count.max(1.0)
     }
 }
 
