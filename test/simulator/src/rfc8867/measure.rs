@@ -36,9 +36,11 @@ pub(super) struct Second {
 pub struct Measured {
     /// Of each flow, by second.
     pub(super) flows: Vec<Vec<Second>>,
-    /// Mean of the estimate over the flow's part of the capacity.
-    pub estimate_share: f64,
-    /// Share of the time that it is within 85 to 100 %.
+    /// Mean of the estimate over the flow's part of the link.
+    pub estimate_of_part: f64,
+    /// Mean of the estimate over what the others leave of the link, or the part where that is more.
+    pub estimate_of_left: f64,
+    /// Share of the time that it is between 85 % of the first and 100 % of the second.
     pub estimate_within: f64,
     /// Share of the time that the best layer comes.
     pub best_share: f64,
@@ -215,21 +217,25 @@ impl Stage {
 
     fn measured(mut self) -> Measured {
         let case = &self.case;
-        let (mut shares, mut best, mut within) = (Vec::new(), 0, 0);
+        let (mut of_part, mut of_left) = (0.0, 0.0);
+        let (mut count, mut best, mut within) = (0, 0, 0);
         for second in (0..case.seconds).filter(|at| !case.is_unsettled(*at, SETTLING_S)) {
             let part = case.capacity_at(second) as f64 / case.present_at(second).max(1) as f64;
-            for (plan, seconds) in case.flows.iter().zip(&self.seconds) {
+            for (nth, plan) in case.flows.iter().enumerate() {
                 if !plan.is_present(second) {
                     continue;
                 }
-                let got = seconds[second as usize];
-                let share = got.estimate_bps as f64 / part;
-                shares.push(share);
-                within += u32::from((0.85..=1.0).contains(&share));
+                let got = self.seconds[nth][second as usize];
+                let estimate_bps = got.estimate_bps as f64;
+                let left = self.left_by_others(nth, second).max(part);
+                of_part += estimate_bps / part;
+                of_left += estimate_bps / left;
+                count += 1;
+                within += u32::from((0.85 * part..=left).contains(&estimate_bps));
                 best += u32::from(got.layer >= best_layer(part));
             }
         }
-        let count = shares.len().max(1) as f64;
+        let count = f64::from(count.max(1));
         let last = self.flows.iter().flatten();
         let (mut audio, mut expected, mut bytes, mut padding) = (0, 0, 0, 0);
         for flow in last {
@@ -251,7 +257,8 @@ impl Stage {
             (sums.len() > 1).then(|| jain(&sums))
         };
         Measured {
-            estimate_share: shares.iter().sum::<f64>() / count,
+            estimate_of_part: of_part / count,
+            estimate_of_left: of_left / count,
             estimate_within: f64::from(within) / count,
             best_share: f64::from(best) / count,
             padding_share: padding as f64 / bytes.max(1) as f64,
@@ -261,6 +268,15 @@ impl Stage {
             jain_estimates: mean(|second| second.estimate_bps),
             flows: self.seconds,
         }
+    }
+
+    /// What the other flows did not receive of the link, over three seconds up to `second`, in bits a second.
+    fn left_by_others(&self, nth: usize, second: u32) -> f64 {
+        let others = self.seconds.iter().enumerate().filter(|(other, _)| *other != nth);
+        let latest = second.saturating_sub(2) as usize..=second as usize;
+        let received = others.flat_map(|(_, seconds)| &seconds[latest.clone()]);
+        let received_bps = received.map(|second| second.received_bps).sum::<u64>() as f64 / 3.0;
+        self.case.capacity_at(second) as f64 - received_bps
     }
 }
 
