@@ -357,17 +357,7 @@ impl Estimator {
             if self.delay.usage() == Usage::Overusing && !self.is_idle(now_us) {
                 continue;
             }
-            let mut bps = result.bps;
-            if result.is_long && !self.is_starving && (result.is_saturated || result.is_queued) {
-                bps = bps.min(self.estimate_bps);
-            }
-            if let Some(full) = self.recently_full(now_us)
-                && !result.is_long
-                && !self.is_starving
-                && full.is_sure
-            {
-                bps = bps.min(full.grown_bps(now_us));
-            }
+            let bps = self.believed_bps(&result, now_us);
             if bps <= self.estimate_bps {
                 self.prober.on_not_raised(&result, now_us);
                 self.follow_full_probe(&result, now_us);
@@ -385,6 +375,19 @@ impl Estimator {
             self.cause = Cause::Probe;
             self.combine();
         }
+    }
+
+    /// What a probe raises the estimate to, unless that is higher. While something is paused it is what was
+    /// found.
+    fn believed_bps(&self, result: &ProbeResult, now_us: i64) -> f64 {
+        let is_full = result.is_saturated || result.is_queued;
+        let most_bps = match self.recently_full(now_us) {
+            _ if self.is_starving => f64::INFINITY,
+            _ if result.is_long && is_full => self.estimate_bps,
+            Some(full) if !result.is_long && full.is_sure => full.grown_bps(now_us),
+            _ => f64::INFINITY,
+        };
+        result.bps.min(most_bps)
     }
 
     /// Whether a short probe only says that a gentle one should be sent. What others use of a link it cannot

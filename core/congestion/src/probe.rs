@@ -356,7 +356,7 @@ mod tests {
         }
     }
 
-    /// The same with packets of other sizes than the probe asks for, and delayed by `delay_us` of when they
+    /// As [`run`] with packets of other sizes than the probe asks for, and delayed by `delay_us` of when they
     /// are sent and their size.
     fn run_with(
         prober: &mut Prober,
