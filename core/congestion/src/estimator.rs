@@ -249,7 +249,7 @@ impl Estimator {
                 *media_us = Some(now_us);
             }
             let queue_ms = delay.last_queue_delay_ms();
-            brake.on_packet(result.sent_us, arrival_us, result.size_bytes, queue_ms);
+            brake.on_packet(arrival_us, result.size_bytes, queue_ms);
             prober.on_packet(result, queue_ms);
             acknowledged.on_packet(arrival_us, result.size_bytes, queue_ms);
             newest_us = newest_us.max(Some(result.sent_us));
